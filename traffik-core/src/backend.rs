@@ -1,0 +1,218 @@
+//! Where cells live, and who applies steps to them.
+
+mod memory;
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub use memory::{MemoryBackend, MemoryBackendBuilder};
+use smallvec::SmallVec;
+
+use crate::cell::{Cell, Mark};
+use crate::decision::{Decision, Decisions, Stat};
+use crate::error::Result;
+use crate::identity::Attributes;
+use crate::key::{Key, KeyHasher};
+use crate::rate::Rate;
+use crate::strategy::{Hit, Strategy};
+use crate::time::Timestamp;
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Applies steps to cells atomically, and tells the time while it does so.
+///
+/// A backend knows nothing of rates and windows: it loads the cells of a batch, lets
+/// [`Batch::decide`] work on them, and stores them if every operation was admitted, such that no
+/// other batch sees or writes those cells in between.
+pub trait Backend: Debug + Send + Sync + 'static {
+    /// Applies every operation of the batch, or none of them: if one denies, no cell changes.
+    ///
+    /// Dropping the future leaves every cell either untouched or charged, and no lock behind.
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>>;
+
+    /// Reads the cell of one operation and the time, changing nothing.
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>>;
+
+    /// Forgets every cell of this namespace, and of nothing else.
+    fn reset(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// The same as [`apply`](Backend::apply) without waiting, if this backend can.
+    fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        let _ = batch;
+        None
+    }
+
+    /// The same for a single operation.
+    fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
+        let decided = self.try_apply(&Batch::new(std::slice::from_ref(op)))?;
+        Some(decided.map(|decisions| decisions[0]))
+    }
+
+    /// The same as [`load`](Backend::load) without waiting, if this backend can.
+    fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
+        let _ = op;
+        None
+    }
+
+    /// Releases what the backend holds; resets it first unless it is persistent.
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Equal for handles that share their cells, such as clones: hits on them are one batch.
+    fn store_id(&self) -> usize {
+        std::ptr::from_ref(self).cast::<()>().addr()
+    }
+
+    /// How identities become keys: under the secret that everybody who shares the cells knows.
+    fn key_hasher(&self) -> KeyHasher {
+        KeyHasher::shared()
+    }
+}
+
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        (**self).apply(batch)
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        (**self).load(op)
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        (**self).reset()
+    }
+
+    fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        (**self).try_apply(batch)
+    }
+
+    fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
+        (**self).try_step(op)
+    }
+
+    fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
+        (**self).try_load(op)
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        (**self).close()
+    }
+
+    fn store_id(&self) -> usize {
+        (**self).store_id()
+    }
+
+    fn key_hasher(&self) -> KeyHasher {
+        (**self).key_hasher()
+    }
+}
+
+/// One hit against one cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Op<'a> {
+    /// The cell.
+    pub key: Key,
+    /// Who decides.
+    pub strategy: &'a dyn Strategy,
+    /// The rate in force.
+    pub rate: Rate,
+    /// How much to take.
+    pub cost: u32,
+    /// What is known about who asks.
+    pub attributes: &'a Attributes,
+}
+
+impl Op<'_> {
+    fn hit(&self, now: Timestamp, cost: u32) -> Hit<'_> {
+        Hit {
+            now,
+            rate: &self.rate,
+            cost,
+            attributes: self.attributes,
+        }
+    }
+
+    /// Decides this hit, and charges `cell` if it is admitted.
+    #[inline]
+    pub fn step(&self, cell: &mut Cell, now: Timestamp) -> Decision {
+        if self.rate.is_unlimited() {
+            return Decision::UNLIMITED;
+        }
+        self.strategy.step(cell, &self.hit(now, self.cost))
+    }
+
+    /// What the strategy says about `cell` without a hit.
+    pub fn peek(&self, cell: &mut Cell, now: Timestamp) -> Decision {
+        Op { cost: 0, ..*self }.step(cell, now)
+    }
+
+    /// What `cell` says about this hit, which is not made.
+    pub fn stat(&self, cell: &Cell, now: Timestamp) -> Stat {
+        if self.rate.is_unlimited() {
+            return Stat::unlimited();
+        }
+        let before = self.peek(&mut cell.clone(), now);
+        let next = self.step(&mut cell.clone(), now);
+        Stat {
+            rate: self.rate,
+            limit: before.limit(),
+            remaining: before.remaining(),
+            wait: next.wait(),
+            verdict: next.verdict(),
+            reset: before.reset(),
+            details: self.strategy.details(cell, &self.hit(now, self.cost)),
+        }
+    }
+}
+
+/// Operations that are applied together or not at all. No two are on the same cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    ops: &'a [Op<'a>],
+}
+
+impl<'a> Batch<'a> {
+    /// A batch of operations on different cells.
+    pub fn new(ops: &'a [Op<'a>]) -> Batch<'a> {
+        debug_assert!(
+            ops.iter()
+                .enumerate()
+                .all(|(at, op)| ops[..at].iter().all(|one| one.key != op.key)),
+            "two operations of a batch are on the same cell"
+        );
+        Batch { ops }
+    }
+
+    /// The operations.
+    pub fn ops(&self) -> &'a [Op<'a>] {
+        self.ops
+    }
+
+    /// Decides all operations on their cells, given in the same order. If one is denied, every
+    /// cell is as before, and each decision is what that operation alone would have answered
+    /// without being charged.
+    pub fn decide(&self, cells: &mut [Cell], now: Timestamp) -> Decisions {
+        if let ([op], [cell]) = (self.ops, &mut *cells) {
+            return op.step(cell, now).into();
+        }
+        let marks: SmallVec<[Mark; 3]> = cells.iter().map(Cell::mark).collect();
+        let mut decisions: Decisions = self
+            .ops
+            .iter()
+            .zip(&mut *cells)
+            .map(|(op, cell)| op.step(cell, now))
+            .collect();
+        if decisions.is_denied() {
+            for (at, mark) in marks.into_iter().enumerate() {
+                if decisions[at].is_allowed() {
+                    cells[at].rewind(mark);
+                    decisions[at] = self.ops[at].peek(&mut cells[at], now);
+                }
+            }
+        }
+        decisions
+    }
+}

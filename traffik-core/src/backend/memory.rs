@@ -1,0 +1,386 @@
+//! Cells in the memory of this process.
+
+mod table;
+
+use std::fmt;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use smallvec::SmallVec;
+
+use self::table::Table;
+use super::{Backend, Batch, BoxFuture, Op};
+use crate::cell::Cell;
+use crate::decision::{Decision, Decisions};
+use crate::error::{Error, Result};
+use crate::key::{Key, KeyHasher};
+use crate::time::{Clock, SystemClock, Timestamp};
+
+/// Keeps cells in the memory of this process, and decides without waiting.
+///
+/// Clones share the cells. Build it **once, outside the `HttpServer::new` closure**, and move
+/// clones in: that closure runs once per worker, and a backend built inside it would give every
+/// worker its own count.
+///
+/// # Memory
+///
+/// A key takes 58 bytes at most (see `benches`) until its cell expires. Expired cells are dropped
+/// as new keys arrive, or by [`sweep`](MemoryBackend::sweep); no background task is needed.
+///
+/// At [`max_keys`](MemoryBackendBuilder::max_keys) live cells there is no room for new keys, and
+/// nothing alive is ever evicted, since that would give its owner a fresh quota. Newcomers then
+/// share 64 *overflow cells* per throttle and shard until there is room again: a flood of invented
+/// identities is limited as if it were a few clients, known clients are not affected, and nobody
+/// is admitted beyond the limit.
+///
+/// ```
+/// use traffik_core::MemoryBackend;
+///
+/// let backend = MemoryBackend::builder().namespace("api").max_keys(100_000).build()?;
+/// # let _ = backend;
+/// # Ok::<(), traffik_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryBackend(Arc<Inner>);
+
+struct Inner {
+    shards: Box<[Shard]>,
+    /// `None` is the system's, called without indirection.
+    clock: Option<Arc<dyn Clock>>,
+    system: SystemClock,
+    namespace: String,
+    persistent: bool,
+    closed: AtomicBool,
+}
+
+/// A shard of its own cache lines (two, since processors fetch them in pairs), so that workers on
+/// different shards do not slow each other down.
+#[repr(align(128))]
+struct Shard(Mutex<Table>);
+
+impl MemoryBackend {
+    /// A backend with default settings.
+    pub fn new() -> MemoryBackend {
+        MemoryBackendBuilder::default().assemble()
+    }
+
+    /// A backend with other settings.
+    pub fn builder() -> MemoryBackendBuilder {
+        MemoryBackendBuilder::default()
+    }
+
+    /// The backend of throttles that were given none, one for the whole process.
+    pub fn global() -> &'static MemoryBackend {
+        static GLOBAL: OnceLock<MemoryBackend> = OnceLock::new();
+        GLOBAL.get_or_init(MemoryBackend::new)
+    }
+
+    /// The name given at construction.
+    pub fn namespace(&self) -> &str {
+        &self.0.namespace
+    }
+
+    /// Whether closing keeps the cells.
+    pub fn is_persistent(&self) -> bool {
+        self.0.persistent
+    }
+
+    /// How many keys are tracked, expired ones that nobody dropped yet included.
+    pub fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether no key is tracked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many hits met a full table and were decided on a shared overflow cell.
+    pub fn overflowed(&self) -> u64 {
+        self.0
+            .shards
+            .iter()
+            .map(|shard| shard.lock().overflowed())
+            .sum()
+    }
+
+    /// Drops every expired cell and returns how many there were. One shard is locked at a time.
+    ///
+    /// Never needed for correctness: it gives memory back when traffic ceases.
+    pub fn sweep(&self) -> usize {
+        let now = self.now();
+        self.0
+            .shards
+            .iter()
+            .map(|shard| shard.lock().purge(now))
+            .sum()
+    }
+
+    #[inline]
+    fn now(&self) -> Timestamp {
+        match &self.0.clock {
+            None => self.0.system.now(),
+            Some(clock) => clock.now(),
+        }
+    }
+
+    #[inline]
+    fn shard_of(&self, key: &Key) -> usize {
+        // The table places by the upper bits of the same half.
+        let low = (key.digest() >> 64) as usize;
+        low & (self.0.shards.len() - 1)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.0.closed.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::closed("the memory backend was closed")),
+        }
+    }
+
+    fn clear(&self) {
+        for shard in &self.0.shards {
+            shard.lock().clear();
+        }
+    }
+
+    /// The common case: one limit, one cell.
+    #[inline]
+    fn apply_one(&self, op: &Op<'_>) -> Decision {
+        let mut table = self.0.shards[self.shard_of(&op.key)].lock();
+        // Read under the lock, so that the steps of one key see time in order.
+        let now = self.now();
+        let mut cell = Cell::fresh();
+        let place = table.take(&op.key, &mut cell);
+        let decision = op.step(&mut cell, now);
+        if decision.is_allowed() && op.cost > 0 {
+            table.put(place, &op.key, &mut cell, now);
+        } else {
+            table.put_back(place, &mut cell);
+        }
+        decision
+    }
+
+    fn apply_many(&self, batch: &Batch<'_>) -> Decisions {
+        // In the order of the shards, so that no two batches can wait for each other.
+        let mut needed: SmallVec<[usize; 4]> = batch
+            .ops()
+            .iter()
+            .map(|op| self.shard_of(&op.key))
+            .collect();
+        needed.sort_unstable();
+        needed.dedup();
+        let mut tables: SmallVec<[MutexGuard<'_, Table>; 4]> = needed
+            .iter()
+            .map(|shard| self.0.shards[*shard].lock())
+            .collect();
+        let table_of = |op: &Op<'_>| {
+            let at = needed.binary_search(&self.shard_of(&op.key));
+            at.expect("every operation's shard was put into `needed` above")
+        };
+
+        let now = self.now();
+        let mut cells: SmallVec<[Cell; 3]> = SmallVec::new();
+        for op in batch.ops() {
+            let mut cell = Cell::fresh();
+            tables[table_of(op)].take(&op.key, &mut cell);
+            cells.push(cell);
+        }
+        let decisions = batch.decide(&mut cells, now);
+        let charged = decisions.is_allowed();
+        for (op, cell) in batch.ops().iter().zip(&mut cells) {
+            let table = &mut tables[table_of(op)];
+            // Putting one cell may move another: find each anew.
+            let place = table.find(&op.key);
+            if charged && op.cost > 0 {
+                table.put(place, &op.key, cell, now);
+            } else {
+                table.put_back(place, cell);
+            }
+        }
+        decisions
+    }
+}
+
+impl Default for MemoryBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Backend for MemoryBackend {
+    #[inline]
+    fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        if let Err(closed) = self.check_open() {
+            return Some(Err(closed));
+        }
+        Some(Ok(match batch.ops() {
+            [op] => self.apply_one(op).into(),
+            _ => self.apply_many(batch),
+        }))
+    }
+
+    #[inline]
+    fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
+        if let Err(closed) = self.check_open() {
+            return Some(Err(closed));
+        }
+        Some(Ok(self.apply_one(op)))
+    }
+
+    fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
+        if let Err(closed) = self.check_open() {
+            return Some(Err(closed));
+        }
+        let table = self.0.shards[self.shard_of(&op.key)].lock();
+        Some(Ok((table.read(&op.key), self.now())))
+    }
+
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        let decided = self.try_apply(batch);
+        Box::pin(ready(
+            decided.unwrap_or_else(|| unreachable!("memory always answers")),
+        ))
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        let loaded = self.try_load(op);
+        Box::pin(ready(
+            loaded.unwrap_or_else(|| unreachable!("memory always answers")),
+        ))
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        self.clear();
+        Box::pin(ready(Ok(())))
+    }
+
+    /// After this every decision is an error, until the process ends.
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.closed.store(true, Ordering::Relaxed);
+        if !self.0.persistent {
+            self.clear();
+        }
+        Box::pin(ready(Ok(())))
+    }
+
+    fn store_id(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    #[inline]
+    fn key_hasher(&self) -> KeyHasher {
+        KeyHasher::local()
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend")
+            .field("namespace", &self.0.namespace)
+            .field("shards", &self.0.shards.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // A strategy of the user's may panic in its step; the table itself is consistent between
+        // calls, so the next request goes on.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Settings of a [`MemoryBackend`].
+#[derive(Debug)]
+#[must_use]
+pub struct MemoryBackendBuilder {
+    namespace: String,
+    shards: usize,
+    max_keys: usize,
+    persistent: bool,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl MemoryBackendBuilder {
+    /// A name, for logs. Every backend has its own cells, whatever its name. Default: `memory`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How many parts are locked independently; a power of two. Default: 16 per core.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// How many keys are tracked at most, 58 bytes each. Default: a million.
+    pub fn max_keys(mut self, max_keys: usize) -> Self {
+        self.max_keys = max_keys;
+        self
+    }
+
+    /// Whether closing keeps the cells for other handles that still read them. Default: no.
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// Another clock, for tests. Default: the system's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// The backend.
+    ///
+    /// # Errors
+    ///
+    /// If `shards` is not a power of two up to 65,536, or `max_keys` is less than one per shard or
+    /// more than 2^31 per shard.
+    pub fn build(self) -> Result<MemoryBackend> {
+        if !self.shards.is_power_of_two() || self.shards > 1 << 16 {
+            return Err(Error::invalid(format!(
+                "the number of shards must be a power of two up to 65536, such as 64, not {}",
+                self.shards
+            )));
+        }
+        if self.max_keys < self.shards || self.max_keys / self.shards > 1 << 31 {
+            return Err(Error::invalid(format!(
+                "max_keys must be between the number of shards, {}, and 2^31 times that, not {}",
+                self.shards, self.max_keys
+            )));
+        }
+        Ok(self.assemble())
+    }
+
+    fn assemble(self) -> MemoryBackend {
+        let per_shard = self.max_keys.div_ceil(self.shards);
+        MemoryBackend(Arc::new(Inner {
+            shards: (0..self.shards)
+                .map(|_| Shard(Mutex::new(Table::new(per_shard))))
+                .collect(),
+            clock: self.clock,
+            system: SystemClock::new(),
+            namespace: self.namespace,
+            persistent: self.persistent,
+            closed: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Default for MemoryBackendBuilder {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(4, usize::from);
+        MemoryBackendBuilder {
+            namespace: "memory".into(),
+            shards: (16 * cores).next_power_of_two().min(1024),
+            max_keys: 1_000_000,
+            persistent: false,
+            clock: None,
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What a throttle answers.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::rate::Rate;
+use crate::strategy::Details;
+
+/// The answer of one throttle to one hit. A denial is an answer, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[must_use]
+pub struct Decision {
+    verdict: Verdict,
+    degraded: bool,
+    limit: u64,
+    remaining: u64,
+    wait_us: u64,
+    reset_us: u64,
+}
+
+/// Whether a hit may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Verdict {
+    /// It may.
+    Allow,
+    /// It may not, until [`Decision::wait`] is over.
+    Deny,
+    /// It never may: its cost exceeds everything the throttle can ever have available.
+    Never,
+}
+
+impl Decision {
+    /// The hit may pass and `remaining` of `limit` are left after it.
+    pub const fn allow(limit: u64, remaining: u64) -> Decision {
+        Decision {
+            verdict: Verdict::Allow,
+            degraded: false,
+            limit,
+            remaining,
+            wait_us: 0,
+            reset_us: 0,
+        }
+    }
+
+    /// The hit may not pass; the same hit would after exactly `wait_us` microseconds, if nobody
+    /// else hits in between.
+    pub const fn deny(limit: u64, remaining: u64, wait_us: u64) -> Decision {
+        Decision {
+            verdict: Verdict::Deny,
+            degraded: false,
+            limit,
+            remaining,
+            wait_us,
+            reset_us: wait_us,
+        }
+    }
+
+    /// The hit can never pass, because its cost exceeds the capacity.
+    pub const fn never(limit: u64, remaining: u64) -> Decision {
+        Decision {
+            verdict: Verdict::Never,
+            degraded: false,
+            limit,
+            remaining,
+            wait_us: 0,
+            reset_us: 0,
+        }
+    }
+
+    /// Nothing limits this hit: the rate is unlimited or the identity exempt.
+    pub const UNLIMITED: Decision = Decision::allow(u64::MAX, u64::MAX);
+
+    /// The key is as good as fresh after `reset_us` microseconds without a hit.
+    pub const fn resets_in(mut self, reset_us: u64) -> Decision {
+        self.reset_us = reset_us;
+        self
+    }
+
+    /// Marks a decision that was made without the primary backend.
+    pub const fn into_degraded(mut self) -> Decision {
+        self.degraded = true;
+        self
+    }
+
+    /// A denial waits at least this long; admissions stay as they are.
+    pub fn with_min_wait(mut self, min: Duration) -> Decision {
+        if self.verdict == Verdict::Deny {
+            self.wait_us = self.wait_us.max(crate::time::micros(min));
+            self.reset_us = self.reset_us.max(self.wait_us);
+        }
+        self
+    }
+
+    /// Allow, deny or never.
+    pub const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Whether the hit may pass.
+    pub const fn is_allowed(&self) -> bool {
+        matches!(self.verdict, Verdict::Allow)
+    }
+
+    /// Whether the hit may not pass, now or ever.
+    pub const fn is_denied(&self) -> bool {
+        !self.is_allowed()
+    }
+
+    /// Whether nothing limited this hit.
+    pub const fn is_unlimited(&self) -> bool {
+        self.limit == u64::MAX
+    }
+
+    /// Whether the primary backend failed and something else decided.
+    pub const fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+
+    /// How much can be available at most; `u64::MAX` if unlimited.
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How much could be taken right now, after this hit; `u64::MAX` if unlimited.
+    pub const fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// How long to wait until the same hit passes; zero if it is allowed or never will be.
+    pub const fn wait(&self) -> Duration {
+        Duration::from_micros(self.wait_us)
+    }
+
+    /// Time until the same hit passes, if it was denied and ever will. Exact to the microsecond.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self.verdict {
+            Verdict::Deny => Some(self.wait()),
+            Verdict::Allow | Verdict::Never => None,
+        }
+    }
+
+    /// Time until the key is as good as fresh if nobody hits it; for windows, until the next one.
+    pub const fn reset(&self) -> Duration {
+        Duration::from_micros(self.reset_us)
+    }
+}
+
+/// The decisions of a batch, in the order of its operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Decisions(SmallVec<[Decision; 3]>);
+
+impl Decisions {
+    /// Whether every throttle admits.
+    pub fn is_allowed(&self) -> bool {
+        self.0.iter().all(Decision::is_allowed)
+    }
+
+    /// Whether some throttle denies.
+    pub fn is_denied(&self) -> bool {
+        !self.is_allowed()
+    }
+
+    /// Time until all denying throttles would admit, unless one never will or none denies.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if self
+            .0
+            .iter()
+            .any(|decision| decision.verdict() == Verdict::Never)
+        {
+            return None;
+        }
+        self.0.iter().filter_map(Decision::retry_after).max()
+    }
+}
+
+impl std::ops::Deref for Decisions {
+    type Target = [Decision];
+
+    fn deref(&self) -> &[Decision] {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Decisions {
+    fn deref_mut(&mut self) -> &mut [Decision] {
+        &mut self.0
+    }
+}
+
+impl FromIterator<Decision> for Decisions {
+    fn from_iter<I: IntoIterator<Item = Decision>>(decisions: I) -> Self {
+        Decisions(decisions.into_iter().collect())
+    }
+}
+
+impl From<Decision> for Decisions {
+    #[inline]
+    fn from(decision: Decision) -> Self {
+        let mut decisions = SmallVec::new();
+        decisions.push(decision);
+        Decisions(decisions)
+    }
+}
+
+/// What a throttle knows about a key, read without consuming anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Stat {
+    /// The rate in force.
+    pub rate: Rate,
+    /// How much can be available at most.
+    pub limit: u64,
+    /// How much could be taken right now.
+    pub remaining: u64,
+    /// How long the next hit would have to wait; zero if it would pass, or never will.
+    pub wait: Duration,
+    /// Whether the next hit would pass.
+    pub verdict: Verdict,
+    /// Time until the key is as good as fresh if nobody hits it; for windows, until the next one.
+    pub reset: Duration,
+    /// What the strategy keeps, by its own names.
+    pub details: Details,
+}
+
+impl Stat {
+    /// The statistics of an unlimited rate or an exempt identity.
+    pub fn unlimited() -> Stat {
+        Stat {
+            rate: Rate::UNLIMITED,
+            limit: u64::MAX,
+            remaining: u64::MAX,
+            wait: Duration::ZERO,
+            verdict: Verdict::Allow,
+            reset: Duration::ZERO,
+            details: Details::None,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What can go wrong. A denial is not among it: that is a [`Decision`](crate::Decision).
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The result of an operation that may fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A throttle could not be built, or its backend could not decide.
+///
+/// The text names what was attempted, never a key or an identity.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    message: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Invalid,
+    Timeout,
+    Connection,
+    Contended,
+    Overloaded,
+    Closed,
+    Other,
+}
+
+impl Error {
+    fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    /// A setting or an argument is wrong; the message says what would be right.
+    pub fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Invalid, message)
+    }
+
+    /// The store did not answer in time. The hit may or may not have been charged.
+    pub fn timeout(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Timeout, message)
+    }
+
+    /// The store could not be reached. Nothing was charged.
+    pub fn connection(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Connection, message)
+    }
+
+    /// Too many others wrote the same key at the same time. Nothing was charged.
+    pub fn contended(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Contended, message)
+    }
+
+    /// There was no room to even ask the store. Nothing was charged.
+    pub fn overloaded(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Overloaded, message)
+    }
+
+    /// The backend was closed.
+    pub fn closed(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Closed, message)
+    }
+
+    /// Anything else, such as a failing identity function.
+    pub fn other(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Other, message)
+    }
+
+    /// Adds the cause.
+    pub fn with_source(mut self, source: impl Into<Source>) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Whether a setting or an argument is wrong.
+    pub fn is_invalid(&self) -> bool {
+        self.0.kind == Kind::Invalid
+    }
+
+    /// Whether the store did not answer in time.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == Kind::Timeout
+    }
+
+    /// Whether the store could not be reached.
+    pub fn is_connection(&self) -> bool {
+        self.0.kind == Kind::Connection
+    }
+
+    /// Whether too many others wrote the same key at the same time.
+    pub fn is_contended(&self) -> bool {
+        self.0.kind == Kind::Contended
+    }
+
+    /// Whether there was no room to ask the store.
+    pub fn is_overloaded(&self) -> bool {
+        self.0.kind == Kind::Overloaded
+    }
+
+    /// Whether the backend was closed.
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == Kind::Closed
+    }
+
+    /// Whether certainly nothing was charged, so that asking again cannot charge twice.
+    pub fn is_unexecuted(&self) -> bool {
+        matches!(
+            self.0.kind,
+            Kind::Invalid | Kind::Connection | Kind::Contended | Kind::Overloaded | Kind::Closed
+        )
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<crate::RateError> for Error {
+    fn from(error: crate::RateError) -> Self {
+        Error::invalid(error.message())
+    }
+}

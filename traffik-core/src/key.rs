@@ -1,0 +1,284 @@
+//! Where a cell is stored: fixed-length digests, so that no byte a client chose ever reaches a
+//! store's command line.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::identity::{Identity, Who};
+
+/// The address of one cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Name, strategy and parameters of the throttle: chosen by the developer.
+    pub(crate) throttle: u128,
+    /// What shares the counter within the throttle; 0 if everything does.
+    pub(crate) scope: u64,
+    /// Who asks.
+    pub(crate) who: u128,
+}
+
+impl Key {
+    /// One word that identifies this cell in memory. The parts are digests under a secret, so
+    /// combining them with exclusive or gives no two the same sum but by a 2^-64 accident that
+    /// nobody can steer.
+    #[inline]
+    pub(crate) fn digest(&self) -> u128 {
+        self.who ^ self.throttle ^ (u128::from(self.scope) << 64 | u128::from(self.scope))
+    }
+
+    /// A text of fixed length, 16 + 2 + 32 + 32 hexadecimal characters and braces, for remote stores.
+    ///
+    /// What is in braces depends on the identity alone, so all keys of one identity share a Redis
+    /// Cluster slot and a batch over them is one script.
+    pub fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Key {
+            throttle,
+            scope,
+            who,
+        } = self;
+        write!(f, "{{{who:032x}}}{throttle:032x}{scope:016x}")
+    }
+}
+
+/// Turns identities and scopes into digests under a secret.
+///
+/// Local backends draw the secret when the process starts. Remote ones must agree on it between
+/// processes: by default it is a constant, which suffices while identities are addresses or are
+/// checked before they are used; [`KeyHasher::with_secret`] is for identities that clients choose
+/// freely.
+#[derive(Clone, Copy)]
+pub struct KeyHasher {
+    keys: (u64, u64),
+    /// Digests never leave this process.
+    local: bool,
+}
+
+impl KeyHasher {
+    /// The constant secret.
+    pub const fn shared() -> KeyHasher {
+        KeyHasher {
+            keys: (0x7472_6166_6669_6b2d, 0x6b65_792d_6861_7368),
+            local: false,
+        }
+    }
+
+    /// A secret that processes agree on.
+    pub fn with_secret(secret: &[u8]) -> KeyHasher {
+        let digest = u128::from(Self::shared().sip(Domain::Secret).hash(secret));
+        KeyHasher {
+            keys: halves(digest),
+            local: false,
+        }
+    }
+
+    /// The secret of this process.
+    pub fn local() -> KeyHasher {
+        static LOCAL: OnceLock<KeyHasher> = OnceLock::new();
+        *LOCAL.get_or_init(|| {
+            let random = RandomState::new();
+            KeyHasher {
+                keys: (random.hash_one(0), random.hash_one(1) | 1),
+                local: true,
+            }
+        })
+    }
+
+    /// The digest of an identity.
+    #[inline]
+    pub(crate) fn identity(&self, identity: &Identity) -> u128 {
+        match &identity.who {
+            Who::Ip(IpAddr::V4(address)) => self.word(Domain::V4, u64::from(u32::from(*address))),
+            Who::Ip(IpAddr::V6(address)) => match halves(u128::from(*address)) {
+                (prefix, 0) => self.word(Domain::V6, prefix),
+                _ => self.bytes(Domain::V6, &address.octets()),
+            },
+            Who::Text(text) => self.bytes(Domain::Text, text.as_bytes()),
+            Who::Anonymous | Who::Exempt => self.bytes(Domain::Anonymous, &[]),
+        }
+    }
+
+    /// The digest of a scope, never 0.
+    pub(crate) fn scope(&self, scope: &[u8]) -> u64 {
+        let (high, low) = halves(self.bytes(Domain::Scope, scope));
+        (high ^ low) | 1
+    }
+
+    /// The digest of a throttle, the same in every process.
+    pub(crate) fn throttle(parts: &[&str]) -> u128 {
+        let mut hasher = Self::shared().sip(Domain::Throttle);
+        for part in parts {
+            // Length first, so that ("ab", "c") and ("a", "bc") differ.
+            std::hash::Hasher::write_u64(&mut hasher, part.len() as u64);
+            std::hash::Hasher::write(&mut hasher, part.as_bytes());
+        }
+        u128::from(hasher.finish128())
+    }
+
+    /// An identity of up to 64 bits. In this process the word itself is half of the digest, so two
+    /// different ones never collide; the other half places it where no client can predict.
+    #[inline]
+    fn word(&self, domain: Domain, word: u64) -> u128 {
+        if !self.local {
+            return self.bytes(domain, &word.to_le_bytes());
+        }
+        let mixed = fold(word ^ self.keys.0 ^ domain as u64, self.keys.1);
+        // Once is a lattice for addresses in a row; the second time scatters them.
+        let placed = fold(mixed ^ self.keys.1, self.keys.0 | 1);
+        u128::from(placed) << 64 | u128::from(word)
+    }
+
+    fn bytes(&self, domain: Domain, bytes: &[u8]) -> u128 {
+        u128::from(self.sip(domain).hash(bytes))
+    }
+
+    fn sip(&self, domain: Domain) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.keys.0 ^ domain as u64, self.keys.1)
+    }
+}
+
+impl Default for KeyHasher {
+    fn default() -> Self {
+        Self::shared()
+    }
+}
+
+impl fmt::Debug for KeyHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyHasher").finish_non_exhaustive()
+    }
+}
+
+/// Multiplies to 128 bits and folds them to 64.
+#[inline]
+fn fold(word: u64, key: u64) -> u64 {
+    let (high, low) = halves(u128::from(word) * u128::from(key));
+    high ^ low
+}
+
+/// Keeps apart what is hashed for different purposes.
+#[derive(Clone, Copy)]
+#[repr(u64)]
+enum Domain {
+    V4 = 1 << 56,
+    V6 = 2 << 56,
+    Text = 3 << 56,
+    Anonymous = 4 << 56,
+    Scope = 5 << 56,
+    Throttle = 6 << 56,
+    Secret = 7 << 56,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "each half on purpose")]
+const fn halves(word: u128) -> (u64, u64) {
+    ((word >> 64) as u64, word as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn identities() -> Vec<Identity> {
+        let mut all = vec![Identity::ANONYMOUS];
+        for text in [
+            "",
+            "a",
+            "127.0.0.1",
+            "{}",
+            "a:b",
+            "x\r\nflush_all\r\n",
+            "\0",
+            "🦀",
+        ] {
+            all.push(Identity::from(text));
+        }
+        for address in [
+            "127.0.0.1",
+            "0.0.0.1",
+            "::1",
+            "::",
+            "1::",
+            "2001:db8::",
+            "2001:db8::1",
+        ] {
+            all.push(Identity::ip(address.parse().unwrap()));
+        }
+        all.push(Identity::from("x".repeat(300)));
+        all
+    }
+
+    #[test]
+    fn different_identities_have_different_digests() {
+        for hasher in [
+            KeyHasher::local(),
+            KeyHasher::shared(),
+            KeyHasher::with_secret(b"s"),
+        ] {
+            let all = identities();
+            let digests: HashSet<u128> = all.iter().map(|one| hasher.identity(one)).collect();
+            assert_eq!(digests.len(), all.len());
+        }
+    }
+
+    #[test]
+    fn parts_of_a_throttle_cannot_run_into_each_other() {
+        assert_ne!(
+            KeyHasher::throttle(&["ab", "c"]),
+            KeyHasher::throttle(&["a", "bc"])
+        );
+        assert_ne!(KeyHasher::throttle(&["a", ""]), KeyHasher::throttle(&["a"]));
+    }
+
+    #[test]
+    fn the_text_has_one_length_and_only_safe_characters() {
+        for identity in identities() {
+            let key = Key {
+                throttle: KeyHasher::throttle(&["api"]),
+                scope: KeyHasher::shared().scope(b"/items/{id}"),
+                who: KeyHasher::shared().identity(&identity),
+            };
+            let text = key.text();
+            assert_eq!(text.len(), 82);
+            assert!(
+                text.bytes()
+                    .all(|b| b.is_ascii_hexdigit() || b"{}".contains(&b))
+            );
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_count_as_the_address_they_carry() {
+        let (plain, mapped) = (
+            "192.0.2.7".parse().unwrap(),
+            "::ffff:192.0.2.7".parse().unwrap(),
+        );
+        assert_eq!(Identity::ip(plain), Identity::ip(mapped));
+        assert_ne!(
+            Identity::ip("::1".parse().unwrap()),
+            Identity::ip("0.0.0.1".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn remote_digests_are_the_same_in_every_process() {
+        // A change here forgets every limit in every Redis: it is a breaking change.
+        let digest = KeyHasher::shared().identity(&Identity::from("ann"));
+        assert_eq!(
+            format!("{digest:032x}"),
+            format!(
+                "{:032x}",
+                KeyHasher::shared().identity(&Identity::of("ann"))
+            )
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! Exact, distributed rate limiting, for any framework.
+//!
+//! A [`Strategy`] is a pure step over a tiny [`Cell`]; a [`Backend`] applies steps atomically and
+//! tells the time; a [`Throttle`] is a name, a [`Rate`], a strategy and a backend. Several
+//! throttles that meet one request are decided as [one batch](Hits): all of them admit it and are
+//! charged, or none is.
+//!
+//! ```
+//! use std::net::IpAddr;
+//! use traffik_core::{Identity, MemoryBackend, Throttle};
+//!
+//! let throttle = Throttle::builder("login")
+//!     .rate("2/minute")
+//!     .backend(MemoryBackend::new())
+//!     .build()?;
+//! let peer = Identity::from(IpAddr::from([192, 0, 2, 1]));
+//!
+//! assert!(throttle.hit_now(&peer)?.is_allowed());
+//! assert!(throttle.hit_now(&peer)?.is_allowed());
+//! let denied = throttle.hit_now(&peer)?;
+//! println!("try again in {:?}", denied.retry_after());
+//! # assert!(denied.is_denied());
+//! # Ok::<(), traffik_core::Error>(())
+//! ```
+//!
+//! # Features
+//!
+//! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
+//! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
+//!   passes, for your own types.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod backend;
+mod cell;
+mod decision;
+mod error;
+mod identity;
+mod key;
+mod rate;
+mod span;
+pub mod strategy;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod throttle;
+mod time;
+
+pub use backend::{Backend, Batch, BoxFuture, MemoryBackend, Op};
+pub use cell::{Cell, Mark, Queue};
+pub use decision::{Decision, Decisions, Stat, Verdict};
+pub use error::{Error, Result};
+pub use identity::{Attributes, Identity, Priority};
+pub use key::{Key, KeyHasher};
+pub use rate::{Rate, RateError};
+pub use span::Span;
+#[doc(inline)]
+pub use strategy::{Details, FixedWindow, Gcra, Hit, Strategy, TokenBucket};
+pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Throttle, ThrottleBuilder};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};

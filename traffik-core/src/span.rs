@@ -1,0 +1,85 @@
+//! Exact durations that need not be a whole number of microseconds.
+
+/// A length of time: whole microseconds and a fraction of one, in units of `1/limit` of the rate
+/// it was computed from.
+///
+/// `100/minute` emits every 600,000 µs, but `7/second` every 142,857 1/7 µs. Keeping the quotient
+/// and the remainder apart makes sums of such intervals exact for every limit and period, with
+/// integers that fit Lua's doubles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    micros: u64,
+    fraction: u32,
+}
+
+impl Span {
+    /// No time.
+    pub const ZERO: Span = Span::from_micros(0);
+
+    /// The longest span, 2^52 µs or 142 years: sums of two, and of one with any timestamp of this
+    /// century, stay below 2^53.
+    pub const MAX: Span = Span::from_micros(1 << 52);
+
+    /// A whole number of microseconds.
+    pub const fn from_micros(micros: u64) -> Span {
+        Span {
+            micros,
+            fraction: 0,
+        }
+    }
+
+    /// Whole microseconds and a fraction of `fraction / limit`, which must be below one.
+    pub const fn new(micros: u64, fraction: u32) -> Span {
+        Span { micros, fraction }
+    }
+
+    pub(crate) fn saturating(micros: u128, fraction: u128) -> Span {
+        match (u64::try_from(micros), u32::try_from(fraction)) {
+            (Ok(micros), Ok(fraction)) => Span { micros, fraction }.min(Span::MAX),
+            _ => Span::MAX,
+        }
+    }
+
+    /// The whole microseconds.
+    pub const fn micros(self) -> u64 {
+        self.micros
+    }
+
+    /// The numerator of the fraction.
+    pub const fn fraction(self) -> u32 {
+        self.fraction
+    }
+
+    /// Microseconds, rounded up.
+    pub const fn ceil(self) -> u64 {
+        self.micros + (self.fraction > 0) as u64
+    }
+
+    /// The sum of two spans whose fractions are both of `limit`.
+    pub const fn plus(self, other: Span, limit: u32) -> Span {
+        let fraction = self.fraction as u64 + other.fraction as u64;
+        let carry = fraction >= limit as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "below the limit, a u32")]
+        Span {
+            micros: self.micros.saturating_add(other.micros) + carry as u64,
+            fraction: (fraction - if carry { limit as u64 } else { 0 }) as u32,
+        }
+    }
+
+    /// `self - other`, or zero if that would be negative; both fractions are of `limit`.
+    pub const fn minus(self, other: Span, limit: u32) -> Span {
+        let borrow = self.fraction < other.fraction;
+        let subtrahend = other.micros.saturating_add(borrow as u64);
+        if self.micros < subtrahend {
+            return Span::ZERO;
+        }
+        Span {
+            micros: self.micros - subtrahend,
+            fraction: if borrow {
+                self.fraction + (limit - other.fraction)
+            } else {
+                self.fraction - other.fraction
+            },
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! How a limit is spread over time.
+//!
+//! A strategy is a pure function over a [`Cell`]: it knows neither keys nor stores nor the time
+//! but through the [`Hit`] it is given. Backends make its steps atomic.
+//!
+//! | strategy | most admitted in any period | state | choose it for |
+//! |---|---|---|---|
+//! | [`FixedWindow`] | 2 × limit, around a window's edge | 2 words | plain quotas; the default |
+//! | [`TokenBucket`] | burst + limit | 2 words | bursts that are earned back steadily |
+//! | [`Gcra`] | ⌊tolerance ÷ interval⌋ + 1 + limit | 2 words | smooth spacing of requests |
+
+mod fixed_window;
+mod gcra;
+mod schedule;
+mod token_bucket;
+
+use std::fmt::Debug;
+
+pub use fixed_window::{FixedWindow, FixedWindowStat};
+pub use gcra::{Gcra, GcraStat};
+pub use token_bucket::{TokenBucket, TokenBucketStat};
+
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::error::Result;
+use crate::identity::Attributes;
+use crate::rate::Rate;
+use crate::time::Timestamp;
+
+/// One attempt to take `cost` from a cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit<'a> {
+    /// The backend's time.
+    pub now: Timestamp,
+    /// The rate in force; never unlimited.
+    pub rate: &'a Rate,
+    /// How much to take. A cost of zero asks without taking.
+    pub cost: u32,
+    /// What is known about who asks.
+    pub attributes: &'a Attributes,
+}
+
+/// Decides hits against one key.
+///
+/// ```
+/// use traffik_core::{Cell, Decision, Hit, Strategy};
+///
+/// /// One hit per period, whatever the limit says.
+/// #[derive(Debug)]
+/// struct OnePerPeriod;
+///
+/// impl Strategy for OnePerPeriod {
+///     fn id(&self) -> &'static str {
+///         "one_per_period"
+///     }
+///
+///     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+///         let wait = match cell.words() {
+///             [ready] => ready.saturating_sub(hit.now.as_micros()),
+///             _ => 0,
+///         };
+///         match (hit.cost, wait) {
+///             (0, 0) => Decision::allow(1, 1),
+///             (0, _) => Decision::allow(1, 0).resets_in(wait),
+///             (1, 0) => {
+///                 let ready = hit.now.plus_micros(hit.rate.period_us());
+///                 cell.set(&[ready.as_micros()], ready);
+///                 Decision::allow(1, 0).resets_in(hit.rate.period_us())
+///             }
+///             (1, _) => Decision::deny(1, 0, wait),
+///             _ => Decision::never(1, u64::from(wait == 0)),
+///         }
+///     }
+/// }
+/// ```
+pub trait Strategy: Debug + Send + Sync + 'static {
+    /// A stable name; part of the storage key.
+    fn id(&self) -> &'static str;
+
+    /// Decides one hit, and charges the cell if it is admitted.
+    ///
+    /// Pure: the same cell and hit give the same decision and cell. Backends may call it again
+    /// for the same hit, and may undo what it did. A denial, or a cost of zero, changes nothing;
+    /// a cost of zero is always admitted. A cell whose words it cannot have written decides like
+    /// a fresh one.
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision;
+
+    /// The parameters that give the state another meaning, as a text; part of the storage key.
+    fn parameters(&self) -> String {
+        String::new()
+    }
+
+    /// Whether this strategy can serve `rate`; asked when a throttle is built.
+    ///
+    /// # Errors
+    ///
+    /// If some parameter does not fit the rate.
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        let _ = rate;
+        Ok(())
+    }
+
+    /// What the cell says, by the strategy's own names.
+    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
+        let _ = (cell, hit);
+        Details::None
+    }
+}
+
+/// What a strategy keeps about a key, by its own names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "strategy", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Details {
+    /// Nothing, or nothing it tells.
+    None,
+    /// Of a [`FixedWindow`].
+    FixedWindow(FixedWindowStat),
+    /// Of a [`TokenBucket`].
+    TokenBucket(TokenBucketStat),
+    /// Of a [`Gcra`].
+    Gcra(GcraStat),
+    /// Of a strategy of your own.
+    Custom {
+        /// Names and values.
+        fields: Vec<(&'static str, u64)>,
+    },
+}

@@ -1,0 +1,138 @@
+use std::time::Duration;
+
+use super::{Details, Hit, Strategy, schedule};
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::error::{Error, Result};
+use crate::rate::Rate;
+use crate::span::Span;
+use crate::time::{Timestamp, micros};
+
+/// The generic cell rate algorithm: spaces hits evenly, one emission interval (period ÷ limit)
+/// apart, and lets them come early by a tolerance.
+///
+/// By default cost is *post-paid*, as in the original: a hit is admitted as soon as all earlier
+/// ones are paid for, whatever its own cost, and the next one waits until this one is. With
+/// [`strict`](Gcra::strict) a hit must fit into what is available, so that a cost above the
+/// capacity is [never](crate::Verdict::Never) admitted.
+///
+/// * **Bound**: hits of cost 1 in any interval of length *t*: at most
+///   `⌊tolerance ÷ interval⌋ + 1 + rate × t`. Post-paid, the last hit of an interval may cost any amount
+///   on top of that.
+/// * **State**: two words, the theoretical arrival time; kept until then.
+/// * **Choose it** when requests should be spaced, not only counted. With a tolerance of zero,
+///   the default, it admits no burst at all.
+///
+/// <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>, ITU-T I.371 annex A.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Gcra {
+    tolerance_us: u64,
+    strict: bool,
+}
+
+impl Gcra {
+    /// Perfectly smooth: no tolerance, cost post-paid.
+    pub const fn new() -> Gcra {
+        Gcra {
+            tolerance_us: 0,
+            strict: false,
+        }
+    }
+
+    /// Sets how early a hit may come, to the microsecond; at most 366 days.
+    pub const fn burst_tolerance(mut self, tolerance: Duration) -> Gcra {
+        self.tolerance_us = micros(tolerance);
+        self
+    }
+
+    /// Counts the cost of a hit before it is admitted, not after.
+    pub const fn strict(mut self) -> Gcra {
+        self.strict = true;
+        self
+    }
+
+    fn tolerance(&self) -> Span {
+        Span::from_micros(self.tolerance_us)
+    }
+
+    fn post_paid(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        let denominator = hit.rate.limit();
+        let limit = u64::from(denominator);
+        let now = Span::from_micros(hit.now.as_micros());
+        let horizon = now.plus(self.tolerance(), denominator);
+        let tat = schedule::arrival(cell, hit);
+        let price = hit.rate.time_for(u64::from(hit.cost));
+        let after = tat.plus(price, denominator);
+
+        if tat > horizon && hit.cost > 0 {
+            let wait = tat.minus(horizon, denominator).ceil();
+            return Decision::deny(limit, 0, wait).resets_in(tat.ceil() - now.micros());
+        }
+        let available = |tat: Span| match tat <= horizon {
+            true => hit.rate.earned_in(horizon.minus(tat, denominator)) + 1,
+            false => 0,
+        };
+        if price >= Span::MAX {
+            // Paying for this would take longer than 142 years.
+            return Decision::never(limit, available(tat)).resets_in(tat.ceil() - now.micros());
+        }
+        if hit.cost > 0 {
+            schedule::charge(cell, after);
+        }
+        Decision::allow(limit, available(after)).resets_in(after.ceil() - now.micros())
+    }
+}
+
+impl Strategy for Gcra {
+    fn id(&self) -> &'static str {
+        "gcra"
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        if self.strict {
+            let capacity = self
+                .tolerance()
+                .plus(hit.rate.time_for(1), hit.rate.limit());
+            return schedule::prepaid(cell, hit, u64::from(hit.rate.limit()), capacity);
+        }
+        self.post_paid(cell, hit)
+    }
+
+    fn parameters(&self) -> String {
+        format!("tolerance={},strict={}", self.tolerance_us, self.strict)
+    }
+
+    fn validate(&self, _rate: &Rate) -> Result<()> {
+        if self.tolerance_us > micros(Rate::MAX_PERIOD) {
+            return Err(Error::invalid(
+                "the burst tolerance of GCRA is at most 366 days",
+            ));
+        }
+        Ok(())
+    }
+
+    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
+        let tat = schedule::arrival(cell, hit);
+        let horizon = Span::from_micros(hit.now.as_micros() + self.tolerance_us);
+        Details::Gcra(GcraStat {
+            tat: Timestamp::from_micros(tat.ceil()),
+            emission_interval: Duration::from_micros(hit.rate.time_for(1).micros()),
+            burst_tolerance: Duration::from_micros(self.tolerance_us),
+            conformant: tat <= horizon,
+        })
+    }
+}
+
+/// What [`Gcra`] knows about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct GcraStat {
+    /// The theoretical arrival time, rounded up; the present for a fresh key.
+    pub tat: Timestamp,
+    /// Period ÷ limit, rounded down to the microsecond.
+    pub emission_interval: Duration,
+    /// How early a hit may come.
+    pub burst_tolerance: Duration,
+    /// Whether a hit would be admitted now.
+    pub conformant: bool,
+}

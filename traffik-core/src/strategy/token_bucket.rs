@@ -1,0 +1,92 @@
+use super::{Details, Hit, Strategy, schedule};
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::error::{Error, Result};
+use crate::rate::Rate;
+use crate::span::Span;
+use crate::time::Timestamp;
+
+/// A bucket of tokens that starts full and refills steadily at the rate; a hit takes its cost.
+///
+/// * **Bound**: in any interval of length *t* at most `burst + rate × t`: what was in the bucket
+///   and what flowed in. With the default burst that is twice the limit in a period.
+/// * **State**: two words, the instant at which the bucket is full again; kept until then.
+/// * **Choose it** to let clients save up for a burst while the long-run rate is exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TokenBucket {
+    burst: Option<u32>,
+}
+
+impl TokenBucket {
+    /// A bucket that holds as much as the rate's limit.
+    pub const fn new() -> TokenBucket {
+        TokenBucket { burst: None }
+    }
+
+    /// Sets how many tokens the bucket holds, at least 1.
+    pub const fn burst(mut self, burst: u32) -> TokenBucket {
+        self.burst = Some(burst);
+        self
+    }
+
+    fn capacity(&self, rate: &Rate) -> u64 {
+        u64::from(self.burst.unwrap_or(rate.limit()))
+    }
+}
+
+impl Strategy for TokenBucket {
+    fn id(&self) -> &'static str {
+        "token_bucket"
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        let capacity = self.capacity(hit.rate);
+        let full = match self.burst {
+            // The time in which a rate earns its own limit is its period; no division needed.
+            None => Span::from_micros(hit.rate.period_us()),
+            Some(_) => hit.rate.time_for(capacity),
+        };
+        schedule::prepaid(cell, hit, capacity, full)
+    }
+
+    fn parameters(&self) -> String {
+        self.burst
+            .map(|burst| format!("burst={burst}"))
+            .unwrap_or_default()
+    }
+
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        match self.burst {
+            Some(0) => Err(Error::invalid("the burst of a token bucket is at least 1")),
+            Some(burst) if rate.time_for(u64::from(burst)) >= Span::MAX => Err(Error::invalid(
+                format!("a burst of {burst} at {rate} would take more than 142 years to refill"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
+        let capacity = self.capacity(hit.rate);
+        let peek = Hit { cost: 0, ..*hit };
+        Details::TokenBucket(TokenBucketStat {
+            tokens: self.step(&mut cell.clone(), &peek).remaining(),
+            capacity,
+            refill: *hit.rate,
+            full_at: Timestamp::from_micros(schedule::arrival(cell, hit).ceil()),
+        })
+    }
+}
+
+/// What a [`TokenBucket`] knows about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct TokenBucketStat {
+    /// Whole tokens in the bucket.
+    pub tokens: u64,
+    /// How many it holds.
+    pub capacity: u64,
+    /// How fast it refills.
+    pub refill: Rate,
+    /// When it is full again; the present if it is.
+    pub full_at: Timestamp,
+}

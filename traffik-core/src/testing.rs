@@ -1,0 +1,1 @@
+//! The tests that every strategy and backend of this crate passes, for your own types.

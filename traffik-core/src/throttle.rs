@@ -1,0 +1,459 @@
+//! Throttles, and how several of them decide together.
+
+mod hits;
+mod on_error;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use hits::Hits;
+pub use on_error::{Failure, OnError};
+
+use crate::backend::{Backend, MemoryBackend, Op};
+use crate::decision::{Decision, Stat};
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::key::{Key, KeyHasher};
+use crate::rate::Rate;
+use crate::strategy::{FixedWindow, Strategy};
+
+/// A limit with a name: rate, strategy, backend, and what to do when the backend fails.
+///
+/// Cheap to clone; clones share everything. Throttles of one name on one backend share their
+/// counts.
+///
+/// ```
+/// use traffik_core::{Attempt, Identity, MemoryBackend, Throttle, TokenBucket};
+///
+/// # async fn example() -> traffik_core::Result<()> {
+/// let exports = Throttle::builder("exports")
+///     .rate("100/hour")
+///     .strategy(TokenBucket::new().burst(20))
+///     .backend(MemoryBackend::new())
+///     .build()?;
+///
+/// let ann = Identity::of("ann");
+/// let decision = exports.hit(Attempt::by(&ann).cost(5)).await?;
+/// assert_eq!(decision.remaining(), 15);
+/// assert_eq!(exports.stat(&ann).await?.remaining, 15); // looking costs nothing
+/// # Ok(())
+/// # }
+/// # let mut future = std::pin::pin!(example());
+/// # let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+/// # assert!(matches!(future.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(()))));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Throttle(Arc<Settings>);
+
+#[derive(Debug)]
+struct Settings {
+    name: String,
+    rate: Rate,
+    strategy: Arc<dyn Strategy>,
+    cost: u32,
+    min_wait: Option<Duration>,
+    on_error: Option<OnError>,
+    backend: Option<Arc<dyn Backend>>,
+    digest: u128,
+}
+
+impl Throttle {
+    /// A throttle in the making. The name identifies its counts, in logs and in headers.
+    pub fn builder(name: impl Into<String>) -> ThrottleBuilder {
+        ThrottleBuilder::new(name.into())
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The rate, unless an attempt brings its own.
+    pub fn rate(&self) -> Rate {
+        self.0.rate
+    }
+
+    /// The strategy.
+    pub fn strategy(&self) -> &dyn Strategy {
+        &*self.0.strategy
+    }
+
+    /// The cost of a hit, unless an attempt brings its own.
+    pub fn cost(&self) -> u32 {
+        self.0.cost
+    }
+
+    /// The shortest wait of a denial.
+    pub fn min_wait(&self) -> Option<Duration> {
+        self.0.min_wait
+    }
+
+    /// What to do when the backend fails, if this throttle says so itself.
+    pub fn on_error(&self) -> Option<&OnError> {
+        self.0.on_error.as_ref()
+    }
+
+    /// The backend this throttle was built with.
+    pub fn own_backend(&self) -> Option<&Arc<dyn Backend>> {
+        self.0.backend.as_ref()
+    }
+
+    /// The backend this throttle uses by itself: the one it was built with, or the
+    /// [memory of this process](MemoryBackend::global).
+    pub fn backend(&self) -> &dyn Backend {
+        match &self.0.backend {
+            Some(backend) => &**backend,
+            None => MemoryBackend::global(),
+        }
+    }
+
+    /// Decides an attempt, and charges it if it is admitted.
+    ///
+    /// # Errors
+    ///
+    /// If the backend fails and [`OnError::Raise`] is in force, or an error handler fails.
+    pub async fn hit<'a>(&'a self, attempt: impl Into<Attempt<'a>>) -> Result<Decision> {
+        let decisions = Hits::from((self, attempt.into())).decide().await?;
+        Ok(decisions[0])
+    }
+
+    /// The same, for backends that need not wait.
+    ///
+    /// # Errors
+    ///
+    /// If the backend has to wait (only memory need not), and as [`hit`](Throttle::hit).
+    pub fn hit_now<'a>(&'a self, attempt: impl Into<Attempt<'a>>) -> Result<Decision> {
+        Hits::try_decide_one(self, attempt.into(), self.backend(), &OnError::Throttle)
+            .unwrap_or_else(|| Err(self.must_wait()))
+    }
+
+    /// What would be decided, and why, charging nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the backend fails.
+    pub async fn stat<'a>(&'a self, attempt: impl Into<Attempt<'a>>) -> Result<Stat> {
+        let attempt = attempt.into();
+        self.stat_on(self.backend(), &attempt).await
+    }
+
+    /// The same on a backend of the caller's choice, for adapters.
+    #[doc(hidden)]
+    pub async fn stat_on(&self, backend: &dyn Backend, attempt: &Attempt<'_>) -> Result<Stat> {
+        let Some(op) = self.op(attempt, backend.key_hasher()) else {
+            return Ok(Stat::unlimited());
+        };
+        let (cell, now) = backend.load(&op).await?;
+        Ok(op.stat(&cell, now))
+    }
+
+    /// Whether an attempt would be admitted, charging nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the backend fails.
+    pub async fn check<'a>(&'a self, attempt: impl Into<Attempt<'a>>) -> Result<bool> {
+        Ok(self.stat(attempt).await?.verdict == crate::Verdict::Allow)
+    }
+
+    fn must_wait(&self) -> Error {
+        Error::invalid(format!(
+            "the backend of throttle `{}` cannot decide without waiting: use `hit(..).await`",
+            self.name()
+        ))
+    }
+
+    /// The operation of an attempt, or `None` if nothing limits it.
+    #[inline]
+    pub(crate) fn op<'a>(&'a self, attempt: &Attempt<'a>, hasher: KeyHasher) -> Option<Op<'a>> {
+        let rate = attempt.rate.unwrap_or(self.0.rate);
+        if rate.is_unlimited() || attempt.identity.is_exempt() {
+            return None;
+        }
+        Some(Op {
+            key: Key {
+                throttle: self.0.digest,
+                scope: attempt
+                    .scope
+                    .map_or(0, |scope| hasher.scope(scope.as_bytes())),
+                who: hasher.identity(attempt.identity),
+            },
+            strategy: &*self.0.strategy,
+            rate,
+            cost: attempt.cost.unwrap_or(self.0.cost),
+            attributes: attempt.identity.attributes(),
+        })
+    }
+}
+
+/// One try to get past a throttle: by whom, at what cost, under which rate, in which scope.
+///
+/// `&Identity` converts into an attempt at the throttle's own cost and rate.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) cost: Option<u32>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) scope: Option<&'a str>,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt by `identity`.
+    pub const fn by(identity: &'a Identity) -> Attempt<'a> {
+        Attempt {
+            identity,
+            cost: None,
+            rate: None,
+            scope: None,
+        }
+    }
+
+    /// At another cost than the throttle's. A cost of zero is always admitted.
+    pub const fn cost(mut self, cost: u32) -> Attempt<'a> {
+        self.cost = Some(cost);
+        self
+    }
+
+    /// Under another rate than the throttle's. The count is the same: a client whose rate changes
+    /// keeps what it has taken.
+    pub const fn rate(mut self, rate: Rate) -> Attempt<'a> {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// With a count of its own for this scope, such as a route.
+    pub const fn scope(mut self, scope: &'a str) -> Attempt<'a> {
+        self.scope = Some(scope);
+        self
+    }
+}
+
+impl<'a> From<&'a Identity> for Attempt<'a> {
+    fn from(identity: &'a Identity) -> Self {
+        Attempt::by(identity)
+    }
+}
+
+/// A [`Rate`], or a text that should be one.
+pub trait IntoRate {
+    /// The rate.
+    ///
+    /// # Errors
+    ///
+    /// If the text is not a rate.
+    fn into_rate(self) -> Result<Rate>;
+}
+
+impl IntoRate for Rate {
+    fn into_rate(self) -> Result<Rate> {
+        Ok(self)
+    }
+}
+
+impl IntoRate for &str {
+    fn into_rate(self) -> Result<Rate> {
+        Rate::parse(self).map_err(|error| Error::invalid(format!("{self:?} is no rate: {error}")))
+    }
+}
+
+impl IntoRate for String {
+    fn into_rate(self) -> Result<Rate> {
+        self.as_str().into_rate()
+    }
+}
+
+/// Settings of a [`Throttle`].
+#[derive(Debug)]
+#[must_use]
+pub struct ThrottleBuilder {
+    name: String,
+    rate: Option<Result<Rate>>,
+    strategy: Arc<dyn Strategy>,
+    cost: u32,
+    min_wait: Option<Duration>,
+    on_error: Option<OnError>,
+    backend: Option<Arc<dyn Backend>>,
+}
+
+impl ThrottleBuilder {
+    fn new(name: String) -> ThrottleBuilder {
+        ThrottleBuilder {
+            name,
+            rate: None,
+            strategy: Arc::new(FixedWindow),
+            cost: 1,
+            min_wait: None,
+            on_error: None,
+            backend: None,
+        }
+    }
+
+    /// Sets the rate: a [`Rate`] or its text. Required.
+    pub fn rate(mut self, rate: impl IntoRate) -> Self {
+        self.rate = Some(rate.into_rate());
+        self
+    }
+
+    /// Sets the strategy. Default: [`FixedWindow`].
+    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+        self.strategy = Arc::new(strategy);
+        self
+    }
+
+    /// Sets the cost of a hit. Default: 1.
+    pub fn cost(mut self, cost: u32) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// Sets the shortest wait of a denial; admissions stay as they are. Default: none.
+    pub fn min_wait(mut self, min_wait: Duration) -> Self {
+        self.min_wait = Some(min_wait);
+        self
+    }
+
+    /// Sets what to do when the backend fails. Default: what the backend says, else
+    /// [`OnError::Throttle`].
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = Some(on_error);
+        self
+    }
+
+    /// Sets the backend. Default: the [memory of this process](MemoryBackend::global), or what an
+    /// adapter finds in its application.
+    pub fn backend(mut self, backend: impl Backend) -> Self {
+        self.backend = Some(Arc::new(backend));
+        self
+    }
+
+    /// The throttle.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or not printable ASCII, the rate is missing or malformed, or the
+    /// strategy cannot serve it.
+    pub fn build(self) -> Result<Throttle> {
+        let ThrottleBuilder { name, strategy, .. } = self;
+        if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(Error::invalid(format!(
+                "the name of a throttle must be printable ASCII, such as `api`, not {name:?}"
+            )));
+        }
+        let rate = self
+            .rate
+            .unwrap_or_else(|| {
+                Err(Error::invalid(
+                    "a rate is missing: add `.rate(\"100/minute\")`",
+                ))
+            })
+            .map_err(|error| Error::invalid(format!("throttle `{name}`: {error}")))?;
+        if !rate.is_unlimited() {
+            strategy
+                .validate(&rate)
+                .map_err(|error| Error::invalid(format!("throttle `{name}`: {error}")))?;
+        }
+        let digest = KeyHasher::throttle(&[&name, strategy.id(), &strategy.parameters()]);
+        Ok(Throttle(Arc::new(Settings {
+            name,
+            rate,
+            strategy,
+            cost: self.cost,
+            min_wait: self.min_wait,
+            on_error: self.on_error,
+            backend: self.backend,
+            digest,
+        })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Gcra, TokenBucket};
+
+    fn complaint(builder: ThrottleBuilder) -> String {
+        let error = builder.build().expect_err("should be refused");
+        assert!(error.is_invalid());
+        error.to_string()
+    }
+
+    #[test]
+    fn refuses_bad_settings_by_name() {
+        let api = || Throttle::builder("api");
+        assert_eq!(
+            complaint(api()),
+            "throttle `api`: a rate is missing: add `.rate(\"100/minute\")`"
+        );
+        assert!(
+            complaint(api().rate("100"))
+                .starts_with("throttle `api`: \"100\" is no rate: a rate needs")
+        );
+        assert!(complaint(Throttle::builder("").rate("1/s")).contains("printable ASCII"));
+        assert!(complaint(Throttle::builder("a\r\nb").rate("1/s")).contains("\"a\\r\\nb\""));
+        assert!(
+            complaint(api().rate("1/s").strategy(TokenBucket::new().burst(0)))
+                .contains("at least 1")
+        );
+        assert!(
+            complaint(api().rate("1/366d").strategy(TokenBucket::new().burst(200)))
+                .contains("142 years")
+        );
+        let tolerant = Gcra::new().burst_tolerance(Duration::MAX);
+        assert!(complaint(api().rate("1/s").strategy(tolerant)).contains("366 days"));
+    }
+
+    /// Issue: SPEC 3.1. The floor of a wait turned every admission into a denial.
+    #[test]
+    fn min_wait_is_a_floor_of_denials_only() {
+        let throttle = Throttle::builder("min_wait")
+            .rate("1/100ms")
+            .min_wait(Duration::from_secs(5))
+            .backend(MemoryBackend::new())
+            .build()
+            .unwrap();
+        let ann = Identity::of("ann");
+        assert!(throttle.hit_now(&ann).unwrap().is_allowed());
+        let denied = throttle.hit_now(&ann).unwrap();
+        assert_eq!(denied.retry_after(), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn nothing_limits_the_exempt_and_the_unlimited() {
+        let throttle = |rate| {
+            Throttle::builder("free")
+                .rate(rate)
+                .backend(MemoryBackend::new())
+                .build()
+                .unwrap()
+        };
+        let one = throttle("1/day");
+        for _ in 0..9 {
+            assert!(one.hit_now(&Identity::EXEMPT).unwrap().is_unlimited());
+            assert!(
+                throttle("0/0")
+                    .hit_now(&Identity::of("ann"))
+                    .unwrap()
+                    .is_unlimited()
+            );
+        }
+        assert!(one.hit_now(&Identity::of("ann")).unwrap().is_allowed());
+    }
+
+    #[test]
+    fn scopes_count_apart_and_rates_share() {
+        let throttle = Throttle::builder("scopes")
+            .rate("1/day")
+            .backend(MemoryBackend::new())
+            .build()
+            .unwrap();
+        let ann = Identity::of("ann");
+        let hit = |attempt: Attempt<'_>| throttle.hit_now(attempt).unwrap().is_allowed();
+        assert!(hit(Attempt::by(&ann)));
+        assert!(!hit(Attempt::by(&ann)));
+        assert!(hit(Attempt::by(&ann).scope("/a")));
+        assert!(hit(Attempt::by(&ann).scope("/b")));
+        assert!(!hit(Attempt::by(&ann).scope("/a")));
+        assert!(hit(Attempt::by(&ann).rate(Rate::per_day(2))));
+        assert!(!hit(Attempt::by(&ann).rate(Rate::per_day(2))));
+    }
+}

@@ -1,0 +1,360 @@
+use smallvec::SmallVec;
+
+use super::{Attempt, Failure, OnError, Throttle};
+use crate::backend::{Backend, Batch, Op};
+use crate::decision::{Decision, Decisions};
+use crate::error::{Error, Result};
+
+/// The hits of one request on several throttles, decided together: all are admitted and charged,
+/// or none is charged.
+///
+/// ```
+/// use traffik_core::{Hits, Identity, MemoryBackend, Throttle};
+///
+/// let backend = MemoryBackend::new();
+/// let burst = Throttle::builder("burst").rate("2/second").backend(backend.clone()).build()?;
+/// let daily = Throttle::builder("daily").rate("1/day").backend(backend).build()?;
+/// let ann = Identity::of("ann");
+///
+/// let hits = Hits::from_iter([(&burst, &ann), (&daily, &ann)]);
+/// assert!(hits.try_decide().unwrap()?.is_allowed());
+/// let decisions = hits.try_decide().unwrap()?;
+/// assert!(decisions[1].is_denied());
+/// assert_eq!(decisions[0].remaining(), 1); // not charged, since `daily` denied
+/// # Ok::<(), traffik_core::Error>(())
+/// ```
+///
+/// Throttles on *different* backends cannot be decided in one atomic step. Each backend's batch is
+/// then asked first and charged afterwards, so that a denial charges nothing, unless another
+/// request takes the last of a limit in between.
+#[derive(Clone, Debug, Default)]
+pub struct Hits<'a> {
+    entries: SmallVec<[Entry<'a>; 3]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<'a> {
+    throttle: &'a Throttle,
+    attempt: Attempt<'a>,
+    backend: &'a dyn Backend,
+    on_error: &'a OnError,
+}
+
+/// The operations of all hits on one backend, and which hit each belongs to.
+struct Group<'a> {
+    backend: &'a dyn Backend,
+    ops: SmallVec<[Op<'a>; 3]>,
+    /// For every hit its position in `ops`, if it is in this group and limited at all.
+    op_of: SmallVec<[Option<usize>; 3]>,
+}
+
+impl<'a> Hits<'a> {
+    /// No hits.
+    pub fn new() -> Hits<'a> {
+        Hits::default()
+    }
+
+    /// Adds an attempt on a throttle and its own backend.
+    pub fn push(&mut self, throttle: &'a Throttle, attempt: impl Into<Attempt<'a>>) {
+        self.push_on(
+            throttle,
+            attempt.into(),
+            throttle.backend(),
+            &OnError::Throttle,
+        );
+    }
+
+    /// Adds an attempt on a throttle, on a backend the caller found for it, which also says what to
+    /// do on error if the throttle does not.
+    pub fn push_on(
+        &mut self,
+        throttle: &'a Throttle,
+        attempt: Attempt<'a>,
+        backend: &'a dyn Backend,
+        on_error: &'a OnError,
+    ) {
+        self.entries.push(Entry {
+            throttle,
+            attempt,
+            backend,
+            on_error: throttle.on_error().unwrap_or(on_error),
+        });
+    }
+
+    /// Decides a single hit without waiting, if its backend can; the same as a list of one.
+    #[inline]
+    pub fn try_decide_one(
+        throttle: &'a Throttle,
+        attempt: Attempt<'a>,
+        backend: &'a dyn Backend,
+        on_error: &'a OnError,
+    ) -> Option<Result<Decision>> {
+        let entry = Entry {
+            throttle,
+            attempt,
+            backend,
+            on_error: throttle.on_error().unwrap_or(on_error),
+        };
+        match entry.try_decide()? {
+            Ok(decision) => Some(Ok(decision)),
+            Err(error) => {
+                let mut hits = Hits::new();
+                hits.push_on(throttle, attempt, backend, on_error);
+                let recovered = hits.recover_now(error)?;
+                Some(recovered.map(|decisions| decisions[0]))
+            }
+        }
+    }
+
+    /// Decides without waiting, if every backend can.
+    #[inline]
+    pub fn try_decide(&self) -> Option<Result<Decisions>> {
+        if let [entry] = &*self.entries {
+            return match entry.try_decide()? {
+                Ok(decision) => Some(Ok(decision.into())),
+                Err(error) => self.recover_now(error),
+            };
+        }
+        self.try_decide_all()
+    }
+
+    fn try_decide_all(&self) -> Option<Result<Decisions>> {
+        let first = self.entries.first()?;
+        let group = self.group(first.backend);
+        if !self
+            .entries
+            .iter()
+            .all(|entry| same(entry.backend, first.backend))
+        {
+            return None;
+        }
+        let decided = match group.ops.is_empty() {
+            true => Ok(Decisions::default()),
+            false => first.backend.try_apply(&Batch::new(&group.ops))?,
+        };
+        match decided {
+            Ok(decisions) => Some(Ok(self.spread(&group, decisions))),
+            Err(error) => self.recover_now(error),
+        }
+    }
+
+    /// Decides.
+    ///
+    /// # Errors
+    ///
+    /// If a backend fails and [`OnError::Raise`] is in force, or an error handler fails.
+    pub async fn decide(&self) -> Result<Decisions> {
+        let groups = self.groups();
+        if groups.len() > 1 {
+            let preview = self.preview(&groups).await?;
+            if preview.is_denied() {
+                return Ok(preview);
+            }
+        }
+        let mut all: Decisions = self.entries.iter().map(|_| Decision::UNLIMITED).collect();
+        for group in &groups {
+            let decided = match group.ops.is_empty() {
+                true => Ok(Decisions::default()),
+                false => group.backend.apply(&Batch::new(&group.ops)).await,
+            };
+            let decisions = match decided {
+                Ok(decisions) => self.spread(group, decisions),
+                Err(error) => self.recover(group, error).await?,
+            };
+            for (at, decision) in decisions.iter().enumerate() {
+                if self.is_in(group, at) {
+                    all[at] = *decision;
+                }
+            }
+            if all.is_denied() {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    /// What each hit would be answered, charging nothing.
+    async fn preview(&self, groups: &[Group<'a>]) -> Result<Decisions> {
+        let mut all: Decisions = self.entries.iter().map(|_| Decision::UNLIMITED).collect();
+        for group in groups {
+            for (at, entry) in self.entries.iter().enumerate() {
+                let Some(op) = group.op_of[at].map(|op| &group.ops[op]) else {
+                    continue;
+                };
+                all[at] = match group.backend.load(op).await {
+                    Ok((mut cell, now)) => {
+                        let before = op.peek(&mut cell, now);
+                        match op.step(&mut cell, now) {
+                            next if next.is_denied() => entry.floor(next),
+                            _ => before,
+                        }
+                    }
+                    Err(error) => entry.recover(&error, op).await.unwrap_or(Err(error))?,
+                };
+            }
+        }
+        Ok(all)
+    }
+
+    fn groups(&self) -> SmallVec<[Group<'a>; 1]> {
+        let mut groups = SmallVec::<[Group<'a>; 1]>::new();
+        for entry in &self.entries {
+            if !groups
+                .iter()
+                .any(|group| same(group.backend, entry.backend))
+            {
+                groups.push(self.group(entry.backend));
+            }
+        }
+        groups
+    }
+
+    #[inline]
+    fn group(&self, backend: &'a dyn Backend) -> Group<'a> {
+        let hasher = backend.key_hasher();
+        let mut group = Group {
+            backend,
+            ops: SmallVec::new(),
+            op_of: SmallVec::new(),
+        };
+        for entry in &self.entries {
+            let op = match same(entry.backend, backend) {
+                true => entry.throttle.op(&entry.attempt, hasher),
+                false => None,
+            };
+            group.op_of.push(op.map(|op| {
+                // Two hits on one count are one hit of both costs.
+                let twin = group.ops.iter().position(|other| other.key == op.key);
+                if let Some(twin) = twin {
+                    let cost = &mut group.ops[twin].cost;
+                    *cost = cost.saturating_add(op.cost);
+                } else {
+                    group.ops.push(op);
+                }
+                twin.unwrap_or(group.ops.len() - 1)
+            }));
+        }
+        group
+    }
+
+    fn is_in(&self, group: &Group<'a>, at: usize) -> bool {
+        same(self.entries[at].backend, group.backend)
+    }
+
+    /// Gives every hit the decision of its operation.
+    #[inline]
+    fn spread(&self, group: &Group<'a>, decisions: Decisions) -> Decisions {
+        self.entries
+            .iter()
+            .zip(&group.op_of)
+            .map(|(entry, op)| op.map_or(Decision::UNLIMITED, |op| entry.floor(decisions[op])))
+            .collect()
+    }
+
+    /// Applies everybody's error policy, if none has to be waited for.
+    #[cold]
+    fn recover_now(&self, error: Error) -> Option<Result<Decisions>> {
+        let mut all = Decisions::default();
+        for entry in &self.entries {
+            let decision = match entry.on_error {
+                OnError::Raise => return Some(Err(error)),
+                OnError::Handler(_) => return None,
+                OnError::Allow => allow(),
+                OnError::Throttle => deny(entry.throttle),
+            };
+            all = all.iter().copied().chain([decision]).collect();
+        }
+        Some(Ok(all))
+    }
+
+    #[cold]
+    async fn recover(&self, group: &Group<'a>, error: Error) -> Result<Decisions> {
+        let mut all: Decisions = self.entries.iter().map(|_| Decision::UNLIMITED).collect();
+        for (at, entry) in self.entries.iter().enumerate() {
+            if let Some(op) = group.op_of[at].map(|op| &group.ops[op]) {
+                match entry.recover(&error, op).await {
+                    Some(decision) => all[at] = decision?,
+                    None => return Err(error),
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Entry<'_> {
+    /// The common case: one limit.
+    #[inline]
+    fn try_decide(&self) -> Option<Result<Decision>> {
+        let Some(op) = self.throttle.op(&self.attempt, self.backend.key_hasher()) else {
+            return Some(Ok(Decision::UNLIMITED));
+        };
+        let decided = self.backend.try_step(&op)?;
+        Some(decided.map(|decision| self.floor(decision)))
+    }
+
+    #[inline]
+    fn floor(&self, decision: Decision) -> Decision {
+        match self.throttle.min_wait() {
+            Some(min_wait) => decision.with_min_wait(min_wait),
+            None => decision,
+        }
+    }
+
+    /// What the error policy answers; `None` to raise the error itself.
+    async fn recover(&self, error: &Error, op: &Op<'_>) -> Option<Result<Decision>> {
+        match self.on_error {
+            OnError::Raise => None,
+            OnError::Allow => Some(Ok(allow())),
+            OnError::Throttle => Some(Ok(deny(self.throttle))),
+            OnError::Handler(handler) => {
+                let failure = Failure {
+                    error,
+                    throttle: self.throttle,
+                    identity: self.attempt.identity,
+                    scope: self.attempt.scope,
+                    rate: op.rate,
+                    cost: op.cost,
+                    backend: self.backend,
+                };
+                Some(handler(&failure).await.map(|decision| self.floor(decision)))
+            }
+        }
+    }
+}
+
+fn allow() -> Decision {
+    Decision::UNLIMITED.into_degraded()
+}
+
+fn deny(throttle: &Throttle) -> Decision {
+    let wait = throttle.min_wait().unwrap_or(OnError::WAIT);
+    Decision::deny(
+        u64::from(throttle.rate().limit()),
+        0,
+        crate::time::micros(wait),
+    )
+    .into_degraded()
+}
+
+fn same(one: &dyn Backend, other: &dyn Backend) -> bool {
+    one.store_id() == other.store_id()
+}
+
+impl<'a> From<(&'a Throttle, Attempt<'a>)> for Hits<'a> {
+    fn from((throttle, attempt): (&'a Throttle, Attempt<'a>)) -> Self {
+        let mut hits = Hits::new();
+        hits.push(throttle, attempt);
+        hits
+    }
+}
+
+impl<'a, A: Into<Attempt<'a>>> FromIterator<(&'a Throttle, A)> for Hits<'a> {
+    fn from_iter<I: IntoIterator<Item = (&'a Throttle, A)>>(attempts: I) -> Self {
+        let mut hits = Hits::new();
+        for (throttle, attempt) in attempts {
+            hits.push(throttle, attempt);
+        }
+        hits
+    }
+}

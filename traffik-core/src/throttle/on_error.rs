@@ -1,0 +1,100 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Throttle;
+use crate::backend::{Backend, BoxFuture};
+use crate::decision::Decision;
+use crate::error::{Error, Result};
+use crate::identity::Identity;
+use crate::rate::Rate;
+
+type Handler = dyn Fn(&Failure<'_>) -> BoxFuture<'static, Result<Decision>> + Send + Sync;
+
+/// What to do with a hit when the backend, or a function that should say who asks, fails.
+#[derive(Clone, Default)]
+pub enum OnError {
+    /// Admit: availability before protection.
+    Allow,
+    /// Deny for the throttle's minimum wait, else for [a second](OnError::WAIT): protection before
+    /// availability. The default.
+    #[default]
+    Throttle,
+    /// Return the error.
+    Raise,
+    /// Ask a function; see [`OnError::handler`].
+    Handler(Arc<Handler>),
+}
+
+impl OnError {
+    /// How long [`OnError::Throttle`] denies if the throttle has no minimum wait.
+    pub const WAIT: Duration = Duration::from_secs(1);
+
+    /// Asks a function of yours, which sees everything about the hit but may not borrow from it
+    /// while it waits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use traffik_core::{Decision, OnError};
+    ///
+    /// let policy = OnError::handler(|failure| {
+    ///     let answer = match failure.error.is_timeout() {
+    ///         true => failure.allow(),
+    ///         false => failure.deny_for(Duration::from_secs(5)),
+    ///     };
+    ///     async move { Ok(answer) }
+    /// });
+    /// # let _ = policy;
+    /// ```
+    pub fn handler<F, Fut>(handler: F) -> OnError
+    where
+        F: Fn(&Failure<'_>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Decision>> + Send + 'static,
+    {
+        OnError::Handler(Arc::new(move |failure| Box::pin(handler(failure))))
+    }
+}
+
+impl fmt::Debug for OnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OnError::Allow => "Allow",
+            OnError::Throttle => "Throttle",
+            OnError::Raise => "Raise",
+            OnError::Handler(_) => "Handler(..)",
+        })
+    }
+}
+
+/// A hit that could not be decided, for error handlers.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Failure<'a> {
+    /// What went wrong.
+    pub error: &'a Error,
+    /// The throttle.
+    pub throttle: &'a Throttle,
+    /// Who asked.
+    pub identity: &'a Identity,
+    /// In which scope.
+    pub scope: Option<&'a str>,
+    /// The rate in force.
+    pub rate: Rate,
+    /// The cost of the hit.
+    pub cost: u32,
+    /// The backend that failed.
+    pub backend: &'a dyn Backend,
+}
+
+impl Failure<'_> {
+    /// Admits the hit, marked as degraded.
+    pub fn allow(&self) -> Decision {
+        Decision::UNLIMITED.into_degraded()
+    }
+
+    /// Denies the hit for a while, marked as degraded.
+    pub fn deny_for(&self, wait: Duration) -> Decision {
+        let limit = u64::from(self.rate.limit());
+        Decision::deny(limit, 0, crate::time::micros(wait)).into_degraded()
+    }
+}
