@@ -68,7 +68,7 @@ impl Rate {
         if period.as_secs() > Self::MAX_PERIOD.as_secs() {
             return Err(RateError::PeriodTooLong);
         }
-        if period.subsec_nanos() % 1_000_000 != 0 {
+        if !period.subsec_nanos().is_multiple_of(1_000_000) {
             return Err(RateError::PeriodNotWholeMillis);
         }
         Self::from_millis(
@@ -354,10 +354,10 @@ impl fmt::Display for Rate {
         let ms = self.period_us / 1_000;
         let (unit, name) = match ms {
             0 => return f.write_str("0/0"),
-            _ if ms % DAY == 0 => (DAY, "day"),
-            _ if ms % HOUR == 0 => (HOUR, "hour"),
-            _ if ms % MINUTE == 0 => (MINUTE, "minute"),
-            _ if ms % SECOND == 0 => (SECOND, "second"),
+            _ if ms.is_multiple_of(DAY) => (DAY, "day"),
+            _ if ms.is_multiple_of(HOUR) => (HOUR, "hour"),
+            _ if ms.is_multiple_of(MINUTE) => (MINUTE, "minute"),
+            _ if ms.is_multiple_of(SECOND) => (SECOND, "second"),
             _ => return write!(f, "{}/{ms}ms", self.limit),
         };
         match ms / unit {

@@ -128,6 +128,7 @@ impl MemoryBackend {
     #[inline]
     fn shard_of(&self, key: &Key) -> usize {
         // The table places by the upper bits of the same half.
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
         let low = (key.digest() >> 64) as usize;
         low & (self.0.shards.len() - 1)
     }

@@ -426,7 +426,7 @@ mod tests {
             let n = (random >> 33) % 3_000;
             let words = &[n, now, n ^ now][..(random >> 20) as usize % 3 + 1];
             let at = Timestamp::from_micros(now);
-            if (random >> 13) % 3 == 0 {
+            if (random >> 13).is_multiple_of(3) {
                 let expected = model.get(&n).filter(|cell| !cell.is_expired(at)).cloned();
                 let found = table.read(&key(n));
                 if !found.is_expired(at) {
