@@ -66,6 +66,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
         std::ptr::from_ref(self).cast::<()>().addr()
     }
 
+    /// Whether the cells live in this process only, so that a second backend beside this one
+    /// would count the same clients anew.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// How identities become keys: under the secret that everybody who shares the cells knows.
     fn key_hasher(&self) -> KeyHasher {
         KeyHasher::shared()
@@ -103,6 +109,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn store_id(&self) -> usize {
         (**self).store_id()
+    }
+
+    fn is_local(&self) -> bool {
+        (**self).is_local()
     }
 
     fn key_hasher(&self) -> KeyHasher {

@@ -35,6 +35,7 @@ pub mod backend;
 mod cell;
 mod decision;
 mod error;
+pub mod headers;
 mod identity;
 mod key;
 mod rate;

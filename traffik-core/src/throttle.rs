@@ -147,6 +147,20 @@ impl Throttle {
         Ok(op.stat(&cell, now))
     }
 
+    /// Whether an attempt would be admitted by a backend that need not wait, for adapters.
+    #[doc(hidden)]
+    pub fn try_check_on(
+        &self,
+        backend: &dyn Backend,
+        attempt: Attempt<'_>,
+    ) -> Option<Result<bool>> {
+        let Some(op) = self.op(&attempt, backend.key_hasher()) else {
+            return Some(Ok(true));
+        };
+        let loaded = backend.try_load(&op)?;
+        Some(loaded.map(|(mut cell, now)| op.step(&mut cell, now).is_allowed()))
+    }
+
     /// Whether an attempt would be admitted, charging nothing.
     ///
     /// # Errors

@@ -270,6 +270,10 @@ impl Backend for MemoryBackend {
         Arc::as_ptr(&self.0).addr()
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     #[inline]
     fn key_hasher(&self) -> KeyHasher {
         KeyHasher::local()

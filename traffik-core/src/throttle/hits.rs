@@ -95,31 +95,21 @@ impl<'a> Hits<'a> {
             backend,
             on_error: throttle.on_error().unwrap_or(on_error),
         };
-        match entry.try_decide()? {
-            Ok(decision) => Some(Ok(decision)),
-            Err(error) => {
-                let mut hits = Hits::new();
-                hits.push_on(throttle, attempt, backend, on_error);
-                let recovered = hits.recover_now(error)?;
-                Some(recovered.map(|decisions| decisions[0]))
-            }
-        }
+        entry.try_decide()
     }
 
     /// Decides without waiting, if every backend can.
     #[inline]
     pub fn try_decide(&self) -> Option<Result<Decisions>> {
-        if let [entry] = &*self.entries {
-            return match entry.try_decide()? {
-                Ok(decision) => Some(Ok(decision.into())),
-                Err(error) => self.recover_now(error),
-            };
-        }
-        self.try_decide_all()
-    }
-
-    fn try_decide_all(&self) -> Option<Result<Decisions>> {
-        let first = self.entries.first()?;
+        let first = match &*self.entries {
+            [] => return Some(Ok(Decisions::default())),
+            [entry] => {
+                return entry
+                    .try_decide()
+                    .map(|decided| decided.map(Decisions::from));
+            }
+            [first, ..] => first,
+        };
         let group = self.group(first.backend);
         if !self
             .entries
@@ -134,7 +124,7 @@ impl<'a> Hits<'a> {
         };
         match decided {
             Ok(decisions) => Some(Ok(self.spread(&group, decisions))),
-            Err(error) => self.recover_now(error),
+            Err(error) => self.recover_now(&group, error),
         }
     }
 
@@ -151,7 +141,7 @@ impl<'a> Hits<'a> {
                 return Ok(preview);
             }
         }
-        let mut all: Decisions = self.entries.iter().map(|_| Decision::UNLIMITED).collect();
+        let mut all = self.unlimited();
         for group in &groups {
             let decided = match group.ops.is_empty() {
                 true => Ok(Decisions::default()),
@@ -175,7 +165,7 @@ impl<'a> Hits<'a> {
 
     /// What each hit would be answered, charging nothing.
     async fn preview(&self, groups: &[Group<'a>]) -> Result<Decisions> {
-        let mut all: Decisions = self.entries.iter().map(|_| Decision::UNLIMITED).collect();
+        let mut all = self.unlimited();
         for group in groups {
             for (at, entry) in self.entries.iter().enumerate() {
                 let Some(op) = group.op_of[at].map(|op| &group.ops[op]) else {
@@ -189,7 +179,10 @@ impl<'a> Hits<'a> {
                             _ => before,
                         }
                     }
-                    Err(error) => entry.recover(&error, op).await.unwrap_or(Err(error))?,
+                    Err(error) => match entry.on_error.answer(&entry.failure(&error, op)).await {
+                        Some(decision) => entry.floor(decision?),
+                        None => return Err(error),
+                    },
                 };
             }
         }
@@ -253,32 +246,35 @@ impl<'a> Hits<'a> {
 
     /// Applies everybody's error policy, if none has to be waited for.
     #[cold]
-    fn recover_now(&self, error: Error) -> Option<Result<Decisions>> {
-        let mut all = Decisions::default();
-        for entry in &self.entries {
-            let decision = match entry.on_error {
-                OnError::Raise => return Some(Err(error)),
-                OnError::Handler(_) => return None,
-                OnError::Allow => allow(),
-                OnError::Throttle => deny(entry.throttle),
-            };
-            all = all.iter().copied().chain([decision]).collect();
+    fn recover_now(&self, group: &Group<'a>, error: Error) -> Option<Result<Decisions>> {
+        let mut all = self.unlimited();
+        for (at, entry) in self.entries.iter().enumerate() {
+            if let Some(op) = group.op_of[at].map(|op| &group.ops[op]) {
+                match entry.on_error.answer_now(&entry.failure(&error, op))? {
+                    Some(decision) => all[at] = decision,
+                    None => return Some(Err(error)),
+                }
+            }
         }
         Some(Ok(all))
     }
 
     #[cold]
     async fn recover(&self, group: &Group<'a>, error: Error) -> Result<Decisions> {
-        let mut all: Decisions = self.entries.iter().map(|_| Decision::UNLIMITED).collect();
+        let mut all = self.unlimited();
         for (at, entry) in self.entries.iter().enumerate() {
             if let Some(op) = group.op_of[at].map(|op| &group.ops[op]) {
-                match entry.recover(&error, op).await {
-                    Some(decision) => all[at] = decision?,
+                match entry.on_error.answer(&entry.failure(&error, op)).await {
+                    Some(decision) => all[at] = entry.floor(decision?),
                     None => return Err(error),
                 }
             }
         }
         Ok(all)
+    }
+
+    fn unlimited(&self) -> Decisions {
+        self.entries.iter().map(|_| Decision::UNLIMITED).collect()
     }
 }
 
@@ -289,8 +285,13 @@ impl Entry<'_> {
         let Some(op) = self.throttle.op(&self.attempt, self.backend.key_hasher()) else {
             return Some(Ok(Decision::UNLIMITED));
         };
-        let decided = self.backend.try_step(&op)?;
-        Some(decided.map(|decision| self.floor(decision)))
+        match self.backend.try_step(&op)? {
+            Ok(decision) => Some(Ok(self.floor(decision))),
+            Err(error) => {
+                let answer = self.on_error.answer_now(&self.failure(&error, &op))?;
+                Some(answer.ok_or(error))
+            }
+        }
     }
 
     #[inline]
@@ -301,40 +302,17 @@ impl Entry<'_> {
         }
     }
 
-    /// What the error policy answers; `None` to raise the error itself.
-    async fn recover(&self, error: &Error, op: &Op<'_>) -> Option<Result<Decision>> {
-        match self.on_error {
-            OnError::Raise => None,
-            OnError::Allow => Some(Ok(allow())),
-            OnError::Throttle => Some(Ok(deny(self.throttle))),
-            OnError::Handler(handler) => {
-                let failure = Failure {
-                    error,
-                    throttle: self.throttle,
-                    identity: self.attempt.identity,
-                    scope: self.attempt.scope,
-                    rate: op.rate,
-                    cost: op.cost,
-                    backend: self.backend,
-                };
-                Some(handler(&failure).await.map(|decision| self.floor(decision)))
-            }
+    fn failure<'f>(&'f self, error: &'f Error, op: &Op<'_>) -> Failure<'f> {
+        Failure {
+            error,
+            throttle: self.throttle,
+            identity: self.attempt.identity,
+            scope: self.attempt.scope,
+            rate: op.rate,
+            cost: op.cost,
+            backend: self.backend,
         }
     }
-}
-
-fn allow() -> Decision {
-    Decision::UNLIMITED.into_degraded()
-}
-
-fn deny(throttle: &Throttle) -> Decision {
-    let wait = throttle.min_wait().unwrap_or(OnError::WAIT);
-    Decision::deny(
-        u64::from(throttle.rate().limit()),
-        0,
-        crate::time::micros(wait),
-    )
-    .into_degraded()
 }
 
 fn same(one: &dyn Backend, other: &dyn Backend) -> bool {

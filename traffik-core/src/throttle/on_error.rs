@@ -53,6 +53,27 @@ impl OnError {
     {
         OnError::Handler(Arc::new(move |failure| Box::pin(handler(failure))))
     }
+
+    /// What this policy answers; `None` to return the error itself.
+    pub async fn answer(&self, failure: &Failure<'_>) -> Option<Result<Decision>> {
+        match self {
+            OnError::Handler(handler) => Some(handler(failure).await),
+            _ => self.answer_now(failure)?.map(Ok),
+        }
+    }
+
+    /// The same without waiting; `None` if the policy has to wait.
+    pub fn answer_now(&self, failure: &Failure<'_>) -> Option<Option<Decision>> {
+        match self {
+            OnError::Raise => Some(None),
+            OnError::Allow => Some(Some(failure.allow())),
+            OnError::Throttle => {
+                let wait = failure.throttle.min_wait().unwrap_or(Self::WAIT);
+                Some(Some(failure.deny_for(wait)))
+            }
+            OnError::Handler(_) => None,
+        }
+    }
 }
 
 impl fmt::Debug for OnError {
@@ -86,7 +107,26 @@ pub struct Failure<'a> {
     pub backend: &'a dyn Backend,
 }
 
-impl Failure<'_> {
+impl<'a> Failure<'a> {
+    /// A hit that failed before its identity, rate or cost was known: those are the defaults.
+    #[doc(hidden)]
+    pub fn before_hit(
+        error: &'a Error,
+        throttle: &'a Throttle,
+        backend: &'a dyn Backend,
+    ) -> Failure<'a> {
+        static ANONYMOUS: Identity = Identity::ANONYMOUS;
+        Failure {
+            error,
+            throttle,
+            identity: &ANONYMOUS,
+            scope: None,
+            rate: throttle.rate(),
+            cost: throttle.cost(),
+            backend,
+        }
+    }
+
     /// Admits the hit, marked as degraded.
     pub fn allow(&self) -> Decision {
         Decision::UNLIMITED.into_degraded()

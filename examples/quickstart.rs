@@ -1,0 +1,20 @@
+//! The smallest throttled server: five requests per ten seconds and client, in memory.
+
+use actix_web::{App, HttpServer, web};
+use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let api = HttpThrottle::builder("api").rate("5/10s").build()?;
+
+    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://127.0.0.1:8080/; echo; done");
+    HttpServer::new(move || {
+        App::new()
+            .wrap(ThrottleMiddleware::new(api.clone()))
+            .route("/", web::get().to(async || "hello\n"))
+    })
+    .bind(("127.0.0.1", 8080))?
+    .run()
+    .await?;
+    Ok(())
+}

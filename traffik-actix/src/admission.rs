@@ -1,0 +1,256 @@
+//! One request meets its throttles.
+
+use actix_web::http::header::HeaderMap;
+use actix_web::{HttpRequest, HttpResponse};
+use smallvec::SmallVec;
+use traffik_core::{Decision, Error, Failure, Hits, Rate, Result};
+
+use crate::backend::ThrottleBackend;
+use crate::denial::{Denial, Unavailable};
+use crate::headers::HeaderStyle;
+use crate::throttle::{HttpThrottle, Resolved};
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It may pass; the receipt is for its response.
+    Admitted(Receipt),
+    /// It is answered already.
+    Denied(HttpResponse),
+}
+
+/// What one throttle decided about a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Decided {
+    /// The throttle.
+    pub throttle: HttpThrottle,
+    /// Its decision.
+    pub decision: Decision,
+    /// The rate it applied.
+    pub rate: Rate,
+}
+
+/// What the response to an admitted request should say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Receipt {
+    decided: SmallVec<[(Decided, HeaderStyle); 1]>,
+}
+
+impl Receipt {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.decided.is_empty()
+    }
+
+    pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
+        for (decided, style) in &self.decided {
+            style.write(headers, std::slice::from_ref(decided));
+        }
+    }
+}
+
+/// A request before one of its throttles.
+struct Meeting<'a> {
+    throttle: &'a HttpThrottle,
+    backend: &'a ThrottleBackend,
+    /// What the throttle asks about the request, or why it could not be found.
+    resolved: Result<Resolved>,
+}
+
+type Meetings<'a> = SmallVec<[Meeting<'a>; 2]>;
+type Answers = SmallVec<[Decision; 2]>;
+
+/// Decides without waiting, if nothing has to be waited for. Nothing is charged otherwise.
+pub(crate) fn admit_now(
+    throttles: &[&HttpThrottle],
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+) -> Option<Outcome> {
+    let mut meetings = Meetings::new();
+    for throttle in throttles {
+        let backend = throttle.backend_for(req, outer);
+        meetings.push(Meeting {
+            throttle,
+            backend,
+            resolved: throttle.resolve_now(req, backend, None)?,
+        });
+    }
+    Some(conclude(req, &meetings, decide_now(&meetings)?))
+}
+
+/// Decides, at `cost` if given, else at the cost each throttle says.
+pub(crate) async fn admit(
+    throttles: &[&HttpThrottle],
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+    cost: Option<u32>,
+) -> Outcome {
+    let mut meetings = Meetings::new();
+    for throttle in throttles {
+        meetings.push(meet(throttle, req, outer, cost).await);
+    }
+    conclude(req, &meetings, decide(&meetings).await)
+}
+
+/// Decides for a single throttle, leaving it to the caller what to do about it.
+pub(crate) async fn decide_one(
+    throttle: &HttpThrottle,
+    req: &HttpRequest,
+    cost: Option<u32>,
+) -> Result<Decision> {
+    let meeting = meet(throttle, req, None, cost).await;
+    Ok(decide(&[meeting]).await?[0])
+}
+
+async fn meet<'a>(
+    throttle: &'a HttpThrottle,
+    req: &'a HttpRequest,
+    outer: Option<&'a ThrottleBackend>,
+    cost: Option<u32>,
+) -> Meeting<'a> {
+    let backend = throttle.backend_for(req, outer);
+    Meeting {
+        throttle,
+        backend,
+        resolved: throttle.resolve(req, backend, cost).await,
+    }
+}
+
+fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
+    if let [meeting] = meetings
+        && let Ok(resolved) = &meeting.resolved
+    {
+        let decided = Hits::try_decide_one(
+            meeting.throttle.throttle(),
+            resolved.attempt(),
+            &*meeting.backend.backend,
+            &meeting.backend.on_error,
+        )?;
+        return Some(decided.map(|decision| SmallVec::from_iter([decision])));
+    }
+    let mut answers = Answers::new();
+    for meeting in meetings {
+        match &meeting.resolved {
+            Ok(_) => answers.push(Decision::UNLIMITED),
+            // The error itself is returned by `decide`.
+            Err(error) => answers.push(meeting.policy().answer_now(&meeting.failure(error))??),
+        }
+    }
+    if answers.iter().any(Decision::is_denied) {
+        return Some(Ok(answers));
+    }
+    let decided = hits(meetings).try_decide()?;
+    Some(decided.map(|decisions| merge(meetings, answers, &decisions)))
+}
+
+async fn decide(meetings: &[Meeting<'_>]) -> Result<Answers> {
+    let mut answers = Answers::new();
+    for meeting in meetings {
+        match &meeting.resolved {
+            Ok(_) => answers.push(Decision::UNLIMITED),
+            Err(error) => match meeting.policy().answer(&meeting.failure(error)).await {
+                Some(answer) => answers.push(answer?),
+                None => return Err(Error::other(error.to_string())),
+            },
+        }
+    }
+    if answers.iter().any(Decision::is_denied) {
+        return Ok(answers);
+    }
+    let decisions = hits(meetings).decide().await?;
+    Ok(merge(meetings, answers, &decisions))
+}
+
+fn hits<'a>(meetings: &'a [Meeting<'a>]) -> Hits<'a> {
+    let mut hits = Hits::new();
+    for meeting in meetings {
+        if let Ok(resolved) = &meeting.resolved {
+            hits.push_on(
+                meeting.throttle.throttle(),
+                resolved.attempt(),
+                &*meeting.backend.backend,
+                &meeting.backend.on_error,
+            );
+        }
+    }
+    hits
+}
+
+/// Puts the decisions of the hits where their meetings are.
+fn merge(meetings: &[Meeting<'_>], mut answers: Answers, decisions: &[Decision]) -> Answers {
+    let hit = meetings
+        .iter()
+        .zip(&mut answers)
+        .filter(|(meeting, _)| meeting.resolved.is_ok());
+    for ((_, answer), decision) in hit.zip(decisions) {
+        *answer = *decision;
+    }
+    answers
+}
+
+fn conclude(req: &HttpRequest, meetings: &[Meeting<'_>], answers: Result<Answers>) -> Outcome {
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(error) => return Outcome::Denied(HttpResponse::from_error(Unavailable(error))),
+    };
+    if answers.iter().any(Decision::is_denied) {
+        return Outcome::Denied(deny(req, meetings, &answers));
+    }
+    let mut receipt = Receipt::default();
+    for (meeting, decision) in meetings.iter().zip(&answers) {
+        let (headers, style) = meeting.throttle.headers(meeting.backend);
+        if headers.on_admitted() && !decision.is_unlimited() {
+            receipt.decided.push((meeting.decided(*decision), style));
+        }
+    }
+    Outcome::Admitted(receipt)
+}
+
+#[cold]
+fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> HttpResponse {
+    let all: Vec<Decided> = meetings
+        .iter()
+        .zip(answers)
+        .map(|(meeting, decision)| meeting.decided(*decision))
+        .collect();
+    let Some(denial) = Denial::new(req, &all) else {
+        unreachable!("called with a denial among the answers");
+    };
+    let spokesman = meetings
+        .iter()
+        .find(|meeting| std::ptr::eq(meeting.throttle.throttle().name(), denial.throttle.name()));
+    let mut response = match spokesman {
+        Some(meeting) => meeting.throttle.answer(meeting.backend, &denial),
+        None => denial.default_response(),
+    };
+    for (meeting, decided) in meetings.iter().zip(&all) {
+        let (headers, style) = meeting.throttle.headers(meeting.backend);
+        if headers.on_denied() {
+            style.write(response.headers_mut(), std::slice::from_ref(decided));
+        }
+    }
+    response
+}
+
+impl<'a> Meeting<'a> {
+    fn policy(&self) -> &'a traffik_core::OnError {
+        self.throttle.on_error(self.backend)
+    }
+
+    fn failure<'f>(&'f self, error: &'f Error) -> Failure<'f> {
+        Failure::before_hit(error, self.throttle.throttle(), &*self.backend.backend)
+    }
+
+    fn decided(&self, decision: Decision) -> Decided {
+        let dynamic = self
+            .resolved
+            .as_ref()
+            .ok()
+            .and_then(|resolved| resolved.rate);
+        Decided {
+            throttle: self.throttle.clone(),
+            decision,
+            rate: dynamic.unwrap_or(self.throttle.throttle().rate()),
+        }
+    }
+}

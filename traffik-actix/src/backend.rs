@@ -1,0 +1,129 @@
+//! A backend with the handlers of those throttles that have none of their own.
+
+use std::sync::{Arc, OnceLock};
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use traffik_core::{Backend, Identity, MemoryBackend, OnError};
+
+use crate::client_ip::ClientIp;
+use crate::denial::{Denial, DeniedHandler};
+use crate::headers::{HeaderStyle, Headers};
+use crate::source::{IntoValue, Source};
+
+/// A backend, and what throttles on it do unless they say otherwise: who asks, what a denial looks
+/// like, what happens when the backend fails.
+///
+/// Build it once, outside the `HttpServer::new` closure, and register a clone per worker:
+///
+/// ```
+/// use actix_web::{App, web};
+/// use traffik_actix::{Identity, MemoryBackend, OnError, ThrottleBackend};
+///
+/// let backend = ThrottleBackend::new(MemoryBackend::new())
+///     .identify(|req: &actix_web::HttpRequest| match req.headers().get("x-api-key") {
+///         Some(key) => Identity::of(format_args!("key:{key:?}")),
+///         None => Identity::ANONYMOUS,
+///     })
+///     .on_error(OnError::Allow);
+///
+/// let app = move || App::new().app_data(web::Data::new(backend.clone()));
+/// # let _ = app();
+/// ```
+#[derive(Clone, Debug)]
+pub struct ThrottleBackend {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) identify: Source<Identity>,
+    pub(crate) on_denied: Option<DeniedHandler>,
+    pub(crate) on_error: OnError,
+    pub(crate) headers: Headers,
+    pub(crate) style: HeaderStyle,
+}
+
+impl ThrottleBackend {
+    /// A backend with the default handlers: clients are told apart by the address of their socket
+    /// ([`ClientIp::peer`]), denials are [as usual](crate::Denial::default_response), failures
+    /// deny for a second, and every response carries `RateLimit` headers.
+    pub fn new(backend: impl Backend) -> ThrottleBackend {
+        let client_ip = ClientIp::peer();
+        ThrottleBackend {
+            backend: Arc::new(backend),
+            identify: Source::sync("identity", move |req: &HttpRequest| client_ip.identity(req)),
+            on_denied: None,
+            on_error: OnError::Throttle,
+            headers: Headers::Always,
+            style: HeaderStyle::Standard,
+        }
+    }
+
+    /// The memory of this process, for throttles that find no other backend.
+    pub fn global() -> &'static ThrottleBackend {
+        static GLOBAL: OnceLock<ThrottleBackend> = OnceLock::new();
+        GLOBAL.get_or_init(|| ThrottleBackend::new(MemoryBackend::global().clone()))
+    }
+
+    /// The backend itself.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Sets who asks.
+    pub fn identify<F, R>(mut self, identify: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Identity>,
+    {
+        self.identify = Source::sync("identity", identify);
+        self
+    }
+
+    /// Sets who asks, by an async function such as a look-up of a session.
+    pub fn identify_async<F, R>(mut self, identify: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Identity>,
+    {
+        self.identify = Source::awaiting("identity", identify);
+        self
+    }
+
+    /// Sets the response to denied requests.
+    pub fn on_denied<F>(mut self, handler: F) -> Self
+    where
+        F: Fn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
+    {
+        self.on_denied = Some(DeniedHandler::new(handler));
+        self
+    }
+
+    /// Sets what to do when the backend fails.
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = on_error;
+        self
+    }
+
+    /// Sets which responses carry headers.
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets which headers they carry.
+    pub fn header_style(mut self, style: HeaderStyle) -> Self {
+        self.style = style;
+        self
+    }
+
+    /// The backend in the application data of a request.
+    pub(crate) fn of(req: &HttpRequest) -> Option<&ThrottleBackend> {
+        req.app_data::<ThrottleBackend>().or_else(|| {
+            req.app_data::<web::Data<ThrottleBackend>>()
+                .map(|data| &***data)
+        })
+    }
+}
+
+impl<B: Backend> From<B> for ThrottleBackend {
+    fn from(backend: B) -> Self {
+        ThrottleBackend::new(backend)
+    }
+}

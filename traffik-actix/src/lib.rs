@@ -1,0 +1,72 @@
+//! Distributed rate limiting for actix-web.
+//!
+//! ```no_run
+//! use actix_web::{App, HttpServer, web};
+//! use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+//!
+//! #[actix_web::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let api = HttpThrottle::builder("api").rate("100/minute").build()?;
+//!
+//!     HttpServer::new(move || {
+//!         App::new()
+//!             .wrap(ThrottleMiddleware::new(api.clone()))
+//!             .route("/", web::get().to(async || "hello"))
+//!     })
+//!     .bind(("127.0.0.1", 8080))?
+//!     .run()
+//!     .await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! * [`ThrottleMiddleware`] limits an application, a scope or a resource.
+//! * [`Throttled`] is an extractor; [`HttpThrottle::enforce`] does the same from inside a handler.
+//! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
+//! * [`ClientIp`] tells clients apart by address, behind proxies too.
+//!
+//! Nothing here decides: strategies and backends are in [`traffik_core`].
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod admission;
+mod backend;
+mod client_ip;
+mod denial;
+mod duplicates;
+mod extract;
+mod guard;
+mod handler;
+mod headers;
+mod middleware;
+mod rule;
+mod scope;
+mod source;
+mod throttle;
+
+pub use admission::Decided;
+pub use backend::ThrottleBackend;
+pub use client_ip::{ClientIp, ProxyHeader};
+pub use denial::{Denial, Throttled as ThrottledError, Unavailable};
+pub use extract::{ThrottleRule, Throttled};
+pub use guard::Within;
+pub use headers::{HeaderStyle, Headers};
+pub use middleware::{ThrottleFuture, ThrottleMiddleware, ThrottleService};
+pub use rule::Rule;
+pub use scope::Scope;
+pub use source::IntoValue;
+pub use throttle::{HttpThrottle, HttpThrottleBuilder};
+#[doc(no_inline)]
+pub use traffik_core::{
+    self, Backend, Decision, Error, Identity, ManualClock, MemoryBackend, OnError, Priority, Rate,
+    Stat, strategy,
+};
+
+/// For the code that `#[throttle]` expands to.
+#[doc(hidden)]
+pub mod __private {
+    pub use actix_web::web::Payload;
+    pub use actix_web::{HttpRequest, HttpResponse};
+
+    pub use crate::handler::{HandlerLimits, run};
+}

@@ -1,0 +1,246 @@
+//! Limits around an application, a scope or a resource.
+
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready as unwrap_ready};
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use futures_util::future::LocalBoxFuture;
+use pin_project_lite::pin_project;
+use smallvec::SmallVec;
+
+use crate::admission::{self, Outcome, Receipt};
+use crate::backend::ThrottleBackend;
+use crate::duplicates;
+use crate::rule::Rule;
+use crate::throttle::HttpThrottle;
+
+/// Limits everything it is wrapped around.
+///
+/// All rules that match a request are decided together: the request passes, and is charged, if
+/// all of them admit it. Otherwise it is answered without reaching what is inside, its body unread,
+/// and nothing is charged. Errors and denials are responses, so `Logger`, `Cors` and `ErrorHandlers`
+/// registered *after* this (which is outside) see them.
+///
+/// ```no_run
+/// use actix_web::{App, HttpServer, web};
+/// use traffik_actix::{HttpThrottle, MemoryBackend, Rule, ThrottleMiddleware};
+///
+/// # #[actix_web::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // Once, outside the closure: the closure runs once per worker.
+/// let limits = ThrottleMiddleware::new(HttpThrottle::builder("all").rate("1000/minute").build()?)
+///     .rule(Rule::new(HttpThrottle::builder("login").rate("5/minute").build()?).path("/login")?)
+///     .backend(MemoryBackend::new());
+///
+/// HttpServer::new(move || {
+///     App::new()
+///         .wrap(limits.clone())
+///         .route("/login", web::post().to(async || "welcome"))
+/// })
+/// .bind(("127.0.0.1", 8080))?
+/// .run()
+/// .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ThrottleMiddleware(Arc<Limits>);
+
+#[derive(Clone, Debug)]
+struct Limits {
+    rules: Vec<Rule>,
+    backend: Option<ThrottleBackend>,
+}
+
+impl ThrottleMiddleware {
+    /// Applies a throttle or a rule.
+    pub fn new(rule: impl Into<Rule>) -> ThrottleMiddleware {
+        ThrottleMiddleware(Arc::new(Limits {
+            rules: vec![rule.into()],
+            backend: None,
+        }))
+    }
+
+    /// Applies another throttle or rule as well.
+    pub fn rule(mut self, rule: impl Into<Rule>) -> ThrottleMiddleware {
+        Arc::make_mut(&mut self.0).rules.push(rule.into());
+        self
+    }
+
+    /// Sets the backend of throttles that have none of their own.
+    pub fn backend(mut self, backend: impl Into<ThrottleBackend>) -> ThrottleMiddleware {
+        Arc::make_mut(&mut self.0).backend = Some(backend.into());
+        self
+    }
+}
+
+impl From<HttpThrottle> for ThrottleMiddleware {
+    fn from(throttle: HttpThrottle) -> Self {
+        ThrottleMiddleware::new(throttle)
+    }
+}
+
+impl Limits {
+    fn admit_now(&self, req: &ServiceRequest) -> Option<Outcome> {
+        let req = req.request();
+        let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
+        for rule in &self.rules {
+            if rule.matches_now(req)? {
+                matching.push(&rule.throttle);
+            }
+        }
+        admission::admit_now(&matching, req, self.backend.as_ref())
+    }
+
+    async fn admit(&self, req: &ServiceRequest) -> Outcome {
+        let req = req.request();
+        let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
+        for rule in &self.rules {
+            if rule.matches(req).await {
+                matching.push(&rule.throttle);
+            }
+        }
+        admission::admit(&matching, req, self.backend.as_ref(), None).await
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for ThrottleMiddleware
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Transform = ThrottleService<S>;
+    type InitError = ();
+    type Future = Ready<std::result::Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, service: S) -> Self::Future {
+        for rule in &self.0.rules {
+            duplicates::note(&rule.throttle, self.0.backend.as_ref());
+        }
+        ready(Ok(ThrottleService {
+            service: Rc::new(service),
+            limits: Arc::clone(&self.0),
+        }))
+    }
+}
+
+/// What [`ThrottleMiddleware`] makes of the service it wraps.
+#[derive(Debug)]
+pub struct ThrottleService<S> {
+    service: Rc<S>,
+    limits: Arc<Limits>,
+}
+
+impl<S, B> Service<ServiceRequest> for ThrottleService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Future = ThrottleFuture<S, B>;
+
+    actix_web::dev::forward_ready!(service);
+
+    #[inline]
+    fn call(&self, req: ServiceRequest) -> Self::Future {
+        match self.limits.admit_now(&req) {
+            Some(Outcome::Admitted(receipt)) => ThrottleFuture::Admitted {
+                response: self.service.call(req),
+                receipt,
+            },
+            Some(Outcome::Denied(response)) => ThrottleFuture::Denied {
+                response: Some(req.into_response(response).map_into_right_body()),
+            },
+            None => ThrottleFuture::Waiting {
+                response: Box::pin(wait(
+                    Arc::clone(&self.limits),
+                    Rc::clone(&self.service),
+                    req,
+                )),
+            },
+        }
+    }
+}
+
+async fn wait<S, B>(
+    limits: Arc<Limits>,
+    service: Rc<S>,
+    req: ServiceRequest,
+) -> actix_web::Result<ServiceResponse<EitherBody<B>>>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    B: MessageBody,
+{
+    match limits.admit(&req).await {
+        Outcome::Admitted(receipt) => finish(receipt, service.call(req).await),
+        Outcome::Denied(response) => Ok(req.into_response(response).map_into_right_body()),
+    }
+}
+
+/// Stamps the response, or the response that an error is going to be.
+#[inline]
+fn finish<B: MessageBody>(
+    receipt: Receipt,
+    response: actix_web::Result<ServiceResponse<B>>,
+) -> actix_web::Result<ServiceResponse<EitherBody<B>>> {
+    match response {
+        Ok(mut response) => {
+            receipt.stamp(response.headers_mut());
+            Ok(response.map_into_left_body())
+        }
+        Err(mut error) => {
+            if !receipt.is_empty() {
+                error.add_response_mapper(move |mut response| {
+                    receipt.stamp(response.headers_mut());
+                    response
+                });
+            }
+            Err(error)
+        }
+    }
+}
+
+pin_project! {
+    /// The response of a [`ThrottleService`]. Nothing is boxed unless something has to be waited
+    /// for before the request may pass.
+    #[project = State]
+    #[allow(missing_docs, missing_debug_implementations)]
+    pub enum ThrottleFuture<S, B>
+    where
+        S: Service<ServiceRequest>,
+    {
+        Admitted { #[pin] response: S::Future, receipt: Receipt },
+        Denied { response: Option<ServiceResponse<EitherBody<B>>> },
+        Waiting { response: LocalBoxFuture<'static, actix_web::Result<ServiceResponse<EitherBody<B>>>> },
+    }
+}
+
+impl<S, B> Future for ThrottleFuture<S, B>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    B: MessageBody,
+{
+    type Output = actix_web::Result<ServiceResponse<EitherBody<B>>>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            State::Admitted { response, receipt } => {
+                let response = unwrap_ready!(response.poll(cx));
+                Poll::Ready(finish(std::mem::take(receipt), response))
+            }
+            State::Denied { response } => match response.take() {
+                Some(response) => Poll::Ready(Ok(response)),
+                None => panic!("`ThrottleFuture` was polled after it was ready"),
+            },
+            State::Waiting { response } => response.as_mut().poll(cx),
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! A throttle that knows requests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_web::http::header::HeaderValue;
+use actix_web::{HttpRequest, HttpResponse};
+use traffik_core::{
+    Attempt, Backend, Decision, Error, Identity, IntoRate, OnError, Rate, Result, Stat, Strategy,
+    Throttle, ThrottleBuilder, headers,
+};
+
+use crate::admission::{self, Outcome};
+use crate::backend::ThrottleBackend;
+use crate::client_ip::ClientIp;
+use crate::denial::{Denial, DeniedHandler};
+use crate::headers::{HeaderStyle, Headers, text};
+use crate::scope::Scope;
+use crate::source::{IntoValue, Source};
+
+/// A [`Throttle`] with functions of the request: who asks, at what cost, under which rate.
+///
+/// Cheap to clone; clones share everything. Put it into a [`ThrottleMiddleware`], around a
+/// resource with `.wrap`, on a handler with [`#[throttle]`](crate::throttle), or ask it yourself:
+///
+/// ```
+/// use actix_web::{HttpRequest, HttpResponse, web};
+/// use traffik_actix::HttpThrottle;
+///
+/// async fn upload(req: HttpRequest, uploads: web::Data<HttpThrottle>, body: web::Bytes)
+/// -> actix_web::Result<HttpResponse> {
+///     let megabytes = u32::try_from(body.len() >> 20).unwrap_or(u32::MAX);
+///     uploads.enforce_at(&req, megabytes.max(1)).await?; // a 429 if that is too much
+///     Ok(HttpResponse::Created().finish())
+/// }
+/// # let _ = upload;
+/// ```
+///
+/// [`ThrottleMiddleware`]: crate::ThrottleMiddleware
+#[derive(Clone, Debug)]
+pub struct HttpThrottle(Arc<Settings>);
+
+#[derive(Debug)]
+struct Settings {
+    throttle: Throttle,
+    backend: Option<ThrottleBackend>,
+    identify: Option<Source<Identity>>,
+    rate: Option<Source<Rate>>,
+    cost: Option<Source<u32>>,
+    scope: Scope,
+    on_denied: Option<DeniedHandler>,
+    headers: Option<Headers>,
+    style: Option<HeaderStyle>,
+    /// `RateLimit-Policy` of the throttle's own rate.
+    policy: HeaderValue,
+    /// The local backend that decided last, to notice when there are several.
+    seen_store: AtomicUsize,
+}
+
+impl HttpThrottle {
+    /// A throttle in the making. The name identifies its counts, in logs and in headers.
+    pub fn builder(name: impl Into<String>) -> HttpThrottleBuilder {
+        HttpThrottleBuilder {
+            inner: Throttle::builder(name),
+            backend: None,
+            identify: None,
+            rate: None,
+            cost: None,
+            scope: Scope::Throttle,
+            on_denied: None,
+            headers: None,
+            style: None,
+        }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.0.throttle.name()
+    }
+
+    /// The throttle without its functions of the request.
+    pub fn throttle(&self) -> &Throttle {
+        &self.0.throttle
+    }
+
+    /// Decides a request, and charges it if it is admitted. What a denial means is up to you.
+    ///
+    /// # Errors
+    ///
+    /// If the backend or a function of the throttle fails and the policy is to
+    /// [raise](OnError::Raise).
+    pub async fn hit(&self, req: &HttpRequest) -> Result<Decision> {
+        admission::decide_one(self, req, None).await
+    }
+
+    /// The same at another cost.
+    ///
+    /// # Errors
+    ///
+    /// As [`hit`](HttpThrottle::hit).
+    pub async fn hit_at(&self, req: &HttpRequest, cost: u32) -> Result<Decision> {
+        admission::decide_one(self, req, Some(cost)).await
+    }
+
+    /// Admits a request, or fails with the response it should be answered: for `?` in a handler.
+    ///
+    /// # Errors
+    ///
+    /// The denial as an error that is rendered as the throttle's response, or the failure.
+    pub async fn enforce(&self, req: &HttpRequest) -> actix_web::Result<()> {
+        self.enforce_cost(req, None).await
+    }
+
+    /// The same at another cost.
+    ///
+    /// # Errors
+    ///
+    /// As [`enforce`](HttpThrottle::enforce).
+    pub async fn enforce_at(&self, req: &HttpRequest, cost: u32) -> actix_web::Result<()> {
+        self.enforce_cost(req, Some(cost)).await
+    }
+
+    async fn enforce_cost(&self, req: &HttpRequest, cost: Option<u32>) -> actix_web::Result<()> {
+        match admission::admit(&[self], req, None, cost).await {
+            Outcome::Admitted(_) => Ok(()),
+            Outcome::Denied(response) => {
+                Err(actix_web::error::InternalError::from_response("throttled", response).into())
+            }
+        }
+    }
+
+    /// What would be decided, and why, charging nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the backend or a function of the throttle fails.
+    pub async fn stat(&self, req: &HttpRequest) -> Result<Stat> {
+        let backend = self.backend_for(req, None);
+        let resolved = self.resolve(req, backend, None).await?;
+        let attempt = resolved.attempt();
+        self.0.throttle.stat_on(&*backend.backend, &attempt).await
+    }
+
+    /// Whether a request would be admitted, charging nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`stat`](HttpThrottle::stat).
+    pub async fn check(&self, req: &HttpRequest) -> Result<bool> {
+        Ok(self.stat(req).await?.verdict == traffik_core::Verdict::Allow)
+    }
+
+    /// Whether one more hit of cost 1 from an address would be admitted, if that can be said at once
+    /// by this throttle's own backend.
+    pub(crate) fn check_peer(&self, peer: Option<SocketAddr>) -> Option<bool> {
+        let backend = self
+            .0
+            .backend
+            .as_ref()
+            .unwrap_or_else(|| ThrottleBackend::global());
+        let identity = ClientIp::peer().identity_of(peer);
+        self.0
+            .throttle
+            .try_check_on(&*backend.backend, Attempt::by(&identity))?
+            .ok()
+    }
+
+    /// Its own backend, else the one of a middleware, else of the application, else of the process.
+    #[inline]
+    pub(crate) fn backend_for<'a>(
+        &'a self,
+        req: &'a HttpRequest,
+        outer: Option<&'a ThrottleBackend>,
+    ) -> &'a ThrottleBackend {
+        let backend = self
+            .0
+            .backend
+            .as_ref()
+            .or(outer)
+            .or_else(|| ThrottleBackend::of(req))
+            .unwrap_or_else(|| ThrottleBackend::global());
+        self.notice(&*backend.backend);
+        backend
+    }
+
+    /// Says so if this throttle counts in several memories: then the backend was built inside the
+    /// `HttpServer::new` closure, once per worker, and the limit is multiplied.
+    #[inline]
+    fn notice(&self, backend: &dyn Backend) {
+        let store = backend.store_id();
+        if self.0.seen_store.load(Ordering::Relaxed) != store && backend.is_local() {
+            let before = self.0.seen_store.swap(store, Ordering::Relaxed);
+            if before != 0 && before != store {
+                crate::duplicates::warn(self.name());
+            }
+        }
+    }
+
+    /// Everything about a request that this throttle needs, unless it has to be waited for.
+    #[inline]
+    pub(crate) fn resolve_now(
+        &self,
+        req: &HttpRequest,
+        backend: &ThrottleBackend,
+        cost: Option<u32>,
+    ) -> Option<Result<Resolved>> {
+        let identity = match self.identify(backend).now(req)? {
+            Ok(identity) => identity,
+            Err(error) => return Some(Err(error)),
+        };
+        let mut resolved = Resolved {
+            identity,
+            cost,
+            rate: None,
+            scope: self.0.scope.of(req),
+        };
+        if let (None, Some(source)) = (cost, &self.0.cost) {
+            match source.now(req)? {
+                Ok(cost) => resolved.cost = Some(cost),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        if let Some(source) = &self.0.rate {
+            match source.now(req)?.and_then(|rate| self.check_rate(rate)) {
+                Ok(rate) => resolved.rate = Some(rate),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        Some(Ok(resolved))
+    }
+
+    pub(crate) async fn resolve(
+        &self,
+        req: &HttpRequest,
+        backend: &ThrottleBackend,
+        cost: Option<u32>,
+    ) -> Result<Resolved> {
+        Ok(Resolved {
+            identity: self.identify(backend).get(req).await?,
+            cost: match (cost, &self.0.cost) {
+                (None, Some(source)) => Some(source.get(req).await?),
+                (cost, _) => cost,
+            },
+            rate: match &self.0.rate {
+                Some(source) => Some(self.check_rate(source.get(req).await?)?),
+                None => None,
+            },
+            scope: self.0.scope.of(req),
+        })
+    }
+
+    fn identify<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a Source<Identity> {
+        self.0.identify.as_ref().unwrap_or(&backend.identify)
+    }
+
+    /// A rate that a function gave: whether it suits the strategy could not be checked earlier.
+    fn check_rate(&self, rate: Rate) -> Result<Rate> {
+        if !rate.is_unlimited() {
+            self.0.throttle.strategy().validate(&rate)?;
+        }
+        Ok(rate)
+    }
+
+    pub(crate) fn answer(&self, backend: &ThrottleBackend, denial: &Denial<'_>) -> HttpResponse {
+        match self.0.on_denied.as_ref().or(backend.on_denied.as_ref()) {
+            Some(handler) => handler.answer(denial),
+            None => denial.default_response(),
+        }
+    }
+
+    pub(crate) fn headers(&self, backend: &ThrottleBackend) -> (Headers, HeaderStyle) {
+        (
+            self.0.headers.unwrap_or(backend.headers),
+            self.0.style.unwrap_or(backend.style),
+        )
+    }
+
+    pub(crate) fn on_error<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a OnError {
+        self.0.throttle.on_error().unwrap_or(&backend.on_error)
+    }
+
+    pub(crate) fn own_backend(&self) -> Option<&ThrottleBackend> {
+        self.0.backend.as_ref()
+    }
+
+    pub(crate) fn policy(&self, rate: &Rate) -> HeaderValue {
+        match *rate == self.0.throttle.rate() {
+            true => self.0.policy.clone(),
+            false => policy(self.name(), rate),
+        }
+    }
+}
+
+fn policy(name: &str, rate: &Rate) -> HeaderValue {
+    let mut value = String::new();
+    headers::push_policy(&mut value, name, rate);
+    text(value)
+}
+
+/// What a throttle needs to know about a request.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    identity: Identity,
+    cost: Option<u32>,
+    pub(crate) rate: Option<Rate>,
+    scope: Option<String>,
+}
+
+impl Resolved {
+    #[inline]
+    pub(crate) fn attempt(&self) -> Attempt<'_> {
+        let mut attempt = Attempt::by(&self.identity);
+        if let Some(cost) = self.cost {
+            attempt = attempt.cost(cost);
+        }
+        if let Some(rate) = self.rate {
+            attempt = attempt.rate(rate);
+        }
+        if let Some(scope) = &self.scope {
+            attempt = attempt.scope(scope);
+        }
+        attempt
+    }
+}
+
+/// Settings of an [`HttpThrottle`].
+#[derive(Debug)]
+#[must_use]
+pub struct HttpThrottleBuilder {
+    inner: ThrottleBuilder,
+    backend: Option<ThrottleBackend>,
+    identify: Option<Source<Identity>>,
+    rate: Option<Source<Rate>>,
+    cost: Option<Source<u32>>,
+    scope: Scope,
+    on_denied: Option<DeniedHandler>,
+    headers: Option<Headers>,
+    style: Option<HeaderStyle>,
+}
+
+impl HttpThrottleBuilder {
+    /// Sets the rate: a [`Rate`] or its text. Required, unless a function gives it.
+    pub fn rate(mut self, rate: impl IntoRate) -> Self {
+        self.inner = self.inner.rate(rate);
+        self
+    }
+
+    /// Sets a function that gives the rate of a request.
+    ///
+    /// The count is the same whatever the rate: a client whose rate changes keeps what it took.
+    pub fn rate_by<F, R>(mut self, rate: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Rate>,
+    {
+        self.rate = Some(Source::sync("rate", rate));
+        self
+    }
+
+    /// The same with an async function.
+    pub fn rate_by_async<F, R>(mut self, rate: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Rate>,
+    {
+        self.rate = Some(Source::awaiting("rate", rate));
+        self
+    }
+
+    /// Sets the strategy. Default: [`FixedWindow`](traffik_core::FixedWindow).
+    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+        self.inner = self.inner.strategy(strategy);
+        self
+    }
+
+    /// Sets the backend. Default: that of the middleware, else of the application, else the memory
+    /// of this process.
+    pub fn backend(mut self, backend: impl Into<ThrottleBackend>) -> Self {
+        self.backend = Some(backend.into());
+        self
+    }
+
+    /// Sets the cost of a request. Default: 1. A cost of zero is always admitted.
+    pub fn cost(mut self, cost: u32) -> Self {
+        self.inner = self.inner.cost(cost);
+        self
+    }
+
+    /// Sets a function that gives the cost of a request.
+    pub fn cost_by<F, R>(mut self, cost: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<u32>,
+    {
+        self.cost = Some(Source::sync("cost", cost));
+        self
+    }
+
+    /// The same with an async function.
+    pub fn cost_by_async<F, R>(mut self, cost: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<u32>,
+    {
+        self.cost = Some(Source::awaiting("cost", cost));
+        self
+    }
+
+    /// Sets who asks. Default: what the backend says, else [`ClientIp::peer`](crate::ClientIp::peer).
+    pub fn identify<F, R>(mut self, identify: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Identity>,
+    {
+        self.identify = Some(Source::sync("identity", identify));
+        self
+    }
+
+    /// The same with an async function.
+    pub fn identify_async<F, R>(mut self, identify: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Identity>,
+    {
+        self.identify = Some(Source::awaiting("identity", identify));
+        self
+    }
+
+    /// Sets what shares one count. Default: everything the throttle is on.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Sets the shortest wait of a denial; admissions stay as they are. Default: none.
+    pub fn min_wait(mut self, min_wait: Duration) -> Self {
+        self.inner = self.inner.min_wait(min_wait);
+        self
+    }
+
+    /// Sets what to do when the backend or a function fails. Default: what the backend says.
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.inner = self.inner.on_error(on_error);
+        self
+    }
+
+    /// Sets the response to denied requests. Default: what the backend says, else
+    /// [the usual](Denial::default_response).
+    pub fn on_denied<F>(mut self, handler: F) -> Self
+    where
+        F: Fn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
+    {
+        self.on_denied = Some(DeniedHandler::new(handler));
+        self
+    }
+
+    /// Sets which responses carry headers. Default: what the backend says, else all.
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.headers = Some(headers);
+        self
+    }
+
+    /// Sets which headers they carry. Default: what the backend says, else the standard ones.
+    pub fn header_style(mut self, style: HeaderStyle) -> Self {
+        self.style = Some(style);
+        self
+    }
+
+    /// The throttle.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or not printable ASCII, the rate is missing or malformed, or the
+    /// strategy cannot serve it.
+    pub fn build(self) -> Result<HttpThrottle, Error> {
+        let inner = match self.rate {
+            // Every request brings its own.
+            Some(_) => self.inner.rate(Rate::UNLIMITED),
+            None => self.inner,
+        };
+        let throttle = inner.build()?;
+        let policy = policy(throttle.name(), &throttle.rate());
+        Ok(HttpThrottle(Arc::new(Settings {
+            throttle,
+            backend: self.backend,
+            identify: self.identify,
+            rate: self.rate,
+            cost: self.cost,
+            scope: self.scope,
+            on_denied: self.on_denied,
+            headers: self.headers,
+            style: self.style,
+            policy,
+            seen_store: AtomicUsize::new(0),
+        })))
+    }
+}

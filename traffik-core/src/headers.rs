@@ -1,0 +1,111 @@
+//! Values of the header fields that tell clients about their limits.
+//!
+//! `RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers-11: structured
+//! fields (RFC 9651), one list item per policy.
+//! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/>
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use crate::decision::{Decision, Verdict};
+use crate::rate::Rate;
+
+/// The largest structured-field integer, RFC 9651 section 3.3.1.
+const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+/// Seconds for `Retry-After`: the wait rounded **up**, at least 1. `None` unless the hit was denied
+/// and would be admitted later.
+pub fn retry_after(decision: &Decision) -> Option<u64> {
+    decision
+        .retry_after()
+        .map(|wait| whole_seconds(wait).max(1))
+}
+
+/// Seconds until the quota is as good as untouched, rounded up.
+pub fn reset(decision: &Decision) -> u64 {
+    whole_seconds(decision.reset())
+}
+
+/// The seconds of a duration, rounded up.
+pub fn whole_seconds(duration: Duration) -> u64 {
+    let up = u64::from(duration.subsec_nanos() > 0);
+    duration.as_secs().saturating_add(up)
+}
+
+/// Appends an item of `RateLimit-Policy`: `"api";q=100;w=60`. Windows are whole seconds there: a
+/// shorter one is rounded up.
+pub fn push_policy(out: &mut String, name: &str, rate: &Rate) {
+    let window = whole_seconds(rate.period());
+    push_item(out, name, format_args!(";q={};w={window}", rate.limit()));
+}
+
+/// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
+pub fn push_limit(out: &mut String, name: &str, decision: &Decision) {
+    let remaining = match decision.verdict() {
+        Verdict::Deny => 0,
+        Verdict::Allow | Verdict::Never => decision.remaining().min(MAX_INTEGER),
+    };
+    let seconds = retry_after(decision).unwrap_or_else(|| reset(decision));
+    push_item(out, name, format_args!(";r={remaining};t={seconds}"));
+}
+
+fn push_item(out: &mut String, name: &str, parameters: fmt::Arguments<'_>) {
+    if !out.is_empty() {
+        out.push(',');
+    }
+    out.push('"');
+    for char in name.chars() {
+        if matches!(char, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(char);
+    }
+    out.push('"');
+    // Writing to a string cannot fail.
+    let _ = out.write_fmt(parameters);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_are_structured_fields() {
+        let mut policy = String::new();
+        push_policy(&mut policy, "api", &Rate::literal("100/minute"));
+        push_policy(&mut policy, "a\"b\\c", &Rate::literal("5/1500ms"));
+        assert_eq!(policy, r#""api";q=100;w=60,"a\"b\\c";q=5;w=2"#);
+
+        let mut limit = String::new();
+        push_limit(
+            &mut limit,
+            "api",
+            &Decision::allow(100, 42).resets_in(12_000_001),
+        );
+        push_limit(
+            &mut limit,
+            "huge",
+            &Decision::allow(u64::MAX - 1, u64::MAX - 1),
+        );
+        assert_eq!(limit, r#""api";r=42;t=13,"huge";r=999999999999999;t=0"#);
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up_and_at_least_one() {
+        let deny = |micros| retry_after(&Decision::deny(1, 0, micros));
+        assert_eq!(deny(1), Some(1));
+        assert_eq!(deny(1_000_000), Some(1));
+        assert_eq!(deny(1_000_001), Some(2));
+        assert_eq!(deny(0), Some(1));
+        assert_eq!(retry_after(&Decision::never(1, 1)), None);
+        assert_eq!(retry_after(&Decision::allow(1, 1)), None);
+    }
+
+    #[test]
+    fn a_denial_tells_the_same_time_twice() {
+        let mut limit = String::new();
+        let denied = Decision::deny(10, 3, 2_500_000).resets_in(60_000_000);
+        push_limit(&mut limit, "api", &denied);
+        assert_eq!(limit, r#""api";r=0;t=3"#);
+    }
+}
