@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready as unwrap_ready};
 
+use actix_web::HttpResponse;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
 use futures_util::future::LocalBoxFuture;
@@ -156,7 +157,7 @@ where
                 receipt,
             },
             Some(Outcome::Denied(response)) => ThrottleFuture::Denied {
-                response: Some(req.into_response(response).map_into_right_body()),
+                response: Some(answer(req, response)),
             },
             None => ThrottleFuture::Waiting {
                 response: Box::pin(wait(
@@ -180,8 +181,15 @@ where
 {
     match limits.admit(&req).await {
         Outcome::Admitted(receipt) => finish(receipt, service.call(req).await),
-        Outcome::Denied(response) => Ok(req.into_response(response).map_into_right_body()),
+        Outcome::Denied(response) => Ok(answer(req, response)),
     }
+}
+
+/// The request answered without the service. `ServiceRequest::into_response` would lose the cause
+/// that `Logger` and `ErrorHandlers` want to see.
+fn answer<B>(req: ServiceRequest, response: HttpResponse) -> ServiceResponse<EitherBody<B>> {
+    let (req, _) = req.into_parts();
+    ServiceResponse::new(req, response).map_into_right_body()
 }
 
 /// Stamps the response, or the response that an error is going to be.

@@ -1,0 +1,162 @@
+//! Identities, costs, rates and scopes that depend on the request.
+
+use actix_web::HttpRequest;
+use traffik_actix::{
+    Error, HttpThrottleBuilder, Identity, OnError, Rate, Scope, ThrottleMiddleware,
+};
+
+use crate::support::{app, get, memory, send, throttle};
+
+fn header<'a>(req: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    req.headers().get(name)?.to_str().ok()
+}
+
+/// How many of `paths` are admitted, in order, each with the given headers.
+async fn admitted(
+    builder: HttpThrottleBuilder,
+    requests: &[(&str, &[(&'static str, &'static str)])],
+) -> Vec<bool> {
+    let (_, backend) = memory();
+    let app = app(ThrottleMiddleware::new(builder.build().unwrap()).backend(backend)).await;
+    let mut admitted = Vec::new();
+    for (path, headers) in requests {
+        let request = headers
+            .iter()
+            .fold(get(path), |request, header| request.insert_header(*header));
+        admitted.push(send(&app, request).await.is_ok());
+    }
+    admitted
+}
+
+#[actix_web::test]
+async fn identities_at_once_or_awaited() {
+    let by_key = |req: &HttpRequest| Identity::of(header(req, "x-key").unwrap_or("nobody"));
+    let by_key_later = async |req: &HttpRequest| {
+        actix_web::rt::task::yield_now().await;
+        Identity::of(header(req, "x-key").unwrap_or("nobody"))
+    };
+    let requests: &[(&str, &[_])] = &[
+        ("/", &[("x-key", "a")]),
+        ("/", &[("x-key", "b")]),
+        ("/", &[("x-key", "a")]),
+        ("/", &[]),
+        ("/", &[]),
+    ];
+    let expected = [true, true, false, true, false];
+    assert_eq!(
+        admitted(throttle("now", "1/day").identify(by_key), requests).await,
+        expected
+    );
+    assert_eq!(
+        admitted(
+            throttle("later", "1/day").identify_async(by_key_later),
+            requests
+        )
+        .await,
+        expected
+    );
+}
+
+#[actix_web::test]
+async fn costs_and_rates_of_the_request() {
+    let cost = |req: &HttpRequest| header(req, "x-cost").map_or(Ok(1), str::parse::<u32>);
+    let requests: &[(&str, &[_])] = &[
+        ("/", &[("x-cost", "3")]),
+        ("/", &[("x-cost", "3")]),
+        ("/", &[("x-cost", "2")]),
+        ("/", &[("x-cost", "0")]),
+        ("/", &[]),
+        ("/", &[("x-cost", "-1")]),
+    ];
+    let expected = [true, false, true, true, false, false];
+    assert_eq!(
+        admitted(throttle("cost", "5/day").cost_by(cost), requests).await,
+        expected
+    );
+    let later = async move |req: &HttpRequest| cost(req);
+    assert_eq!(
+        admitted(throttle("cost", "5/day").cost_by_async(later), requests).await,
+        expected
+    );
+
+    let rate = |req: &HttpRequest| match header(req, "x-plan") {
+        Some("unlimited") => Rate::UNLIMITED,
+        Some("paid") => Rate::per_day(3),
+        _ => Rate::per_day(1),
+    };
+    let requests: &[(&str, &[_])] = &[
+        ("/", &[]),
+        ("/", &[]),
+        ("/", &[("x-plan", "paid")]),
+        ("/", &[("x-plan", "paid")]),
+        ("/", &[("x-plan", "paid")]),
+        ("/", &[("x-plan", "unlimited")]),
+    ];
+    let by_plan = traffik_actix::HttpThrottle::builder("rate").rate_by(rate);
+    assert_eq!(
+        admitted(by_plan, requests).await,
+        [true, false, true, true, false, true]
+    );
+}
+
+/// Issue: SPEC 3.27. Five paths were five limits.
+#[actix_web::test]
+async fn scopes_say_what_shares_a_count() {
+    let requests: &[(&str, &[_])] = &[
+        ("/items/1", &[]),
+        ("/items/2", &[]),
+        ("/", &[]),
+        ("/items/1", &[]),
+    ];
+    let with = |scope| throttle("scope", "1/day").scope(scope);
+    assert_eq!(
+        admitted(with(Scope::Throttle), requests).await,
+        [true, false, false, false]
+    );
+    assert_eq!(
+        admitted(with(Scope::Route), requests).await,
+        [true, false, true, false]
+    );
+    assert_eq!(
+        admitted(with(Scope::Path), requests).await,
+        [true, true, true, false]
+    );
+}
+
+/// Issue: SPEC 3.36. Functions that failed were a 500 whatever the policy said.
+#[actix_web::test]
+async fn functions_that_fail_go_through_the_error_policy() {
+    let broken = |_: &HttpRequest| Err::<Identity, _>("no session");
+    let with = |policy| {
+        throttle("broken", "1/day")
+            .identify(broken)
+            .on_error(policy)
+    };
+    let twice: &[(&str, &[_])] = &[("/", &[]), ("/", &[])];
+    assert_eq!(admitted(with(OnError::Allow), twice).await, [true, true]);
+    assert_eq!(
+        admitted(with(OnError::Throttle), twice).await,
+        [false, false]
+    );
+    let by_cause = OnError::handler(|failure| {
+        let allowed = std::error::Error::source(failure.error)
+            .is_some_and(|cause| cause.to_string() == "no session");
+        let answer = if allowed {
+            Ok(failure.allow())
+        } else {
+            Err(Error::other("unexpected"))
+        };
+        async move { answer }
+    });
+    assert_eq!(admitted(with(by_cause), twice).await, [true, true]);
+
+    let (_, backend) = memory();
+    let raise = ThrottleMiddleware::new(with(OnError::Raise).build().unwrap()).backend(backend);
+    let answer = send(&app(raise).await, get("/")).await;
+    assert_eq!(answer.status, 503);
+    assert!(
+        !answer.body.contains("session"),
+        "the cause is for the log: {}",
+        answer.body
+    );
+}

@@ -1,0 +1,139 @@
+//! What responses say about limits.
+
+use std::time::Duration;
+
+use sfv::{BareItem, List, ListEntry, Parser};
+use traffik_actix::{HeaderStyle, Headers, HttpThrottleBuilder, ThrottleMiddleware};
+
+use crate::support::{Answer, app, get, memory, send, throttle};
+
+/// Two answers, the second a denial.
+async fn two_answers(builder: HttpThrottleBuilder) -> (Answer, Answer) {
+    let (clock, backend) = memory();
+    let limits = ThrottleMiddleware::new(builder.build().unwrap()).backend(backend);
+    let app = app(limits).await;
+    clock.advance(Duration::from_millis(12_300));
+    let (first, second) = (send(&app, get("/")).await, send(&app, get("/")).await);
+    assert!(first.is_ok() && second.is_throttled());
+    (first, second)
+}
+
+/// The items of a structured-field list, each as its string and integer parameters.
+fn items(field: &str) -> Vec<(String, Vec<(String, i64)>)> {
+    let list: List = Parser::new(field)
+        .parse()
+        .unwrap_or_else(|error| panic!("{field}: {error}"));
+    let items = list.into_iter().map(|entry| {
+        let ListEntry::Item(item) = entry else {
+            panic!("{field}: an inner list")
+        };
+        let BareItem::String(name) = item.bare_item else {
+            panic!("{field}: no string")
+        };
+        let parameters = item.params.into_iter().map(|(key, value)| {
+            let BareItem::Integer(value) = value else {
+                panic!("{field}: no integer")
+            };
+            (key.as_str().to_owned(), i64::from(value))
+        });
+        (name.as_str().to_owned(), parameters.collect())
+    });
+    items.collect()
+}
+
+fn item(name: &str, parameters: &[(&str, i64)]) -> (String, Vec<(String, i64)>) {
+    let parameters = parameters
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), *value));
+    (name.to_owned(), parameters.collect())
+}
+
+#[actix_web::test]
+async fn standard_headers_are_structured_fields() {
+    let (ok, denied) = two_answers(throttle(r#"a "b" \c"#, "1/minute")).await;
+    let name = r#"a "b" \c"#;
+    let policy = [item(name, &[("q", 1), ("w", 60)])];
+    let limit = [item(name, &[("r", 0), ("t", 48)])];
+    for answer in [&ok, &denied] {
+        assert_eq!(items(&answer.header("ratelimit-policy").unwrap()), policy);
+        assert_eq!(items(&answer.header("ratelimit").unwrap()), limit);
+    }
+    assert_eq!(ok.header("retry-after"), None);
+    assert_eq!(denied.header("retry-after").as_deref(), Some("48"));
+    assert_eq!(denied.header("cache-control").as_deref(), Some("no-store"));
+}
+
+#[actix_web::test]
+async fn x_ratelimit_is_a_preset() {
+    let (ok, denied) =
+        two_answers(throttle("x", "1/minute").header_style(HeaderStyle::XRateLimit)).await;
+    for answer in [&ok, &denied] {
+        assert_eq!(answer.header("x-ratelimit-limit").as_deref(), Some("1"));
+        assert_eq!(answer.header("x-ratelimit-remaining").as_deref(), Some("0"));
+        assert_eq!(answer.header("x-ratelimit-reset").as_deref(), Some("48"));
+        assert_eq!(answer.header("ratelimit"), None);
+    }
+    assert_eq!(denied.header("retry-after").as_deref(), Some("48"));
+}
+
+#[actix_web::test]
+async fn x_ratelimit_tells_of_the_tightest_limit() {
+    let (_, backend) = memory();
+    let style = |name, rate| {
+        throttle(name, rate)
+            .header_style(HeaderStyle::Both)
+            .build()
+            .unwrap()
+    };
+    let limits = ThrottleMiddleware::new(style("wide", "9/day"))
+        .rule(style("tight", "3/day"))
+        .rule(style("middle", "5/day"))
+        .backend(backend);
+    let answer = send(&app(limits).await, get("/")).await;
+    assert_eq!(answer.header("x-ratelimit-limit").as_deref(), Some("3"));
+    assert_eq!(answer.header("x-ratelimit-remaining").as_deref(), Some("2"));
+    let standard = items(&answer.header("ratelimit").unwrap());
+    assert_eq!(
+        standard
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect::<Vec<_>>(),
+        ["wide", "tight", "middle"]
+    );
+}
+
+#[actix_web::test]
+async fn headers_can_be_switched_off() {
+    let (ok, denied) = two_answers(throttle("quiet", "1/minute").headers(Headers::Denied)).await;
+    assert_eq!(ok.header("ratelimit"), None);
+    assert!(denied.header("ratelimit").is_some());
+
+    let (ok, denied) = two_answers(throttle("silent", "1/minute").headers(Headers::Never)).await;
+    assert_eq!(ok.header("ratelimit").or(denied.header("ratelimit")), None);
+    assert_eq!(denied.header("retry-after").as_deref(), Some("48"));
+}
+
+#[actix_web::test]
+async fn errors_of_handlers_carry_headers_too() {
+    let (_, backend) = memory();
+    let limits =
+        ThrottleMiddleware::new(throttle("broken", "9/day").build().unwrap()).backend(backend);
+    let answer = send(&app(limits).await, get("/broken")).await;
+    assert_eq!(answer.status, 502);
+    assert!(answer.header("ratelimit").unwrap().contains("r=8"));
+}
+
+#[actix_web::test]
+async fn a_cost_beyond_the_limit_has_no_retry_after() {
+    let (_, backend) = memory();
+    let limits = ThrottleMiddleware::new(throttle("huge", "5/day").cost(6).build().unwrap())
+        .backend(backend);
+    let answer = send(&app(limits).await, get("/")).await;
+    assert!(answer.is_throttled());
+    assert_eq!(answer.header("retry-after"), None);
+    assert!(
+        answer.body.contains("more than its limit ever allows"),
+        "{}",
+        answer.body
+    );
+}

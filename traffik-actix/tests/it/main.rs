@@ -1,0 +1,14 @@
+//! traffik in real actix-web applications.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics fails; clippy knows only functions marked as tests"
+)]
+
+mod denial;
+mod direct;
+mod functions;
+mod headers;
+mod middleware;
+mod server;
+mod support;

@@ -1,0 +1,86 @@
+//! Real servers and real sockets.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use actix_web::{App, HttpServer, web};
+use traffik_actix::{MemoryBackend, ThrottleMiddleware};
+
+use crate::support::throttle;
+
+/// Sends `count` requests over one connection and counts the answers by status.
+fn hammer(addr: SocketAddr, count: usize) -> (usize, usize) {
+    let mut socket = TcpStream::connect(addr).unwrap();
+    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    let (mut ok, mut throttled) = (0, 0);
+    for _ in 0..count {
+        socket
+            .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .unwrap();
+        match read_response(&mut reader) {
+            200 => ok += 1,
+            429 => throttled += 1,
+            status => panic!("status {status}"),
+        }
+    }
+    (ok, throttled)
+}
+
+fn read_response(reader: &mut impl BufRead) -> u16 {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+    let mut length = 0;
+    loop {
+        line.clear();
+        reader.read_line(&mut line).unwrap();
+        match line.trim_end().split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().unwrap(),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    std::io::copy(&mut reader.take(length), &mut std::io::sink()).unwrap();
+    status
+}
+
+#[actix_web::test]
+async fn two_workers_under_load_admit_exactly_the_limit() {
+    let limit = 1_000;
+    let throttle = throttle("workers", &format!("{limit}/day"))
+        .build()
+        .unwrap();
+    let limits = ThrottleMiddleware::new(throttle).backend(MemoryBackend::new());
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(limits.clone())
+            .route("/", web::get().to(async || "hello"))
+    })
+    .workers(2)
+    .bind(("127.0.0.1", 0))
+    .unwrap();
+    let addr = server.addrs()[0];
+    let server = server.run();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+
+    let counts = web::block(move || {
+        let clients: Vec<_> = (0..16)
+            .map(|_| thread::spawn(move || hammer(addr, 200)))
+            .collect();
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .collect::<Vec<_>>()
+    })
+    .await
+    .unwrap();
+    handle.stop(false).await;
+    running.await.unwrap().unwrap();
+
+    let (ok, throttled) = counts
+        .into_iter()
+        .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert_eq!((ok, throttled), (limit, 16 * 200 - limit));
+}
