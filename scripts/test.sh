@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs every test. Installs the servers that some of them start (Debian and Ubuntu).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v memcached >/dev/null || missing+=(memcached)
+# The Memcached client links to OpenSSL.
+pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev pkg-config)
+if [ ${#missing[@]} -gt 0 ]; then
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    $sudo apt-get update -qq
+    # Tests start servers of their own, on free ports: the packages' need not run.
+    $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq "${missing[@]}"
+fi
+
+cargo test --workspace --exclude traffik-benches --all-features "$@"
