@@ -1,5 +1,7 @@
 //! The state of one key: a few words, and for some strategies a queue.
 
+mod codec;
+
 use crate::time::Timestamp;
 
 /// What a strategy remembers about one key.
