@@ -125,8 +125,8 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 pub struct Op<'a> {
     /// The cell.
     pub key: Key,
-    /// Who decides.
-    pub strategy: &'a dyn Strategy,
+    /// Who decides. Shared, so that a backend may take it to another thread.
+    pub strategy: &'a Arc<dyn Strategy>,
     /// The rate in force.
     pub rate: Rate,
     /// How much to take.

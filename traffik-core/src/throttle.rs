@@ -192,7 +192,7 @@ impl Throttle {
                     .map_or(0, |scope| hasher.scope(scope.as_bytes())),
                 who: hasher.identity(attempt.identity),
             },
-            strategy: &*self.0.strategy,
+            strategy: &self.0.strategy,
             rate,
             cost: attempt.cost.unwrap_or(self.0.cost),
             attributes: attempt.identity.attributes(),
