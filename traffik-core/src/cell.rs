@@ -101,8 +101,8 @@ impl Cell {
         }
     }
 
-    /// Undoes every change since `mark`. The queue must not have been
-    /// [compacted](Queue::compact) since.
+    /// Undoes every change since `mark`. The cell must not have been [compacted](Cell::compact)
+    /// since.
     pub fn rewind(&mut self, mark: Mark) {
         self.words = mark.words;
         self.expires = mark.expires;

@@ -41,7 +41,7 @@ mod key;
 mod rate;
 mod span;
 pub mod strategy;
-#[cfg(feature = "testing")]
+#[cfg(any(feature = "testing", test))]
 pub mod testing;
 mod throttle;
 mod time;

@@ -72,6 +72,14 @@ pub struct Hit<'a> {
 ///         }
 ///     }
 /// }
+///
+/// # #[cfg(feature = "testing")] {
+/// // With the feature `testing`: random traces, shrunk to the shortest that breaks a law.
+/// use traffik_core::testing::laws::{Bound, Laws};
+///
+/// let once = Bound::new(|rate, interval| interval.as_micros() / rate.period().as_micros() + 1);
+/// Laws::of(&OnePerPeriod, once).check();
+/// # }
 /// ```
 pub trait Strategy: Debug + Send + Sync + 'static {
     /// A stable name; part of the storage key.

@@ -1,1 +1,3 @@
 //! The tests that every strategy and backend of this crate passes, for your own types.
+
+pub mod laws;

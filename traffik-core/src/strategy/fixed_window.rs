@@ -80,3 +80,14 @@ pub struct FixedWindowStat {
     /// What was taken in it.
     pub count: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::laws::{Bound, Laws};
+
+    #[test]
+    fn is_lawful() {
+        Laws::of(&FixedWindow, Bound::windows(|rate| rate.limit().into())).check();
+    }
+}

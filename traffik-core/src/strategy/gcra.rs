@@ -64,10 +64,6 @@ impl Gcra {
         let price = hit.rate.time_for(u64::from(hit.cost));
         let after = tat.plus(price, denominator);
 
-        if tat > horizon && hit.cost > 0 {
-            let wait = tat.minus(horizon, denominator).ceil();
-            return Decision::deny(limit, 0, wait).resets_in(tat.ceil() - now.micros());
-        }
         let available = |tat: Span| match tat <= horizon {
             true => hit.rate.earned_in(horizon.minus(tat, denominator)) + 1,
             false => 0,
@@ -75,6 +71,10 @@ impl Gcra {
         if price >= Span::MAX {
             // Paying for this would take longer than 142 years.
             return Decision::never(limit, available(tat)).resets_in(tat.ceil() - now.micros());
+        }
+        if tat > horizon && hit.cost > 0 {
+            let wait = tat.minus(horizon, denominator).ceil();
+            return Decision::deny(limit, 0, wait).resets_in(tat.ceil() - now.micros());
         }
         if hit.cost > 0 {
             schedule::charge(cell, after);
@@ -135,4 +135,63 @@ pub struct GcraStat {
     pub burst_tolerance: Duration,
     /// Whether a hit would be admitted now.
     pub conformant: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::Verdict;
+    use crate::identity::Attributes;
+    use crate::testing::laws::{Bound, Laws};
+
+    const TOLERANCES: [Duration; 5] = [
+        Duration::ZERO,
+        Duration::from_micros(1),
+        Duration::from_millis(999),
+        Duration::from_secs(61),
+        Rate::MAX_PERIOD,
+    ];
+
+    /// `⌊(tolerance + interval) ÷ emission interval⌋ + 1`.
+    fn bound(tolerance: Duration) -> Bound {
+        Bound::new(move |rate, interval| {
+            let earned = rate.earned_in(Span::from_micros(micros(tolerance + interval)));
+            u128::from(earned) + 1
+        })
+    }
+
+    #[test]
+    fn is_lawful_post_paid() {
+        for tolerance in TOLERANCES {
+            let gcra = Gcra::new().burst_tolerance(tolerance);
+            Laws::of(&gcra, bound(tolerance))
+                .post_paid()
+                .cases(96)
+                .check();
+        }
+    }
+
+    /// Found by the laws: it was told to wait for the earlier hits, and then that it never passes.
+    #[test]
+    fn a_cost_nobody_lives_to_pay_is_never_admitted_not_delayed() {
+        let rate = Rate::per_minute(1);
+        let hit = |cost| Hit {
+            now: Timestamp::EPOCH,
+            rate: &rate,
+            cost,
+            attributes: &Attributes::NONE,
+        };
+        let mut cell = Cell::fresh();
+        assert!(Gcra::new().step(&mut cell, &hit(1)).is_allowed());
+        let decision = Gcra::new().step(&mut cell, &hit(u32::MAX));
+        assert_eq!(decision.verdict(), Verdict::Never);
+    }
+
+    #[test]
+    fn is_lawful_strict() {
+        for tolerance in TOLERANCES {
+            let gcra = Gcra::new().burst_tolerance(tolerance).strict();
+            Laws::of(&gcra, bound(tolerance)).cases(96).check();
+        }
+    }
 }

@@ -56,3 +56,75 @@ pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span
     let wait = after.minus(horizon, denominator).ceil();
     Decision::deny(limit, remaining, wait).resets_in(reset)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use governor::clock::{Clock, FakeRelativeClock};
+    use governor::{Quota, RateLimiter};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::decision::Verdict;
+    use crate::identity::Attributes;
+    use crate::rate::Rate;
+    use crate::strategy::{Gcra, Strategy as _, TokenBucket};
+
+    /// governor's intervals are whole nanoseconds; where ours are whole microseconds, both must
+    /// decide alike, to the microsecond of the wait.
+    fn agrees_with_governor(interval_us: u32, burst: u32, hits: &[(u32, u32)]) {
+        // `period = interval × 1000` is a whole number of milliseconds.
+        let period = Duration::from_millis(u64::from(interval_us));
+        let rate = Rate::new(1_000, period).unwrap();
+        let interval = Duration::from_micros(interval_us.into());
+
+        let clock = FakeRelativeClock::default();
+        let quota = Quota::with_period(interval)
+            .unwrap()
+            .allow_burst(NonZeroU32::new(burst).unwrap());
+        let governor = RateLimiter::direct_with_clock(quota, clock.clone());
+        let bucket = TokenBucket::new().burst(burst);
+        let gcra = Gcra::new().burst_tolerance(interval * (burst - 1));
+        let strict = gcra.strict();
+        let (mut full, mut cell, mut smooth) = (Cell::fresh(), Cell::fresh(), Cell::fresh());
+
+        let mut now = Timestamp::from_micros(1_704_067_200_000_000);
+        for &(pause, cost) in hits {
+            clock.advance(Duration::from_micros(pause.into()));
+            now = now.plus_micros(pause.into());
+            let hit = Hit {
+                now,
+                rate: &rate,
+                cost,
+                attributes: &Attributes::NONE,
+            };
+            let expected = match governor.check_n(NonZeroU32::new(cost).unwrap()) {
+                Ok(Ok(())) => (Verdict::Allow, Duration::ZERO),
+                Ok(Err(denied)) => (Verdict::Deny, denied.wait_time_from(clock.now())),
+                Err(_) => (Verdict::Never, Duration::ZERO),
+            };
+            let mut decisions = vec![bucket.step(&mut full, &hit), strict.step(&mut cell, &hit)];
+            if hits.iter().all(|(_, cost)| *cost == 1) {
+                decisions.push(gcra.step(&mut smooth, &hit));
+            }
+            for decision in decisions {
+                assert_eq!((decision.verdict(), decision.wait()), expected);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn buckets_and_gcra_agree_with_governor(
+            interval_us in 1..100_000_u32,
+            burst in 1..30_u32,
+            hits in prop::collection::vec((0..200_000_u32, 1..6_u32), 1..60),
+        ) {
+            agrees_with_governor(interval_us, burst, &hits);
+            let ones: Vec<_> = hits.iter().map(|(pause, _)| (pause / 4, 1)).collect();
+            agrees_with_governor(interval_us, burst, &ones);
+        }
+    }
+}

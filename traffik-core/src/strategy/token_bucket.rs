@@ -90,3 +90,25 @@ pub struct TokenBucketStat {
     /// When it is full again; the present if it is.
     pub full_at: Timestamp,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::laws::{Bound, Laws};
+
+    #[test]
+    fn is_lawful() {
+        let bound = Bound::bucket(|rate| rate.limit().into());
+        Laws::of(&TokenBucket::new(), bound).check();
+    }
+
+    #[test]
+    fn is_lawful_with_any_burst() {
+        for burst in [1, 2, 7, 1_000, Rate::MAX_LIMIT, u32::MAX] {
+            let bucket = TokenBucket::new().burst(burst);
+            Laws::of(&bucket, Bound::bucket(move |_| burst.into()))
+                .cases(64)
+                .check();
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What every strategy promises, checked over random traces.
+//!
+//! ```
+//! use traffik_core::TokenBucket;
+//! use traffik_core::testing::laws::{Bound, Laws};
+//!
+//! let bucket = TokenBucket::new().burst(20);
+//! Laws::of(&bucket, Bound::bucket(|_rate| 20)).check();
+//! ```
+//!
+//! A trace is a rate, drawn from the ordinary and the extreme, and a list of hits at chosen
+//! instants: at once, a microsecond apart, at the edges of periods, exactly when the last denial
+//! said and just before, after the cell has expired, and on clocks that step back. When a law is
+//! broken the trace is shrunk to a short one and shown.
+
+mod trace;
+mod walk;
+
+use std::cell::Cell as Slot;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+
+use self::trace::Trace;
+use self::walk::Walk;
+use crate::identity::Attributes;
+use crate::rate::Rate;
+use crate::span::Span;
+use crate::strategy::Strategy;
+use crate::time::micros;
+
+/// The laws, ready to be held against a strategy.
+#[derive(Debug)]
+#[must_use]
+pub struct Laws<'a> {
+    strategy: &'a dyn Strategy,
+    bound: Bound,
+    askers: Vec<Attributes>,
+    rates: Vec<Rate>,
+    post_paid: bool,
+    cases: u32,
+}
+
+impl<'a> Laws<'a> {
+    /// The laws for `strategy`, which claims to admit no more than `bound`.
+    pub fn of(strategy: &'a dyn Strategy, bound: Bound) -> Laws<'a> {
+        Laws {
+            strategy,
+            bound,
+            askers: vec![Attributes::NONE],
+            rates: Vec::new(),
+            post_paid: false,
+            cases: 256,
+        }
+    }
+
+    /// Sets who asks; each hit draws one of them. Default: somebody nothing is known about.
+    ///
+    /// # Panics
+    ///
+    /// If there is nobody.
+    pub fn asked_by(mut self, askers: impl IntoIterator<Item = Attributes>) -> Self {
+        self.askers = askers.into_iter().collect();
+        assert!(!self.askers.is_empty(), "somebody has to ask");
+        self
+    }
+
+    /// Sets the rates to draw from. Default: every limit and period there is. Rates that the
+    /// strategy's [`validate`](Strategy::validate) refuses are passed over in any case.
+    pub fn rates(mut self, rates: impl IntoIterator<Item = Rate>) -> Self {
+        self.rates = rates.into_iter().collect();
+        self
+    }
+
+    /// For strategies that admit a hit of any cost when earlier ones are paid for, such as
+    /// [`Gcra`](crate::Gcra) by default: what remains is then about hits of cost 1, and the last
+    /// hit of an interval counts as 1 towards the bound.
+    pub fn post_paid(mut self) -> Self {
+        self.post_paid = true;
+        self
+    }
+
+    /// Sets how many traces to try. Default: 256.
+    pub fn cases(mut self, cases: u32) -> Self {
+        self.cases = cases;
+        self
+    }
+
+    /// Checks all laws.
+    ///
+    /// # Panics
+    ///
+    /// If one is broken, with the trace that shows it.
+    pub fn check(self) {
+        if let Err(broken) = self.test() {
+            panic!("{broken}");
+        }
+    }
+
+    /// Checks all laws.
+    ///
+    /// # Errors
+    ///
+    /// The law that is broken and the shortest trace found that shows it.
+    pub fn test(self) -> Result<(), Broken> {
+        let config = Config {
+            cases: self.cases,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        // While a trace is shrunk, only the law that it broke first counts.
+        let first: Slot<Option<Law>> = Slot::new(None);
+        let tested =
+            TestRunner::new(config).run(&trace::traces(&self), |trace| match self.walk(&trace) {
+                Err(broken) if first.get().is_none_or(|law| law == broken.law) => {
+                    first.set(Some(broken.law));
+                    Err(TestCaseError::fail(broken.law.to_string()))
+                }
+                _ => Ok(()),
+            });
+        match tested {
+            Ok(()) => Ok(()),
+            Err(TestError::Fail(reason, trace)) => {
+                Err(self.walk(&trace).expect_err(reason.message()))
+            }
+            Err(TestError::Abort(reason)) => panic!("no traces to try: {reason}"),
+        }
+    }
+
+    fn walk(&self, trace: &Trace) -> Result<(), Broken> {
+        let mut walk = Walk::new(self, trace);
+        match catch_unwind(AssertUnwindSafe(|| walk.go(trace))) {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                let what = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or(panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("something that is no text");
+                Err(walk.broken(Law::Total, format!("panicked: {what}")))
+            }
+        }
+    }
+}
+
+/// A promise that every strategy keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Law {
+    /// The same cell and hit give the same decision and cell.
+    Pure,
+    /// A cost of zero is admitted and writes nothing.
+    Peek,
+    /// A denied hit writes nothing.
+    Denial,
+    /// From its expiry on, a cell decides like an empty one.
+    Fresh,
+    /// A denied hit is admitted exactly after its wait and no earlier, and what is never admitted
+    /// is not admitted from a fresh cell either.
+    Honest,
+    /// What is admitted in any interval is within the documented bound.
+    Bounded,
+    /// The same when the clock steps back, the time being the latest it ever showed.
+    StepsBack,
+    /// Every stored word is below 2^53.
+    Small,
+    /// What remains is what can be taken: of cost 1 at least, and of every cost if pre-paid.
+    Consistent,
+    /// No hit makes it panic.
+    Total,
+}
+
+impl fmt::Display for Law {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Law::Pure => "pure",
+            Law::Peek => "a peek changes nothing",
+            Law::Denial => "a denial changes nothing",
+            Law::Fresh => "an expired cell decides like a fresh one",
+            Law::Honest => "waits are exact",
+            Law::Bounded => "bounded",
+            Law::StepsBack => "bounded when the clock steps back",
+            Law::Small => "words are below 2^53",
+            Law::Consistent => "what remains is what can be taken",
+            Law::Total => "never panics",
+        })
+    }
+}
+
+/// A broken law, and the trace that shows it.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    law: Law,
+    why: String,
+    trace: String,
+}
+
+impl Broken {
+    /// The law.
+    pub fn law(&self) -> Law {
+        self.law
+    }
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Broken { law, why, trace } = self;
+        write!(f, "broken law: {law}\n  {why}\n{trace}")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+type Most = dyn Fn(&Rate, Duration) -> u128 + Send + Sync;
+
+/// The most cost that a strategy admits in any interval, both of its ends included.
+pub struct Bound(Box<Most>);
+
+impl Bound {
+    /// Any function of rate and length.
+    pub fn new(most: impl Fn(&Rate, Duration) -> u128 + Send + Sync + 'static) -> Bound {
+        Bound(Box::new(most))
+    }
+
+    /// `per_window` in each window of the rate's period; an interval of length *t* touches at most
+    /// `⌈t ÷ period⌉ + 1` of them.
+    pub fn windows(per_window: impl Fn(&Rate) -> u64 + Send + Sync + 'static) -> Bound {
+        Bound::new(move |rate, interval| {
+            let touched = micros(interval).div_ceil(rate.period_us()) + 1;
+            u128::from(per_window(rate)) * u128::from(touched)
+        })
+    }
+
+    /// `capacity` at once, and what the rate earns in the interval.
+    pub fn bucket(capacity: impl Fn(&Rate) -> u64 + Send + Sync + 'static) -> Bound {
+        Bound::new(move |rate, interval| {
+            let earned = rate.earned_in(Span::from_micros(micros(interval)));
+            u128::from(capacity(rate)) + u128::from(earned)
+        })
+    }
+
+    fn most(&self, rate: &Rate, interval_us: u64) -> u128 {
+        (self.0)(rate, Duration::from_micros(interval_us))
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bound").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

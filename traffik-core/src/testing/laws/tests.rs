@@ -1,0 +1,165 @@
+//! Strategies that break one law each must be caught by that law.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::cell::Cell;
+use crate::decision::{Decision, Verdict};
+use crate::strategy::{FixedWindow, Hit};
+use crate::time::Timestamp;
+
+/// A fixed window with something wrong with it.
+#[derive(Debug)]
+struct Mutant {
+    wrong: Wrong,
+    steps: AtomicU64,
+}
+
+#[derive(Debug, PartialEq)]
+enum Wrong {
+    Nothing,
+    CountsItsSteps,
+    WritesOnPeek,
+    DeniesPeek,
+    WritesOnDenial,
+    ForgetsTooEarly,
+    WaitsTooLong,
+    WaitsTooShort,
+    NeverTooSoon,
+    ForgetsWhenTimeStepsBack,
+    StoresNanoseconds,
+    PromisesTooMuch,
+    PromisesTooLittle,
+    Panics,
+}
+
+impl Strategy for Mutant {
+    fn id(&self) -> &'static str {
+        "mutant"
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        let now = hit.now.as_micros();
+        let begun = cell.words().first().is_none_or(|start| *start <= now);
+        if self.wrong == Wrong::ForgetsWhenTimeStepsBack && !begun {
+            let mut forgotten = Cell::fresh();
+            let decision = FixedWindow.step(&mut forgotten, hit);
+            if decision.is_allowed() && hit.cost > 0 {
+                *cell = forgotten;
+            }
+            return decision;
+        }
+        let before = cell.clone();
+        let decision = FixedWindow.step(cell, hit);
+        let (limit, left) = (decision.limit(), decision.remaining());
+        let wait = micros(decision.wait());
+        let denied = decision.verdict() == Verdict::Deny;
+        let charged = decision.is_allowed() && hit.cost > 0;
+        match self.wrong {
+            Wrong::CountsItsSteps => {
+                let steps = self.steps.fetch_add(1, Ordering::Relaxed);
+                return decision.resets_in(steps);
+            }
+            Wrong::WritesOnPeek if hit.cost == 0 => cell.set(&[now, 0], hit.now),
+            Wrong::DeniesPeek if hit.cost == 0 && left == 0 => {
+                return Decision::deny(limit, 0, 1);
+            }
+            Wrong::WritesOnDenial if denied => {
+                cell.set(&[before.words()[0], limit], before.expires());
+            }
+            Wrong::ForgetsTooEarly if charged => {
+                let words = [cell.words()[0], cell.words()[1]];
+                cell.set(&words, Timestamp::from_micros(now + 1));
+            }
+            Wrong::WaitsTooLong if denied => return Decision::deny(limit, left, wait + 1),
+            Wrong::WaitsTooShort if denied => return Decision::deny(limit, left, wait - 1),
+            Wrong::NeverTooSoon if denied => return Decision::never(limit, left),
+            Wrong::StoresNanoseconds if charged => cell.queue_mut().push([now * 1_000, 1]),
+            Wrong::PromisesTooMuch if hit.cost == 0 => return Decision::allow(limit, left + 1),
+            Wrong::PromisesTooLittle => return Decision::allow(limit, left / 2),
+            Wrong::Panics if denied => panic!("no room"),
+            _ => {}
+        }
+        decision
+    }
+}
+
+fn broken_by(wrong: Wrong) -> Option<Law> {
+    let mutant = Mutant {
+        wrong,
+        steps: AtomicU64::new(0),
+    };
+    let bound = Bound::windows(|rate| u64::from(rate.limit()));
+    Laws::of(&mutant, bound)
+        .test()
+        .err()
+        .map(|broken| broken.law())
+}
+
+#[test]
+fn each_law_catches_who_breaks_it() {
+    assert_eq!(broken_by(Wrong::Nothing), None);
+    for (wrong, law) in [
+        (Wrong::CountsItsSteps, Law::Pure),
+        (Wrong::WritesOnPeek, Law::Peek),
+        (Wrong::DeniesPeek, Law::Peek),
+        (Wrong::WritesOnDenial, Law::Denial),
+        (Wrong::ForgetsTooEarly, Law::Fresh),
+        (Wrong::WaitsTooLong, Law::Honest),
+        (Wrong::WaitsTooShort, Law::Honest),
+        (Wrong::NeverTooSoon, Law::Honest),
+        (Wrong::ForgetsWhenTimeStepsBack, Law::StepsBack),
+        (Wrong::StoresNanoseconds, Law::Small),
+        (Wrong::PromisesTooMuch, Law::Consistent),
+        (Wrong::PromisesTooLittle, Law::Consistent),
+        (Wrong::Panics, Law::Total),
+    ] {
+        let name = format!("{wrong:?}");
+        assert_eq!(broken_by(wrong), Some(law), "{name}");
+    }
+}
+
+#[test]
+fn the_bound_is_checked_over_all_intervals() {
+    let once = Bound::new(|rate, interval| {
+        u128::from(rate.limit()) * u128::from(micros(interval) / rate.period_us() + 1)
+    });
+    let broken = Laws::of(&FixedWindow, once).test().unwrap_err();
+    assert!(matches!(broken.law(), Law::Bounded | Law::StepsBack));
+}
+
+#[test]
+fn a_broken_law_is_told_with_a_short_trace() {
+    let once = Bound::new(|rate, _| u128::from(rate.limit()));
+    let told = Laws::of(&FixedWindow, once)
+        .rates([Rate::per_second(1)])
+        .test()
+        .unwrap_err()
+        .to_string();
+    assert!(told.starts_with("broken law: bounded"), "{told}");
+    assert!(told.contains("FixedWindow at 1/second:"), "{told}");
+    // Two admissions are enough, each two lines.
+    assert_eq!(told.lines().count(), 3 + 4, "{told}");
+}
+
+#[test]
+fn refused_rates_are_passed_over() {
+    #[derive(Debug)]
+    struct Refuses;
+
+    impl Strategy for Refuses {
+        fn id(&self) -> &'static str {
+            "refuses"
+        }
+
+        fn step(&self, _: &mut Cell, _: &Hit<'_>) -> Decision {
+            panic!("it said that it cannot serve this rate")
+        }
+
+        fn validate(&self, _: &Rate) -> crate::Result<()> {
+            Err(crate::Error::invalid("serves no rate"))
+        }
+    }
+
+    Laws::of(&Refuses, Bound::new(|_, _| 0)).check();
+}

@@ -1,0 +1,313 @@
+//! One trace against one strategy, checking every law at every hit.
+
+use super::trace::{Gap, Move, Trace};
+use super::{Broken, Law, Laws};
+use crate::cell::Cell;
+use crate::decision::{Decision, Verdict};
+use crate::rate::Rate;
+use crate::strategy::Hit;
+use crate::time::{Timestamp, micros};
+
+/// Clocks of traces run at most this far ahead, 30 years in µs, so that the sum of any instant
+/// and a span is a word. A bucket may well take 142 years to refill: what happens then is beyond
+/// every promise, and not looked at.
+const MAX_AHEAD_US: u64 = 30 * 366 * 24 * 60 * 60 * 1_000_000;
+
+pub(super) struct Walk<'a> {
+    laws: &'a Laws<'a>,
+    rate: Rate,
+    now: u64,
+    /// The latest the clock showed at an admission: what nobody wrote down nobody can know.
+    latest: u64,
+    end: u64,
+    stepped_back: bool,
+    cell: Cell,
+    /// When the last denial said to come again.
+    ready: u64,
+    /// The latest time at each admission, and its cost.
+    admitted: Vec<(u64, u32)>,
+    /// What has happened, for the reader of a failure.
+    story: Vec<String>,
+}
+
+type Lawful = Result<(), Broken>;
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(laws: &'a Laws<'a>, trace: &Trace) -> Walk<'a> {
+        Walk {
+            laws,
+            rate: trace.rate,
+            now: trace.start_us,
+            latest: 0,
+            end: trace.start_us + MAX_AHEAD_US,
+            stepped_back: false,
+            cell: Cell::fresh(),
+            ready: trace.start_us,
+            admitted: Vec::new(),
+            story: Vec::new(),
+        }
+    }
+
+    pub(super) fn go(&mut self, trace: &Trace) -> Lawful {
+        if self.laws.strategy.validate(&self.rate).is_err() {
+            return Ok(());
+        }
+        trace.moves.iter().try_for_each(|one| self.hit(*one))
+    }
+
+    pub(super) fn broken(&self, law: Law, why: String) -> Broken {
+        let mut trace = format!("  {:?} at {}:", self.laws.strategy, self.rate);
+        for line in &self.story {
+            trace.push_str("\n    ");
+            trace.push_str(line);
+        }
+        Broken { law, why, trace }
+    }
+
+    fn hit(&mut self, one: Move) -> Lawful {
+        self.pass(one.gap);
+        let (cost, who) = (one.cost.of(&self.rate), one.who);
+        self.story.push(format!(
+            "at {} µs: cost {cost} by {who} on {:?}",
+            self.now, self.cell
+        ));
+
+        let before = self.cell.clone();
+        let decision = self.pure(cost, who)?;
+        let peek = self.peeks(&before, who)?;
+        let what = match decision.verdict() {
+            Verdict::Allow => format!("admitted, {} left", decision.remaining()),
+            Verdict::Deny => format!("wait {} µs", decision.wait().as_micros()),
+            Verdict::Never => "never".into(),
+        };
+        self.story.push(format!("  {what}"));
+
+        self.consistent(&before, who, cost, &decision, &peek)?;
+        if decision.is_allowed() {
+            self.admitted(cost, &decision, who)
+        } else {
+            self.denied(&before, cost, who, &decision)
+        }
+    }
+
+    fn pass(&mut self, gap: Gap) {
+        let (period, now) = (self.rate.period_us(), self.now);
+        let off = |at: u64, by: i8| at.saturating_add_signed(i64::from(by));
+        let to = match gap {
+            Gap::Micros(micros) => now + micros,
+            Gap::Intervals(count, by) => {
+                off(now + self.rate.time_for(u64::from(count)).micros(), by)
+            }
+            Gap::Part(part) => now + period / 256 * u64::from(part),
+            Gap::Edge(by) => off((now / period + 1) * period, by),
+            Gap::Wait(by) => off(self.ready, by),
+            Gap::Expiry(by) => off(self.cell.expires().as_micros(), by),
+            Gap::Back(part) => {
+                self.stepped_back = true;
+                self.now = now.saturating_sub(period / 256 * u64::from(part));
+                return;
+            }
+        };
+        if to <= self.end {
+            // Only an explicit step goes back.
+            self.now = now.max(to);
+        }
+    }
+
+    /// Steps the cell itself, and a copy of it for comparison.
+    fn pure(&mut self, cost: u32, who: usize) -> Result<Decision, Broken> {
+        let mut twin = self.cell.clone();
+        let again = self.step(&mut twin, self.now, cost, who);
+        let mut cell = std::mem::take(&mut self.cell);
+        let decision = self.step(&mut cell, self.now, cost, who);
+        self.cell = cell;
+        if decision == again && self.cell == twin {
+            return Ok(decision);
+        }
+        let why = format!("the same hit again: {again:?} and {twin:?}, not {decision:?}");
+        Err(self.broken(Law::Pure, why))
+    }
+
+    /// What the cell says before the hit.
+    fn peeks(&self, before: &Cell, who: usize) -> Result<Decision, Broken> {
+        let mut cell = before.clone();
+        let peek = self.step(&mut cell, self.now, 0, who);
+        if cell != *before {
+            let why = format!("a cost of zero made it {cell:?}");
+            return Err(self.broken(Law::Peek, why));
+        }
+        if !peek.is_allowed() {
+            return Err(self.broken(Law::Peek, format!("a cost of zero got {peek:?}")));
+        }
+        let hit = self.hit_of(self.now, 1, who);
+        let _ = self.laws.strategy.details(before, &hit);
+        Ok(peek)
+    }
+
+    fn consistent(
+        &self,
+        before: &Cell,
+        who: usize,
+        cost: u32,
+        decision: &Decision,
+        peek: &Decision,
+    ) -> Lawful {
+        let one = self.step(&mut before.clone(), self.now, 1, who);
+        let mut cases = vec![(1, one.is_allowed())];
+        if !self.laws.post_paid {
+            cases.push((cost, decision.is_allowed()));
+        }
+        for (cost, allowed) in cases {
+            if (peek.remaining() >= u64::from(cost)) != allowed {
+                let why = format!(
+                    "{} remain, and a cost of {cost} is {}",
+                    peek.remaining(),
+                    if allowed { "admitted" } else { "denied" }
+                );
+                return Err(self.broken(Law::Consistent, why));
+            }
+        }
+        let after = match decision.is_allowed() {
+            true => self.step(&mut self.cell.clone(), self.now, 0, who),
+            false => *peek,
+        };
+        if after.remaining() != decision.remaining() {
+            let why = format!(
+                "the decision says that {} remain, a peek after it {}",
+                decision.remaining(),
+                after.remaining()
+            );
+            return Err(self.broken(Law::Consistent, why));
+        }
+        Ok(())
+    }
+
+    fn admitted(&mut self, cost: u32, decision: &Decision, who: usize) -> Lawful {
+        if !decision.wait().is_zero() {
+            let why = format!("admitted, but to wait {:?}", decision.wait());
+            return Err(self.broken(Law::Honest, why));
+        }
+        if cost == 0 {
+            return Ok(());
+        }
+        self.latest = self.latest.max(self.now);
+        self.admitted.push((self.latest, cost));
+        self.small()?;
+        self.bounded()?;
+        self.fresh(cost, who)
+    }
+
+    fn denied(&mut self, before: &Cell, cost: u32, who: usize, decision: &Decision) -> Lawful {
+        if self.cell != *before {
+            return Err(self.broken(Law::Denial, format!("it became {:?}", self.cell)));
+        }
+        if decision.verdict() == Verdict::Never {
+            return self.never(cost, who);
+        }
+        let wait = micros(decision.wait());
+        if wait == 0 {
+            return Err(self.broken(Law::Honest, "denied, but without a wait".into()));
+        }
+        self.ready = self.now + wait;
+        if self.ready > self.end {
+            return Ok(());
+        }
+        for after in [wait / 2, wait - 1, wait] {
+            let again = self.step(&mut before.clone(), self.now + after, cost, who);
+            if again.is_allowed() != (after == wait) {
+                let why = format!(
+                    "to wait {wait} µs, but after {after} µs {:?}",
+                    again.verdict()
+                );
+                return Err(self.broken(Law::Honest, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn never(&self, cost: u32, who: usize) -> Lawful {
+        for after in [0, 1, self.rate.period_us(), 3 * self.rate.period_us()] {
+            let fresh = self.step(&mut Cell::fresh(), self.now + after, cost, who);
+            if fresh.is_allowed() {
+                let why = format!("never, but admitted from a fresh cell after {after} µs");
+                return Err(self.broken(Law::Honest, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn small(&self) -> Lawful {
+        let queue = self.cell.queue().map_or(&[][..], |queue| queue.items());
+        let mut words = self
+            .cell
+            .words()
+            .iter()
+            .chain(queue.iter().flatten())
+            .copied()
+            .chain([self.cell.expires().as_micros()]);
+        match words.find(|word| *word >= Cell::WORD_LIMIT) {
+            None => Ok(()),
+            Some(word) => Err(self.broken(Law::Small, format!("{word} is stored"))),
+        }
+    }
+
+    /// Every interval that ends with the last admission; the others were checked when they did.
+    fn bounded(&self) -> Lawful {
+        let Some(&(end, last)) = self.admitted.last() else {
+            return Ok(());
+        };
+        let mut total = 0;
+        for &(start, cost) in self.admitted.iter().rev() {
+            total += u128::from(cost);
+            let most = self.laws.bound.most(&self.rate, end - start);
+            let counted = match self.laws.post_paid {
+                true => total - u128::from(last - 1),
+                false => total,
+            };
+            if counted > most {
+                let law = match self.stepped_back {
+                    true => Law::StepsBack,
+                    false => Law::Bounded,
+                };
+                let why = format!("{counted} admitted in {} µs, at most {most}", end - start);
+                return Err(self.broken(law, why));
+            }
+        }
+        Ok(())
+    }
+
+    fn fresh(&self, cost: u32, who: usize) -> Lawful {
+        let expires = self.cell.expires().as_micros();
+        let (from, period) = (expires.max(self.now), self.rate.period_us());
+        let instants = [from, from + 1, from + period / 3, from + 5 * period];
+        for at in instants.into_iter().filter(|at| *at <= self.end) {
+            for (cost, who) in [(1, 0), (cost, who), (self.rate.limit(), who)] {
+                let (mut expired, mut fresh) = (self.cell.clone(), Cell::fresh());
+                let old = self.step(&mut expired, at, cost, who);
+                let new = self.step(&mut fresh, at, cost, who);
+                // What is denied stays as it is, expired or absent.
+                if old != new || (old.is_allowed() && expired != fresh) {
+                    let why = format!(
+                        "at {at} µs, expired at {expires}, a cost of {cost} got {old:?} and left \
+                         {expired:?}, fresh {new:?} and {fresh:?}"
+                    );
+                    return Err(self.broken(Law::Fresh, why));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&self, cell: &mut Cell, now: u64, cost: u32, who: usize) -> Decision {
+        self.laws.strategy.step(cell, &self.hit_of(now, cost, who))
+    }
+
+    fn hit_of(&self, now: u64, cost: u32, who: usize) -> Hit<'_> {
+        Hit {
+            now: Timestamp::from_micros(now),
+            rate: &self.rate,
+            cost,
+            attributes: &self.laws.askers[who],
+        }
+    }
+}
