@@ -8,8 +8,8 @@ use std::time::Duration;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use traffik_core::{
-    Attempt, Backend, Decision, Error, Identity, IntoRate, OnError, Rate, Result, Stat, Strategy,
-    Throttle, ThrottleBuilder, headers,
+    Attempt, Backend, Decision, Error, Identity, IntoRate, OnError, Rate, Result, Stat, Throttle,
+    ThrottleBuilder, headers, strategy::IntoStrategy,
 };
 
 use crate::admission::{self, Outcome};
@@ -370,7 +370,7 @@ impl HttpThrottleBuilder {
     }
 
     /// Sets the strategy. Default: [`FixedWindow`](traffik_core::FixedWindow).
-    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+    pub fn strategy(mut self, strategy: impl IntoStrategy) -> Self {
         self.inner = self.inner.strategy(strategy);
         self
     }

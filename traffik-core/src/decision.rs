@@ -218,10 +218,18 @@ pub struct Stat {
     /// How much could be taken right now.
     pub remaining: u64,
     /// How long the next hit would have to wait; zero if it would pass, or never will.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "wait_us", serialize_with = "crate::time::as_micros")
+    )]
     pub wait: Duration,
     /// Whether the next hit would pass.
     pub verdict: Verdict,
     /// Time until the key is as good as fresh if nobody hits it; for windows, until the next one.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "reset_us", serialize_with = "crate::time::as_micros")
+    )]
     pub reset: Duration,
     /// What the strategy keeps, by its own names.
     pub details: Details,

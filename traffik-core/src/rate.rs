@@ -131,6 +131,19 @@ impl Rate {
         Self::expect(Self::parse(text))
     }
 
+    /// Parses what may stand after the slash: `minute`, `30s`, `2 hours`.
+    ///
+    /// # Errors
+    ///
+    /// A [`RateError`] that says what is wrong and what would be right.
+    pub const fn parse_period(text: &str) -> Result<Duration, RateError> {
+        match period_ms(text.as_bytes().trim_ascii()) {
+            Ok(ms) if ms > Self::MAX_PERIOD.as_secs() * 1_000 => Err(RateError::PeriodTooLong),
+            Ok(ms) => Ok(Duration::from_millis(ms)),
+            Err(error) => Err(error),
+        }
+    }
+
     const fn expect(rate: Result<Rate, RateError>) -> Rate {
         match rate {
             Ok(rate) => rate,

@@ -11,13 +11,16 @@
 
 mod fixed_window;
 mod gcra;
+mod named;
 mod schedule;
 mod token_bucket;
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 pub use fixed_window::{FixedWindow, FixedWindowStat};
 pub use gcra::{Gcra, GcraStat};
+pub use named::{NAMES, named};
 pub use token_bucket::{TokenBucket, TokenBucketStat};
 
 use crate::cell::Cell;
@@ -112,6 +115,24 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let _ = (cell, hit);
         Details::None
+    }
+}
+
+/// A strategy, or one that is shared already, such as [`named`] returns.
+pub trait IntoStrategy {
+    /// The shared strategy.
+    fn into_strategy(self) -> Arc<dyn Strategy>;
+}
+
+impl<S: Strategy> IntoStrategy for S {
+    fn into_strategy(self) -> Arc<dyn Strategy> {
+        Arc::new(self)
+    }
+}
+
+impl IntoStrategy for Arc<dyn Strategy> {
+    fn into_strategy(self) -> Arc<dyn Strategy> {
+        self
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
-use crate::strategy::{FixedWindow, Strategy};
+use crate::strategy::{FixedWindow, IntoStrategy, Strategy};
 
 /// A limit with a name: rate, strategy, backend, and what to do when the backend fails.
 ///
@@ -309,8 +309,8 @@ impl ThrottleBuilder {
     }
 
     /// Sets the strategy. Default: [`FixedWindow`].
-    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
-        self.strategy = Arc::new(strategy);
+    pub fn strategy(mut self, strategy: impl IntoStrategy) -> Self {
+        self.strategy = strategy.into_strategy();
         self
     }
 

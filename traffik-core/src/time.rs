@@ -60,6 +60,15 @@ pub(crate) const fn micros(duration: Duration) -> u64 {
     }
 }
 
+/// Durations in JSON are microseconds, as everywhere here.
+#[cfg(feature = "serde")]
+pub(crate) fn as_micros<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(micros(*duration))
+}
+
 /// Tells the time.
 ///
 /// A clock may step back: every strategy tolerates it, and none admits more because of it.

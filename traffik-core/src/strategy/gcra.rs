@@ -130,8 +130,22 @@ pub struct GcraStat {
     /// The theoretical arrival time, rounded up; the present for a fresh key.
     pub tat: Timestamp,
     /// Period ÷ limit, rounded down to the microsecond.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            rename = "emission_interval_us",
+            serialize_with = "crate::time::as_micros"
+        )
+    )]
     pub emission_interval: Duration,
     /// How early a hit may come.
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            rename = "burst_tolerance_us",
+            serialize_with = "crate::time::as_micros"
+        )
+    )]
     pub burst_tolerance: Duration,
     /// Whether a hit would be admitted now.
     pub conformant: bool,

@@ -1,0 +1,62 @@
+//! A server with every strategy and backend behind flags, for trying things from a shell and for
+//! load tests.
+//!
+//! ```sh
+//! cargo run --release --example bench_server -- --strategy token_bucket,burst=20 --rate 10/s
+//! curl -i -H 'X-Client-ID: ann' -H 'X-Cost: 3' http://127.0.0.1:8080/test
+//! curl http://127.0.0.1:8080/stat
+//! ```
+//!
+//! `--help` lists the flags. Clients name themselves with `X-Client-ID`, else they are their
+//! address; `X-Cost`, `X-Tier`, `X-Priority`, `X-Region` and `X-Instance` say more about them. That is for
+//! experiments: a real service decides these things itself.
+
+mod identity;
+mod options;
+mod routes;
+
+use actix_web::{App, HttpServer, web};
+use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+
+use crate::options::Options;
+use crate::routes::Bench;
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let options = match Options::from_args() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{}", options::HELP);
+            return Ok(());
+        }
+        Err(error) => {
+            eprintln!("bench_server: {error}");
+            std::process::exit(2);
+        }
+    };
+    let (listen, workers) = (options.listen, options.workers);
+    let bench = web::Data::new(Bench::new(options)?);
+
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(bench.clone())
+            .route("/unthrottled", web::get().to(routes::ok))
+            .route("/stat", web::get().to(routes::stat))
+            .route("/__bench__/reset", web::post().to(routes::reset))
+            .route("/__bench__/health", web::get().to(routes::ok))
+            .route("/__bench__/clock", web::post().to(routes::clock))
+            .service(limited(bench.throttle.clone()))
+    })
+    .workers(workers)
+    .bind(listen)?;
+    println!("listening on http://{}", server.addrs()[0]);
+    server.run().await?;
+    Ok(())
+}
+
+/// The routes that are limited.
+fn limited(throttle: HttpThrottle) -> impl actix_web::dev::HttpServiceFactory {
+    web::resource("/test")
+        .wrap(ThrottleMiddleware::new(throttle))
+        .get(routes::ok)
+}
