@@ -53,8 +53,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         )
         .backend(backend);
 
-    println!("Try it: curl -i http://127.0.0.1:8080/notes");
-    println!("        curl -i -X POST http://127.0.0.1:8080/notes    (once a second)");
+    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+    println!("Try it: curl -i http://{addr}/notes");
+    println!("        curl -i -X POST http://{addr}/notes    (once a second)");
     HttpServer::new(move || {
         App::new()
             .wrap(limits.clone())
@@ -64,7 +65,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 web::post().to(async || HttpResponse::Created().finish()),
             )
     })
-    .bind(("127.0.0.1", 8080))?
+    .bind(&addr)?
     .run()
     .await?;
     Ok(())

@@ -7,13 +7,14 @@ use traffik_actix::{HttpThrottle, ThrottleMiddleware};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let api = HttpThrottle::builder("api").rate("5/10s").build()?;
 
-    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://127.0.0.1:8080/; echo; done");
+    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
     HttpServer::new(move || {
         App::new()
             .wrap(ThrottleMiddleware::new(api.clone()))
             .route("/", web::get().to(async || "hello\n"))
     })
-    .bind(("127.0.0.1", 8080))?
+    .bind(&addr)?
     .run()
     .await?;
     Ok(())

@@ -1,5 +1,7 @@
 //! Applications and requests for the tests.
 
+use std::sync::{Mutex, Once};
+
 use actix_http::Request;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Service, ServiceResponse};
@@ -93,4 +95,27 @@ where
         headers,
         body: String::from_utf8(read_body(response).await.to_vec()).unwrap(),
     }
+}
+
+/// Collects warnings of the whole process.
+pub(crate) fn warnings() -> &'static Mutex<Vec<String>> {
+    static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    struct Collector;
+    impl log::Log for Collector {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.level() <= log::Level::Warn
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                WARNINGS.lock().unwrap().push(record.args().to_string());
+            }
+        }
+        fn flush(&self) {}
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Collector).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+    &WARNINGS
 }

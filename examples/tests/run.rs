@@ -1,0 +1,177 @@
+//! Starts each example and talks to it as its comments say.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics fails; clippy knows only functions marked as tests"
+)]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running example, killed when dropped.
+struct Example {
+    process: Child,
+    addr: SocketAddr,
+}
+
+impl Example {
+    fn start(name: &str, args: impl FnOnce(SocketAddr) -> Vec<String>) -> Example {
+        // Free until somebody else takes it; the example takes it at once.
+        let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let process = Command::new(binary(name))
+            .args(args(addr))
+            .stdout(Stdio::null())
+            .spawn();
+        let mut example = Example {
+            process: process.unwrap_or_else(|error| panic!("{name}: {error}")),
+            addr,
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = TcpStream::connect(addr) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            assert!(
+                Instant::now() < deadline,
+                "{name} does not listen on {addr}"
+            );
+            assert!(
+                example.process.try_wait().unwrap().is_none(),
+                "{name} ended"
+            );
+            std::thread::yield_now();
+        }
+        example
+    }
+
+    /// One request: the whole response.
+    fn send(&self, method: &str, path: &str, headers: &str) -> String {
+        let mut socket = TcpStream::connect(self.addr).unwrap();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\r\n"
+        )
+        .unwrap();
+        let mut response = String::new();
+        socket.read_to_string(&mut response).unwrap();
+        response
+    }
+
+    fn status(&self, method: &str, path: &str, headers: &str) -> u16 {
+        let response = self.send(method, path, headers);
+        response.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Examples are built beside this test: `target/<profile>/examples`.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples")
+        .join(name)
+}
+
+fn address(addr: SocketAddr) -> Vec<String> {
+    vec![addr.to_string()]
+}
+
+#[test]
+fn quickstart_denies_the_sixth_request_of_ten_seconds() {
+    let example = Example::start("quickstart", address);
+    // A window may end in between: eleven requests exceed even two of them.
+    let statuses: Vec<_> = (0..11).map(|_| example.status("GET", "/", "")).collect();
+    assert_eq!(statuses[..5], [200; 5]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let denied = example.send("GET", "/", "");
+    assert!(
+        denied.contains("retry-after: ") || denied.contains("200 OK"),
+        "{denied}"
+    );
+}
+
+#[test]
+fn middleware_tells_clients_and_methods_apart() {
+    let example = Example::start("middleware", address);
+    assert_eq!(example.status("POST", "/notes", "x-api-key: ann\r\n"), 201);
+    let denied = example.send("POST", "/notes", "x-api-key: ann\r\n");
+    assert!(
+        denied.starts_with("HTTP/1.1 429") && denied.contains("x-denied-by: writes"),
+        "{denied}"
+    );
+    assert_eq!(example.status("POST", "/notes", "x-api-key: bob\r\n"), 201);
+    assert_eq!(example.status("GET", "/notes", "x-api-key: ann\r\n"), 200);
+    for _ in 0..3 {
+        assert_eq!(
+            example.status("POST", "/notes", "x-api-key: secret-of-the-boss\r\n"),
+            201
+        );
+    }
+}
+
+#[test]
+fn bench_server_is_exact_to_the_microsecond_over_http() {
+    let flags = "--strategy gcra,burst_tolerance=1s --rate 2/s --clock manual --workers 1 --listen";
+    let example = Example::start("bench_server", |addr| {
+        flags
+            .split(' ')
+            .map(str::to_owned)
+            .chain([addr.to_string()])
+            .collect()
+    });
+    let test = |headers| example.status("GET", "/test", headers);
+    for _ in 0..3 {
+        assert_eq!(test(""), 200);
+    }
+    let denied = example.send("GET", "/test", "");
+    assert!(denied.contains(r#""wait_us":500000"#), "{denied}");
+    assert!(
+        example
+            .send("GET", "/stat", "")
+            .contains(r#""wait_us":500000"#)
+    );
+    assert_eq!(test("x-client-id: another\r\n"), 200);
+
+    let advance = |us| example.status("POST", &format!("/__bench__/clock?advance_us={us}"), "");
+    assert_eq!(advance(499_999), 200);
+    assert_eq!(test(""), 429);
+    assert_eq!(advance(1), 200);
+    assert_eq!(test(""), 200);
+    assert_eq!(test(""), 429);
+
+    assert_eq!(example.status("POST", "/__bench__/reset", ""), 200);
+    assert_eq!(test("x-cost: 3\r\n"), 200);
+    assert_eq!(example.status("GET", "/unthrottled", ""), 200);
+    assert_eq!(example.status("GET", "/__bench__/health", ""), 200);
+}
+
+#[test]
+fn bench_server_refuses_flags_that_it_does_not_know() {
+    for (flags, complaint) in [
+        ("--strategy windows", "there are fixed_window"),
+        ("--on-error maybe", "must be one of allow, throttle, raise"),
+        ("--fast", "--help lists the flags"),
+        ("--rate 5", "100/minute"),
+    ] {
+        let output = Command::new(binary("bench_server"))
+            .args(flags.split(' '))
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags}");
+        assert!(error.contains(complaint), "{flags}: {error}");
+    }
+}
