@@ -75,7 +75,16 @@ pub(crate) fn admit_now(
             resolved: throttle.resolve_now(req, backend, None)?,
         });
     }
-    Some(conclude(req, &meetings, decide_now(&meetings)?))
+    let waits = meetings.iter().any(Meeting::waits);
+    if waits && hits(&meetings).must_queue() {
+        return None;
+    }
+    let answers = decide_now(&meetings)?;
+    let denied = |answers: &Answers| answers.iter().any(Decision::is_denied);
+    if waits && answers.as_ref().is_ok_and(denied) {
+        return None;
+    }
+    Some(conclude(req, &meetings, answers))
 }
 
 /// Decides, at `cost` if given, else at the cost each throttle says.
@@ -157,7 +166,7 @@ async fn decide(meetings: &[Meeting<'_>]) -> Result<Answers> {
     if answers.iter().any(Decision::is_denied) {
         return Ok(answers);
     }
-    let decisions = hits(meetings).decide().await?;
+    let decisions = hits(meetings).until_ready().await?;
     Ok(merge(meetings, answers, &decisions))
 }
 
@@ -233,6 +242,10 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
 }
 
 impl<'a> Meeting<'a> {
+    fn waits(&self) -> bool {
+        self.resolved.as_ref().is_ok_and(Resolved::waits)
+    }
+
     fn policy(&self) -> &'a traffik_core::OnError {
         self.throttle.on_error(self.backend)
     }

@@ -58,8 +58,8 @@ pub use source::IntoValue;
 pub use throttle::{HttpThrottle, HttpThrottleBuilder};
 #[doc(no_inline)]
 pub use traffik_core::{
-    self, Backend, Decision, Error, Identity, ManualClock, MemoryBackend, OnError, Priority, Rate,
-    Stat, strategy,
+    self, Backend, Clock, Decision, Error, Identity, ManualClock, MemoryBackend, OnError, Priority,
+    Rate, Stat, Timestamp, strategy,
 };
 
 /// For the code that `#[throttle]` expands to.

@@ -53,6 +53,7 @@ struct Settings {
     on_denied: Option<DeniedHandler>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
+    max_wait: Option<Duration>,
     /// `RateLimit-Policy` of the throttle's own rate.
     policy: HeaderValue,
     /// The local backend that decided last, to notice when there are several.
@@ -72,6 +73,7 @@ impl HttpThrottle {
             on_denied: None,
             headers: None,
             style: None,
+            max_wait: None,
         }
     }
 
@@ -215,6 +217,7 @@ impl HttpThrottle {
             cost,
             rate: None,
             scope: self.0.scope.of(req),
+            max_wait: self.0.max_wait,
         };
         if let (None, Some(source)) = (cost, &self.0.cost) {
             match source.now(req)? {
@@ -248,6 +251,7 @@ impl HttpThrottle {
                 None => None,
             },
             scope: self.0.scope.of(req),
+            max_wait: self.0.max_wait,
         })
     }
 
@@ -306,9 +310,15 @@ pub(crate) struct Resolved {
     cost: Option<u32>,
     pub(crate) rate: Option<Rate>,
     scope: Option<String>,
+    max_wait: Option<Duration>,
 }
 
 impl Resolved {
+    /// Whether a denial is not the last word.
+    pub(crate) fn waits(&self) -> bool {
+        self.max_wait.is_some()
+    }
+
     #[inline]
     pub(crate) fn attempt(&self) -> Attempt<'_> {
         let mut attempt = Attempt::by(&self.identity);
@@ -320,6 +330,9 @@ impl Resolved {
         }
         if let Some(scope) = &self.scope {
             attempt = attempt.scope(scope);
+        }
+        if let Some(max_wait) = self.max_wait {
+            attempt = attempt.wait_up_to(max_wait);
         }
         attempt
     }
@@ -338,6 +351,7 @@ pub struct HttpThrottleBuilder {
     on_denied: Option<DeniedHandler>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
+    max_wait: Option<Duration>,
 }
 
 impl HttpThrottleBuilder {
@@ -428,6 +442,20 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// Lets requests wait up to this long rather than denying them, in the order in which they
+    /// came. A client that goes away frees its place. Default: deny at once.
+    pub fn wait_up_to(mut self, max_wait: Duration) -> Self {
+        self.max_wait = Some(max_wait);
+        self
+    }
+
+    /// Sets how many requests may wait at a time, over all clients; more are denied at once.
+    /// Default: 1,000.
+    pub fn max_waiters(mut self, max_waiters: usize) -> Self {
+        self.inner = self.inner.max_waiters(max_waiters);
+        self
+    }
+
     /// Sets what shares one count. Default: everything the throttle is on.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
@@ -492,6 +520,7 @@ impl HttpThrottleBuilder {
             on_denied: self.on_denied,
             headers: self.headers,
             style: self.style,
+            max_wait: self.max_wait,
             policy,
             seen_store: AtomicUsize::new(0),
         })))

@@ -26,6 +26,7 @@
 //! # Features
 //!
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
+//! * `tokio`: [`Throttle::until_ready`], which waits instead of denying.
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
 //!   passes, for your own types.
 
@@ -34,6 +35,8 @@
 pub mod backend;
 mod cell;
 mod decision;
+#[cfg(feature = "tokio")]
+mod delay;
 mod error;
 pub mod headers;
 mod identity;

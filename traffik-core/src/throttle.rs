@@ -55,6 +55,7 @@ struct Settings {
     on_error: Option<OnError>,
     backend: Option<Arc<dyn Backend>>,
     digest: u128,
+    max_waiters: usize,
 }
 
 impl Throttle {
@@ -177,6 +178,11 @@ impl Throttle {
         ))
     }
 
+    /// How many attempts may wait at a time.
+    pub fn max_waiters(&self) -> usize {
+        self.0.max_waiters
+    }
+
     /// The operation of an attempt, or `None` if nothing limits it.
     #[inline]
     pub(crate) fn op<'a>(&'a self, attempt: &Attempt<'a>, hasher: KeyHasher) -> Option<Op<'a>> {
@@ -200,6 +206,21 @@ impl Throttle {
     }
 }
 
+/// Clones are equal; two throttles built alike are not.
+impl PartialEq for Throttle {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Throttle {}
+
+impl std::hash::Hash for Throttle {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
 /// One try to get past a throttle: by whom, at what cost, under which rate, in which scope.
 ///
 /// `&Identity` converts into an attempt at the throttle's own cost and rate.
@@ -209,6 +230,7 @@ pub struct Attempt<'a> {
     pub(crate) cost: Option<u32>,
     pub(crate) rate: Option<Rate>,
     pub(crate) scope: Option<&'a str>,
+    max_wait: Option<Duration>,
 }
 
 impl<'a> Attempt<'a> {
@@ -219,6 +241,7 @@ impl<'a> Attempt<'a> {
             cost: None,
             rate: None,
             scope: None,
+            max_wait: None,
         }
     }
 
@@ -235,10 +258,24 @@ impl<'a> Attempt<'a> {
         self
     }
 
+    /// Rather waiting up to this long than being denied, where [waiting](Hits::until_ready) is
+    /// possible.
+    pub const fn wait_up_to(mut self, max_wait: Duration) -> Attempt<'a> {
+        self.max_wait = Some(max_wait);
+        self
+    }
+
     /// With a count of its own for this scope, such as a route.
     pub const fn scope(mut self, scope: &'a str) -> Attempt<'a> {
         self.scope = Some(scope);
         self
+    }
+}
+
+impl Attempt<'_> {
+    /// How long it would rather wait than be denied.
+    pub const fn max_wait(&self) -> Option<Duration> {
+        self.max_wait
     }
 }
 
@@ -287,6 +324,7 @@ pub struct ThrottleBuilder {
     min_wait: Option<Duration>,
     on_error: Option<OnError>,
     backend: Option<Arc<dyn Backend>>,
+    max_waiters: usize,
 }
 
 impl ThrottleBuilder {
@@ -299,6 +337,7 @@ impl ThrottleBuilder {
             min_wait: None,
             on_error: None,
             backend: None,
+            max_waiters: 1_000,
         }
     }
 
@@ -330,6 +369,13 @@ impl ThrottleBuilder {
     /// [`OnError::Throttle`].
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.on_error = Some(on_error);
+        self
+    }
+
+    /// Sets how many attempts may [wait](Attempt::wait_up_to) at a time, over all identities; more
+    /// are denied at once. Default: 1,000.
+    pub fn max_waiters(mut self, max_waiters: usize) -> Self {
+        self.max_waiters = max_waiters;
         self
     }
 
@@ -376,6 +422,7 @@ impl ThrottleBuilder {
             on_error: self.on_error,
             backend: self.backend,
             digest,
+            max_waiters: self.max_waiters,
         })))
     }
 }

@@ -29,14 +29,14 @@ use crate::error::{Error, Result};
 /// request takes the last of a limit in between.
 #[derive(Clone, Debug, Default)]
 pub struct Hits<'a> {
-    entries: SmallVec<[Entry<'a>; 3]>,
+    pub(crate) entries: SmallVec<[Entry<'a>; 3]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry<'a> {
-    throttle: &'a Throttle,
-    attempt: Attempt<'a>,
-    backend: &'a dyn Backend,
+pub(crate) struct Entry<'a> {
+    pub(crate) throttle: &'a Throttle,
+    pub(crate) attempt: Attempt<'a>,
+    pub(crate) backend: &'a dyn Backend,
     on_error: &'a OnError,
 }
 
@@ -136,7 +136,7 @@ impl<'a> Hits<'a> {
     pub async fn decide(&self) -> Result<Decisions> {
         let groups = self.groups();
         if groups.len() > 1 {
-            let preview = self.preview(&groups).await?;
+            let preview = self.preview_of(&groups).await?;
             if preview.is_denied() {
                 return Ok(preview);
             }
@@ -164,7 +164,15 @@ impl<'a> Hits<'a> {
     }
 
     /// What each hit would be answered, charging nothing.
-    async fn preview(&self, groups: &[Group<'a>]) -> Result<Decisions> {
+    ///
+    /// # Errors
+    ///
+    /// As [`decide`](Hits::decide).
+    pub async fn preview(&self) -> Result<Decisions> {
+        self.preview_of(&self.groups()).await
+    }
+
+    async fn preview_of(&self, groups: &[Group<'a>]) -> Result<Decisions> {
         let mut all = self.unlimited();
         for group in groups {
             for (at, entry) in self.entries.iter().enumerate() {

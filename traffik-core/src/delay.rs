@@ -1,0 +1,370 @@
+//! Waiting instead of denying.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::decision::{Decision, Decisions};
+use crate::error::Result;
+use crate::throttle::{Attempt, Hits, Throttle};
+
+impl Throttle {
+    /// Decides an attempt like [`hit`](Throttle::hit), but waits up to `max_wait` rather than
+    /// denying it.
+    ///
+    /// Attempts of one identity are served in the order in which they came. An attempt is denied
+    /// at once if it would certainly have to wait longer, if it can never be admitted, or if
+    /// [too many](crate::ThrottleBuilder::max_waiters) wait already. Dropping the future frees its
+    /// place, and charges nothing.
+    ///
+    /// The timer is tokio's, with a resolution of a millisecond.
+    ///
+    /// # Errors
+    ///
+    /// As [`hit`](Throttle::hit).
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait outside of a tokio runtime (actix-rt has one).
+    pub async fn until_ready<'a>(
+        &'a self,
+        attempt: impl Into<Attempt<'a>>,
+        max_wait: Duration,
+    ) -> Result<Decision> {
+        let attempt = attempt.into().wait_up_to(max_wait);
+        let decisions = Hits::from((self, attempt)).until_ready().await?;
+        Ok(decisions[0])
+    }
+}
+
+impl Hits<'_> {
+    /// Decides like [`decide`](Hits::decide), but waits rather than denying, as far as every
+    /// attempt that would be denied [allows](Attempt::wait_up_to). Hits that begin with the same
+    /// throttle and identity are served in the order in which they came.
+    ///
+    /// # Errors
+    ///
+    /// As [`decide`](Hits::decide).
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait outside of a tokio runtime.
+    pub async fn until_ready(&self) -> Result<Decisions> {
+        let start = Instant::now();
+        let Some(max_wait) = self.max_wait() else {
+            return self.decide().await;
+        };
+        let Some(line) = self.line() else {
+            return self.decide().await;
+        };
+        if !someone_waits(line) {
+            let decisions = self.decide().await?;
+            if !self.may_wait(&decisions, Duration::ZERO) {
+                return Ok(decisions);
+            }
+        }
+        let Some(_seats) = self.seats() else {
+            return self.refuse().await;
+        };
+        let place = Place::in_line(line);
+        let turn = timeout_at(start + max_wait, place.turn.lock()).await;
+        let Ok(_turn) = turn else {
+            return self.refuse().await;
+        };
+        loop {
+            let decisions = self.decide().await?;
+            let now = Instant::now();
+            match decisions.retry_after() {
+                Some(wait) if self.may_wait(&decisions, now - start) => {
+                    sleep_until(now + wait).await;
+                }
+                _ => return Ok(decisions),
+            }
+        }
+    }
+
+    /// Whether hits like these would have to queue up; then they must not be decided out of turn.
+    pub fn must_queue(&self) -> bool {
+        self.max_wait().is_some() && self.line().is_some_and(someone_waits)
+    }
+
+    /// The longest that any of the attempts may wait.
+    fn max_wait(&self) -> Option<Duration> {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.attempt.max_wait())
+            .max()
+    }
+
+    /// Where these hits queue up: at the cell of the first that is limited.
+    fn line(&self) -> Option<Line> {
+        self.entries.iter().find_map(|entry| {
+            let op = entry
+                .throttle
+                .op(&entry.attempt, entry.backend.key_hasher())?;
+            Some((entry.backend.store_id(), op.key.digest()))
+        })
+    }
+
+    /// Whether waiting for what denies is worthwhile and allowed.
+    fn may_wait(&self, decisions: &Decisions, waited: Duration) -> bool {
+        let Some(wait) = decisions.retry_after() else {
+            return false;
+        };
+        let mut denied = self
+            .entries
+            .iter()
+            .zip(decisions.iter())
+            .filter(|(_, decision)| decision.is_denied());
+        // Without the primary backend there is no telling when it will be better.
+        denied.all(|(entry, decision)| {
+            !decision.is_degraded()
+                && entry
+                    .attempt
+                    .max_wait()
+                    .is_some_and(|max| waited + wait <= max)
+        })
+    }
+
+    /// A seat among the waiting of every throttle that these hits may wait for.
+    fn seats(&self) -> Option<SmallVec<[Seat; 3]>> {
+        let waiting = self
+            .entries
+            .iter()
+            .filter(|entry| entry.attempt.max_wait().is_some());
+        waiting.map(|entry| Seat::take(entry.throttle)).collect()
+    }
+
+    /// The denial of hits that would have to wait, but may not.
+    async fn refuse(&self) -> Result<Decisions> {
+        let mut decisions = self.preview().await?;
+        if decisions.is_allowed() {
+            // Somebody else's turn is about to take what is free at this moment.
+            for (entry, decision) in self.entries.iter().zip(decisions.iter_mut()) {
+                if entry.attempt.max_wait().is_some() && !decision.is_unlimited() {
+                    *decision = Decision::deny(decision.limit(), 0, 1);
+                }
+            }
+        }
+        Ok(decisions)
+    }
+}
+
+/// Which hits are served in order: those on the same cell of the same store.
+type Line = (usize, u128);
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// Who waits, in this process.
+#[derive(Default)]
+struct Waiting {
+    lines: HashMap<Line, Turn>,
+    /// Seats taken, by throttle.
+    seats: HashMap<Throttle, usize>,
+}
+
+fn waiting() -> MutexGuard<'static, Waiting> {
+    static WAITING: OnceLock<Mutex<Waiting>> = OnceLock::new();
+    WAITING
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many are in any line: most of the time nobody, and then nobody locks.
+static PLACES: AtomicUsize = AtomicUsize::new(0);
+
+fn someone_waits(line: Line) -> bool {
+    PLACES.load(Ordering::Relaxed) > 0 && waiting().lines.contains_key(&line)
+}
+
+/// A place in a line, left when dropped.
+struct Place {
+    line: Line,
+    /// Its queue is first in, first out.
+    turn: Turn,
+}
+
+impl Place {
+    fn in_line(line: Line) -> Place {
+        PLACES.fetch_add(1, Ordering::Relaxed);
+        let turn = Arc::clone(waiting().lines.entry(line).or_default());
+        Place { line, turn }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = waiting();
+        // The last one: only this place and the map still hold it.
+        if Arc::strong_count(&self.turn) == 2 {
+            waiting.lines.remove(&self.line);
+        }
+        PLACES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One of the [places to wait](Throttle::max_waiters) of a throttle, freed when dropped.
+struct Seat(Throttle);
+
+impl Seat {
+    fn take(throttle: &Throttle) -> Option<Seat> {
+        let mut waiting = waiting();
+        let taken = waiting.seats.get(throttle).copied().unwrap_or(0);
+        if taken >= throttle.max_waiters() {
+            return None;
+        }
+        waiting.seats.insert(throttle.clone(), taken + 1);
+        Some(Seat(throttle.clone()))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut waiting = waiting();
+        match waiting.seats.get_mut(&self.0) {
+            Some(taken) if *taken > 1 => *taken -= 1,
+            _ => {
+                waiting.seats.remove(&self.0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use tokio::task::{LocalSet, yield_now};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{Clock, Gcra, Identity, MemoryBackend, Timestamp};
+
+    /// Tells tokio's time, which stands still in these tests until everybody waits for it.
+    #[derive(Debug)]
+    struct TokioClock(Instant);
+
+    impl Clock for TokioClock {
+        fn now(&self) -> Timestamp {
+            let elapsed = self.0.elapsed().as_micros();
+            Timestamp::from_micros(1_704_067_200_000_000 + u64::try_from(elapsed).unwrap())
+        }
+    }
+
+    fn smooth(max_waiters: usize) -> Throttle {
+        let backend = MemoryBackend::builder()
+            .clock(TokioClock(Instant::now()))
+            .build()
+            .unwrap();
+        Throttle::builder("smooth")
+            .rate("10/s")
+            .strategy(Gcra::new())
+            .max_waiters(max_waiters)
+            .backend(backend)
+            .build()
+            .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn excess_is_spaced_evenly_in_order_of_arrival() {
+        let throttle = smooth(100);
+        let start = Instant::now();
+        let served = Mutex::new(Vec::<(u64, Duration)>::new());
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let ann = Identity::of("ann");
+                let waits = (0..8_u64).map(|n| {
+                    let (throttle, ann, served) = (&throttle, &ann, &served);
+                    async move {
+                        let decision = throttle
+                            .until_ready(ann, Duration::from_secs(5))
+                            .await
+                            .unwrap();
+                        assert!(decision.is_allowed());
+                        served.lock().unwrap().push((n, start.elapsed()));
+                    }
+                });
+                join_all(waits).await;
+            })
+            .await;
+        let expected: Vec<_> = (0..8)
+            .map(|n| (n, Duration::from_millis(n * 100)))
+            .collect();
+        assert_eq!(*served.lock().unwrap(), expected);
+        assert!(!waiting().seats.contains_key(&throttle));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_is_denied_at_once() {
+        let throttle = smooth(100);
+        let bob = Identity::of("bob");
+        let hit = |millis| throttle.until_ready(&bob, Duration::from_millis(millis));
+        let start = Instant::now();
+        assert!(hit(0).await.unwrap().is_allowed());
+        let denied = hit(99).await.unwrap();
+        assert_eq!(denied.retry_after(), Some(Duration::from_millis(100)));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(hit(100).await.unwrap().is_allowed());
+        assert_eq!(start.elapsed(), Duration::from_millis(100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_time_runs_out_in_line_is_denied() {
+        let throttle = smooth(100);
+        let cid = Identity::of("cid");
+        let hit = |millis| throttle.until_ready(&cid, Duration::from_millis(millis));
+        let (first, second, third, fourth) = tokio::join!(hit(0), hit(500), hit(500), hit(150));
+        assert!(first.unwrap().is_allowed() && second.unwrap().is_allowed());
+        assert!(third.unwrap().is_allowed());
+        assert!(fourth.unwrap().is_denied());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_are_bounded_and_freed_when_dropped() {
+        let throttle = smooth(1);
+        let dan = Identity::of("dan");
+        let hit = || throttle.until_ready(&dan, Duration::from_secs(9));
+        assert!(hit().await.unwrap().is_allowed());
+        let mut waiting = Box::pin(hit());
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("it should wait"),
+            () = yield_now() => {}
+        }
+        let start = Instant::now();
+        assert!(hit().await.unwrap().is_denied(), "the only place is taken");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        drop(waiting);
+        assert!(hit().await.unwrap().is_allowed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_fits_does_not_wait() {
+        let throttle = smooth(9);
+        let eve = Identity::of("eve");
+        let huge = Attempt::by(&eve)
+            .cost(u32::MAX)
+            .rate(crate::Rate::literal("1/366d"));
+        let decision = throttle.until_ready(huge, Duration::MAX).await.unwrap();
+        assert_eq!(decision.verdict(), crate::Verdict::Never);
+    }
+
+    /// Polls all futures, in order, until all are done.
+    async fn join_all(futures: impl Iterator<Item = impl Future<Output = ()>>) {
+        let mut futures: Vec<_> = futures.map(Box::pin).collect();
+        std::future::poll_fn(|cx| {
+            futures.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+            match futures.is_empty() {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
