@@ -56,6 +56,8 @@ pub use rule::Rule;
 pub use scope::Scope;
 pub use source::IntoValue;
 pub use throttle::{HttpThrottle, HttpThrottleBuilder};
+#[cfg(feature = "macros")]
+pub use traffik_actix_macros::throttle;
 #[doc(no_inline)]
 pub use traffik_core::{
     self, Backend, Clock, Decision, Error, Identity, ManualClock, MemoryBackend, OnError, Priority,

@@ -1,0 +1,326 @@
+//! What the attributes say, and whether it can be so.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+use syn::parse::{ParseStream, Parser};
+use syn::spanned::Spanned;
+use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Meta, Path, Result, Token, parse_quote};
+
+use crate::errors::Errors;
+use crate::suggest;
+use crate::table::{KEYS, Key, STRATEGIES, Strategy};
+use crate::value::{Value, is_name, literal};
+
+/// The limits of one handler, in the order of their attributes.
+pub(crate) struct Limits {
+    /// Where `traffik-actix` is found.
+    pub(crate) krate: Path,
+    pub(crate) limits: Vec<Limit>,
+}
+
+/// One limit, checked.
+#[derive(Default)]
+pub(crate) struct Limit {
+    pub(crate) name: Option<Expr>,
+    pub(crate) calls: Vec<Call>,
+    /// Calls of the builder of the built-in strategy.
+    pub(crate) options: Vec<Call>,
+}
+
+/// A call of the builder's method of this name.
+pub(crate) struct Call {
+    pub(crate) method: Ident,
+    pub(crate) value: Value,
+}
+
+/// One `key = value`, not yet judged.
+struct Argument {
+    key: Ident,
+    value: Expr,
+}
+
+/// What one attribute says.
+struct List {
+    span: Span,
+    arguments: Vec<Argument>,
+    /// Whether all of it could be read.
+    is_whole: bool,
+}
+
+impl Limits {
+    /// Reads the topmost attribute and its siblings below.
+    pub(crate) fn parse(
+        topmost: TokenStream,
+        siblings: Vec<Attribute>,
+        errors: &mut Errors,
+    ) -> Limits {
+        let mut lists = vec![List::parse(Span::call_site(), topmost, errors)];
+        for sibling in siblings {
+            let span = sibling.path().span();
+            let tokens = match sibling.meta {
+                Meta::Path(_) => TokenStream::new(),
+                Meta::List(list) => list.tokens,
+                Meta::NameValue(pair) => {
+                    errors.push(Error::new(
+                        pair.eq_token.span,
+                        "a limit is written `#[throttle(\"100/minute\")]`",
+                    ));
+                    continue;
+                }
+            };
+            lists.push(List::parse(span, tokens, errors));
+        }
+        let krate = take_crate(&mut lists, errors);
+        let limits = lists
+            .into_iter()
+            .map(|list| Limit::judge(list, errors))
+            .collect();
+        Limits { krate, limits }
+    }
+
+    /// Checks that every limit has a name of its own, given or made of the handler's.
+    pub(crate) fn check_names(&self, handler: &Ident, errors: &mut Errors) {
+        let mut seen = Vec::new();
+        for limit in &self.limits {
+            match limit.name.as_ref().map(literal) {
+                Some(Some(Lit::Str(name))) if seen.contains(&name.value()) => {
+                    errors.push(Error::new(
+                        name.span(),
+                        "another limit of this handler has this name: both would share one count",
+                    ));
+                }
+                Some(Some(Lit::Str(name))) => seen.push(name.value()),
+                None if !is_name(&handler.unraw().to_string()) => errors.push(Error::new(
+                    handler.span(),
+                    "a limit is named after its handler, but names are printable ASCII: \
+                     add `name = \"..\"`",
+                )),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl List {
+    /// Splits a list at its commas. What follows a mistake up to the next comma is left out.
+    fn parse(span: Span, tokens: TokenStream, errors: &mut Errors) -> List {
+        let mistakes = errors.count();
+        let parse = |input: ParseStream<'_>| {
+            let mut arguments = Vec::new();
+            while !input.is_empty() {
+                let parsed = argument(input, arguments.is_empty()).and_then(|argument| {
+                    match input.is_empty() || input.peek(Token![,]) {
+                        true => Ok(argument),
+                        false => Err(input.error("expected `,`")),
+                    }
+                });
+                arguments.extend(errors.keep(parsed));
+                while !input.is_empty() && !input.peek(Token![,]) {
+                    input.parse::<TokenTree>()?;
+                }
+                input.parse::<Option<Token![,]>>()?;
+            }
+            Ok(arguments)
+        };
+        let arguments = Parser::parse2(parse, tokens);
+        List {
+            span,
+            arguments: errors.keep(arguments).unwrap_or_default(),
+            is_whole: errors.count() == mistakes,
+        }
+    }
+}
+
+fn argument(input: ParseStream<'_>, is_first: bool) -> Result<Argument> {
+    if input.peek(LitStr) {
+        let value: Expr = input.parse()?;
+        return match is_first {
+            true => Ok(Argument {
+                key: Ident::new("rate", value.span()),
+                value,
+            }),
+            false => Err(Error::new_spanned(
+                value,
+                "only the rate goes without a key, and it comes first: write `key = value`",
+            )),
+        };
+    }
+    let key = input.call(Ident::parse_any).map_err(|error| {
+        Error::new(
+            error.span(),
+            "expected `key = value`, or the rate as a text such as `\"100/minute\"`",
+        )
+    })?;
+    let is_followed = input.peek(Token![=]) && !input.peek(Token![==]);
+    if is_followed {
+        input.parse::<Token![=]>()?;
+    }
+    if !is_followed || input.is_empty() || input.peek(Token![,]) {
+        let message = format!("`{key}` lacks its value: write `{key} = value`");
+        return Err(Error::new(key.span(), message));
+    }
+    let value = input.parse()?;
+    Ok(Argument { key, value })
+}
+
+/// Takes out `crate = path`, which holds for the whole handler.
+fn take_crate(lists: &mut [List], errors: &mut Errors) -> Path {
+    let mut found = None;
+    for argument in lists
+        .iter_mut()
+        .flat_map(|list| list.arguments.extract_if(.., |one| one.key == "crate"))
+    {
+        match argument.value {
+            _ if found.is_some() => errors.push(Error::new(
+                argument.key.span(),
+                "`crate` is given twice: once holds for all limits of the handler",
+            )),
+            Expr::Path(value) if value.qself.is_none() => found = Some(value.path),
+            other => errors.push(Error::new_spanned(
+                other,
+                "`crate` takes the path of `traffik-actix`, such as `crate::reexports::traffik_actix`",
+            )),
+        }
+    }
+    found.unwrap_or_else(|| parse_quote!(::traffik_actix))
+}
+
+/// Whose options may be given.
+#[derive(Clone, Copy)]
+enum Chosen {
+    /// The default strategy's, since none is named.
+    Default,
+    BuiltIn(&'static Strategy),
+    /// Nobody's: the expression says it all.
+    Own,
+    /// Somebody's whose name is wrong, which is complained about elsewhere.
+    Misspelt,
+}
+
+impl Chosen {
+    fn by(arguments: &[Argument]) -> Chosen {
+        let Some(strategy) = arguments.iter().find(|one| one.key == "strategy") else {
+            return Chosen::Default;
+        };
+        match literal(&strategy.value) {
+            Some(Lit::Str(name)) => {
+                Strategy::named(&name.value()).map_or(Chosen::Misspelt, Chosen::BuiltIn)
+            }
+            Some(_) => Chosen::Misspelt,
+            None => Chosen::Own,
+        }
+    }
+
+    fn options(self) -> &'static [Key] {
+        match self {
+            Chosen::BuiltIn(strategy) => strategy.options,
+            Chosen::Default | Chosen::Own | Chosen::Misspelt => &[],
+        }
+    }
+}
+
+impl Limit {
+    fn judge(list: List, errors: &mut Errors) -> Limit {
+        let chosen = Chosen::by(&list.arguments);
+        let mut limit = Limit::default();
+        let mut seen: Vec<Ident> = Vec::new();
+        // What cannot be read or is misspelt may have been the rate.
+        let mut may_have_rate = !list.is_whole;
+        for Argument { key, value } in list.arguments {
+            let is_new = errors.keep(unseen(&key, &seen)).is_some();
+            seen.push(key.clone());
+            let is_known = find_key(KEYS, &key).is_some();
+            if is_new && errors.keep(limit.take(key, value, chosen)).is_none() {
+                may_have_rate |= !is_known;
+            }
+        }
+        may_have_rate |= seen.iter().any(|key| group(key) == "rate");
+        if !may_have_rate {
+            errors.push(Error::new(
+                list.span,
+                "a limit needs a rate: `#[throttle(\"100/minute\")]`, or `rate_by` or \
+                 `rate_by_async` with a function that tells it",
+            ));
+        }
+        limit
+    }
+
+    fn take(&mut self, key: Ident, value: Expr, chosen: Chosen) -> Result<()> {
+        if let Some(known) = find_key(KEYS, &key) {
+            match Value::of(known, value)? {
+                Value::Expr(name) if known.name == "name" => self.name = Some(name),
+                value => self.calls.push(Call { method: key, value }),
+            }
+        } else if let Some(known) = find_key(chosen.options(), &key) {
+            let value = Value::of(known, value)?;
+            self.options.push(Call { method: key, value });
+        } else if let Some(message) = misplaced(&key.to_string(), chosen) {
+            return Err(Error::new(key.span(), message));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that neither `key` nor one that excludes it was given before.
+fn unseen(key: &Ident, seen: &[Ident]) -> Result<()> {
+    let Some(other) = seen.iter().find(|other| group(other) == group(key)) else {
+        return Ok(());
+    };
+    let message = match other == key {
+        true => format!("`{key}` is given twice"),
+        false => format!("`{other}` and `{key}` exclude each other: keep one of them"),
+    };
+    Err(Error::new(key.span(), message))
+}
+
+/// What keys that exclude each other have in common: `rate`, `rate_by` and `rate_by_async`.
+fn group(key: &Ident) -> String {
+    let key = key.to_string();
+    let key = key.strip_suffix("_async").unwrap_or(&key);
+    key.strip_suffix("_by").unwrap_or(key).to_owned()
+}
+
+/// What is wrong with a key that is neither one of every limit nor an option of the chosen
+/// strategy, if that is not already clear from the strategy's own mistake.
+fn misplaced(key: &str, chosen: Chosen) -> Option<String> {
+    let options = STRATEGIES.iter().flat_map(|strategy| strategy.options);
+    let owners: Vec<&str> = STRATEGIES
+        .iter()
+        .filter(|strategy| strategy.options.iter().any(|option| option.name == key))
+        .map(|strategy| strategy.name)
+        .collect();
+    if owners.is_empty() {
+        let near = suggest::nearest(key, KEYS.iter().chain(options).map(|key| key.name));
+        return Some(match near {
+            Some(near) => format!("unknown argument `{key}`: did you mean `{near}`?"),
+            None => {
+                let known = KEYS.iter().chain(chosen.options()).map(|key| key.name);
+                let known = suggest::one_of(known);
+                format!("unknown argument `{key}`: expected {known}")
+            }
+        });
+    }
+    let owners = suggest::one_of(owners);
+    Some(match chosen {
+        Chosen::Misspelt => return None,
+        Chosen::Default => format!("`{key}` is an option of {owners}: add `strategy = ..`"),
+        Chosen::Own => format!(
+            "`{key}` is an option of {owners}: configure a strategy of your own in its expression"
+        ),
+        Chosen::BuiltIn(strategy) if strategy.options.is_empty() => {
+            format!(
+                "`{key}` is an option of {owners}: `{}` has none",
+                strategy.name
+            )
+        }
+        Chosen::BuiltIn(strategy) => format!(
+            "`{key}` is an option of {owners}: those of `{}` are {}",
+            strategy.name,
+            suggest::all_of(strategy.options.iter().map(|option| option.name)),
+        ),
+    })
+}
+
+fn find_key(keys: &'static [Key], name: &Ident) -> Option<&'static Key> {
+    keys.iter().find(|key| name == key.name)
+}

@@ -1,0 +1,147 @@
+//! What the compiler gets to see. Nothing can go wrong here any more.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{GenericParam, Path};
+
+use crate::args::{Call, Limit, Limits};
+use crate::handler::{Handler, ends_in};
+use crate::value::Value;
+
+/// Attributes that are about the handler as others see it, by the last segment of their path: routes,
+/// documentation, and lints, which hold for the original function inside too.
+const OUTER: &[&str] = &[
+    "get",
+    "post",
+    "put",
+    "delete",
+    "patch",
+    "head",
+    "options",
+    "trace",
+    "connect",
+    "query",
+    "route",
+    "routes",
+    "doc",
+    "cfg",
+    "cfg_attr",
+    "allow",
+    "warn",
+    "deny",
+    "forbid",
+    "expect",
+    "deprecated",
+    "must_use",
+];
+
+/// A handler of the same name around the original function, which stays as it was written. It takes
+/// nothing but the request and its unread payload, decides, and extracts what the original asks for
+/// only if the request is admitted.
+pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
+    let name = handler.name();
+    let Handler {
+        attributes,
+        visibility,
+        signature,
+        body,
+    } = handler;
+    let (outer, inner): (Vec<_>, Vec<_>) = attributes
+        .into_iter()
+        .partition(|attribute| ends_in(attribute, OUTER));
+
+    let krate = &limits.krate;
+    let private = quote!(#krate::__private);
+    let limits = limits
+        .limits
+        .iter()
+        .enumerate()
+        .map(|(at, limit)| build(krate, &name, at, limit));
+
+    let ident = &signature.ident;
+    let (generics, _, where_clause) = signature.generics.split_for_impl();
+    let types = signature
+        .generics
+        .params
+        .iter()
+        .filter_map(|param| match param {
+            GenericParam::Type(param) => Some(&param.ident),
+            GenericParam::Const(param) => Some(&param.ident),
+            GenericParam::Lifetime(_) => None,
+        });
+    let (request, payload, all) = (
+        Ident::new("__traffik_request", Span::mixed_site()),
+        Ident::new("__traffik_payload", Span::mixed_site()),
+        Ident::new("__TRAFFIK_LIMITS", Span::mixed_site()),
+    );
+    // If the compiler finds fault with the original function, it points at its name.
+    let run = quote_spanned! {ident.span()=>
+        #private::run(&#all, #request, #payload, #ident::<#(#types),*>).await
+    };
+    quote! {
+        #(#outer)*
+        #visibility async fn #ident #generics (
+            #request: #private::HttpRequest,
+            #payload: #private::Payload,
+        ) -> #private::HttpResponse #where_clause {
+            #(#inner)*
+            #signature #body
+
+            static #all: #private::HandlerLimits =
+                #private::HandlerLimits::new(|| ::std::vec![#(#limits),*]);
+
+            #run
+        }
+    }
+}
+
+/// The expression that builds the limit at position `at`.
+fn build(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
+    let name = match &limit.name {
+        Some(name) => quote!(#name),
+        None => {
+            let nth = match at {
+                0 => String::new(),
+                at => format!("#{}", at + 1),
+            };
+            quote!(::core::concat!(::core::module_path!(), "::", #handler, #nth))
+        }
+    };
+    let calls = limit
+        .calls
+        .iter()
+        .map(|call| method(krate, call, &limit.options));
+    quote! {
+        #krate::HttpThrottle::builder(#name) #(#calls)* .build()
+    }
+}
+
+/// A call in a builder's chain; `options` are for the strategy, if this is its call.
+fn method(
+    krate: &Path,
+    Call {
+        method: name,
+        value,
+    }: &Call,
+    options: &[Call],
+) -> TokenStream {
+    let argument = match value {
+        Value::Expr(expr) => quote!(#expr),
+        Value::Duration(duration) => {
+            let (secs, nanos) = (duration.as_secs(), duration.subsec_nanos());
+            quote!(::core::time::Duration::new(#secs, #nanos))
+        }
+        Value::Switch(true) => TokenStream::new(),
+        Value::Switch(false) => return TokenStream::new(),
+        Value::Variant(of, variant, span) => {
+            let (of, variant) = (Ident::new(of, *span), Ident::new(variant, *span));
+            quote!(#krate::#of::#variant)
+        }
+        Value::Strategy(of, span) => {
+            let of = Ident::new(of, *span);
+            let options = options.iter().map(|option| method(krate, option, &[]));
+            quote!(#krate::strategy::#of::new() #(#options)*)
+        }
+    };
+    quote_spanned!(name.span()=> .#name(#argument))
+}

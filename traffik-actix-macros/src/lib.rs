@@ -1,0 +1,138 @@
+//! The attribute [`throttle`]; use it through `traffik-actix`, which re-exports it.
+
+mod args;
+mod errors;
+mod expand;
+mod handler;
+mod suggest;
+mod table;
+mod value;
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::Error;
+
+use crate::args::Limits;
+use crate::errors::Errors;
+use crate::handler::Handler;
+
+/// Limits how often a handler may be called.
+///
+/// ```
+/// use actix_web::{Responder, get, post, web};
+/// use traffik_actix::throttle;
+///
+/// #[throttle("100/minute")]
+/// #[get("/")]
+/// async fn index() -> impl Responder {
+///     "hello"
+/// }
+///
+/// /// Twice a second, but a thousand times a day, and exports count tenfold.
+/// #[post("/export")]
+/// #[throttle("2/second", strategy = "token_bucket", burst = 5)]
+/// #[throttle("1000/day", cost = 10, scope = "route", on_error = "allow")]
+/// async fn export(order: web::Json<Vec<u32>>) -> impl Responder {
+///     web::Json(order.len())
+/// }
+/// # let _ = actix_web::App::new().service(index).service(export);
+/// ```
+///
+/// A request is decided *before* anything of it is extracted: the body of a denied one is not read,
+/// so neither a huge nor a malformed one is of use to a client who has spent its limit. Denials are
+/// responses, 429 with `Retry-After` by default, which `Logger`, CORS and `ErrorHandlers` see like
+/// any other.
+///
+/// Several attributes on one handler are one decision: if one limit denies, none is charged.
+///
+/// The attribute works above and below `#[get(..)]` and its kind, and with
+/// `web::get().to(handler)`. Below all others is best: attributes above it that read the signature, such as
+/// those that describe an API, then see the original.
+///
+/// # Arguments
+///
+/// Exactly one of the three rates is needed; a text that comes first is `rate`.
+///
+/// | argument | value | default |
+/// |---|---|---|
+/// | `rate` | `"100/minute"`, checked by the compiler, or an expression | |
+/// | `rate_by`, `rate_by_async` | a function of `&HttpRequest` that gives a `Rate` or a `Result` | |
+/// | `name` | a text: limits of one name share their counts | path of the handler, `#2` .. for further limits |
+/// | `strategy` | the name of a [strategy](#strategies), or an expression | `"fixed_window"` |
+/// | `cost` | a whole number, or an expression | `1` |
+/// | `cost_by`, `cost_by_async` | a function of `&HttpRequest` that gives a `u32` or a `Result` | |
+/// | `identify`, `identify_async` | a function of `&HttpRequest` that gives an `Identity` or a `Result` | the backend's |
+/// | `scope` | `"throttle"`, `"route"`, `"path"` | `"throttle"` |
+/// | `min_wait` | `"500ms"`: the shortest wait of a denial | none |
+/// | `on_error` | `"allow"`, `"throttle"`, `"raise"`, or an expression | the backend's |
+/// | `on_denied` | a function of `&Denial` that gives the response | the backend's |
+/// | `headers` | `"always"`, `"denied"`, `"never"` | the backend's |
+/// | `header_style` | `"standard"`, `"x_rate_limit"`, `"both"` | the backend's |
+/// | `backend` | an expression | the application's, else the memory of the process |
+/// | `crate` | the path of `traffik-actix`, if it is not `::traffik_actix` | |
+///
+/// Each is explained at the method of the same name of `HttpThrottleBuilder`. Expressions are evaluated
+/// once, when the first request comes; they see what the handler's module sees.
+///
+/// # Strategies
+///
+/// | strategy | options |
+/// |---|---|
+/// | `"fixed_window"` | |
+/// | `"gcra"` | `burst_tolerance = "500ms"`, `strict = true` |
+/// | `"token_bucket"` | `burst = 20` |
+///
+/// A strategy of your own, or one that is configured further, is an expression:
+///
+/// ```
+/// use traffik_actix::strategy::TokenBucket;
+/// use traffik_actix::{HttpThrottle, Identity, throttle};
+///
+/// const BUCKET: TokenBucket = TokenBucket::new().burst(50);
+///
+/// fn api_key(req: &actix_web::HttpRequest) -> Result<Identity, &'static str> {
+///     let key = req.headers().get("x-api-key").ok_or("no key")?;
+///     Ok(Identity::of(key.to_str().map_err(|_| "not a text")?))
+/// }
+///
+/// #[throttle("10/second", strategy = BUCKET, identify = api_key)]
+/// async fn search() -> &'static str {
+///     "found"
+/// }
+/// # let _ = actix_web::web::get().to(search);
+/// ```
+///
+/// # What becomes of the function
+///
+/// It is kept as it is inside of a new one of the same name, which takes the request and its unread
+/// payload: a direct call, as in a unit test, needs `(HttpRequest, web::Payload)`. A generic handler has
+/// one limit for all its types, and an argument cannot be `impl Trait`.
+#[proc_macro_attribute]
+pub fn throttle(
+    arguments: proc_macro::TokenStream,
+    item: proc_macro::TokenStream,
+) -> proc_macro::TokenStream {
+    throttle_tokens(arguments.into(), item.into()).into()
+}
+
+fn throttle_tokens(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let mut handler: Handler = match syn::parse2(item.clone()) {
+        Ok(handler) => handler,
+        Err(error) => return reject(item, error),
+    };
+    let mut errors = Errors::default();
+    handler.check(&mut errors);
+    let siblings = handler.take_siblings();
+    let limits = Limits::parse(arguments, siblings, &mut errors);
+    limits.check_names(&handler.signature.ident, &mut errors);
+    match errors.finish(limits) {
+        Ok(limits) => expand::expand(handler, &limits),
+        Err(error) => reject(handler, error),
+    }
+}
+
+/// The error, and the item too, so that whoever uses it is not told that it does not exist.
+fn reject(item: impl ToTokens, error: Error) -> TokenStream {
+    let error = error.into_compile_error();
+    quote!(#item #error)
+}

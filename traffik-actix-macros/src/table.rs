@@ -1,0 +1,138 @@
+//! What may be written in `#[throttle(..)]`: the arguments of every limit, the strategies and their
+//! options. Every entry names a method of the builder it is given to.
+
+/// An argument.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+}
+
+impl Key {
+    const fn new(name: &'static str, kind: Kind) -> Key {
+        Key { name, kind }
+    }
+}
+
+/// What an argument takes. All but a [`Kind::Switch`] also take any expression of their type, which
+/// is left to the compiler.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// A text of printable ASCII.
+    Name,
+    /// A text such as `100/minute`.
+    Rate,
+    /// The name of one of [`STRATEGIES`].
+    Strategy,
+    /// A whole number of at least this.
+    Count(u32),
+    /// A text such as `500ms`.
+    Duration,
+    /// `true` calls the method, `false` does not.
+    Switch,
+    /// A text that names a variant of a type of `traffik-actix`.
+    Choice(&'static Choice),
+    /// A function or a closure.
+    Function,
+    /// Only an expression.
+    Expression,
+}
+
+pub(crate) struct Choice {
+    pub(crate) of: &'static str,
+    /// Text and variant.
+    pub(crate) variants: &'static [(&'static str, &'static str)],
+}
+
+/// The arguments of every limit.
+pub(crate) const KEYS: &[Key] = &[
+    Key::new("name", Kind::Name),
+    Key::new("rate", Kind::Rate),
+    Key::new("rate_by", Kind::Function),
+    Key::new("rate_by_async", Kind::Function),
+    Key::new("strategy", Kind::Strategy),
+    Key::new("cost", Kind::Count(0)),
+    Key::new("cost_by", Kind::Function),
+    Key::new("cost_by_async", Kind::Function),
+    Key::new("identify", Kind::Function),
+    Key::new("identify_async", Kind::Function),
+    Key::new("scope", Kind::Choice(&SCOPE)),
+    Key::new("min_wait", Kind::Duration),
+    Key::new("on_error", Kind::Choice(&ON_ERROR)),
+    Key::new("on_denied", Kind::Function),
+    Key::new("headers", Kind::Choice(&HEADERS)),
+    Key::new("header_style", Kind::Choice(&HEADER_STYLE)),
+    Key::new("backend", Kind::Expression),
+];
+
+const SCOPE: Choice = Choice {
+    of: "Scope",
+    variants: &[
+        ("throttle", "Throttle"),
+        ("route", "Route"),
+        ("path", "Path"),
+    ],
+};
+
+const ON_ERROR: Choice = Choice {
+    of: "OnError",
+    variants: &[
+        ("allow", "Allow"),
+        ("throttle", "Throttle"),
+        ("raise", "Raise"),
+    ],
+};
+
+const HEADERS: Choice = Choice {
+    of: "Headers",
+    variants: &[
+        ("always", "Always"),
+        ("denied", "Denied"),
+        ("never", "Never"),
+    ],
+};
+
+const HEADER_STYLE: Choice = Choice {
+    of: "HeaderStyle",
+    variants: &[
+        ("standard", "Standard"),
+        ("x_rate_limit", "XRateLimit"),
+        ("both", "Both"),
+    ],
+};
+
+/// A strategy of `traffik-core`.
+pub(crate) struct Strategy {
+    /// What it is called in a text; the strategy's own id.
+    pub(crate) name: &'static str,
+    /// Its type.
+    pub(crate) of: &'static str,
+    pub(crate) options: &'static [Key],
+}
+
+impl Strategy {
+    pub(crate) fn named(name: &str) -> Option<&'static Strategy> {
+        STRATEGIES.iter().find(|strategy| strategy.name == name)
+    }
+}
+
+/// The strategies, which a text can name.
+pub(crate) const STRATEGIES: &[Strategy] = &[
+    Strategy {
+        name: "fixed_window",
+        of: "FixedWindow",
+        options: &[],
+    },
+    Strategy {
+        name: "gcra",
+        of: "Gcra",
+        options: &[
+            Key::new("burst_tolerance", Kind::Duration),
+            Key::new("strict", Kind::Switch),
+        ],
+    },
+    Strategy {
+        name: "token_bucket",
+        of: "TokenBucket",
+        options: &[Key::new("burst", Kind::Count(1))],
+    },
+];

@@ -1,0 +1,140 @@
+//! What may follow a key.
+
+use std::time::Duration;
+
+use proc_macro2::Span;
+use syn::{Error, Expr, Lit, LitStr, Result, UnOp};
+use traffik_core::{Rate, RateError};
+
+use crate::suggest;
+use crate::table::{Key, Kind, STRATEGIES, Strategy};
+
+/// What a builder's method is given.
+pub(crate) enum Value {
+    Expr(Expr),
+    Duration(Duration),
+    /// Nothing; and if not, it is not called.
+    Switch(bool),
+    /// A variant of a type of `traffik-actix`.
+    Variant(&'static str, &'static str, Span),
+    /// A built-in strategy of this type.
+    Strategy(&'static str, Span),
+}
+
+impl Value {
+    /// Checks a value against what its key takes. Only literals can be wrong; the types of
+    /// everything else are the compiler's business.
+    pub(crate) fn of(key: &Key, value: Expr) -> Result<Value> {
+        let refuse = |value: &Expr| Err(Error::new_spanned(value, expectation(key)));
+        let Some(literal) = literal(&value) else {
+            return match (key.kind, is_negative(&value)) {
+                (Kind::Count(_), true) | (Kind::Switch, _) => refuse(&value),
+                _ => Ok(Value::Expr(value)),
+            };
+        };
+        let span = literal.span();
+        match (key.kind, literal) {
+            (Kind::Name, Lit::Str(text)) if is_name(&text.value()) => Ok(Value::Expr(value)),
+            (Kind::Rate, Lit::Str(text)) => match Rate::parse(&text.value()) {
+                Ok(_) => Ok(Value::Expr(value)),
+                Err(error) => Err(Error::new(span, error)),
+            },
+            (Kind::Strategy, Lit::Str(text)) => match Strategy::named(&text.value()) {
+                Some(strategy) => Ok(Value::Strategy(strategy.of, span)),
+                None => Err(Error::new(span, unknown_strategy(&text.value()))),
+            },
+            (Kind::Count(min), Lit::Int(count)) => match count.base10_parse::<u32>() {
+                Ok(count) if count >= min => Ok(Value::Expr(value)),
+                _ => refuse(&value),
+            },
+            (Kind::Duration, Lit::Str(text)) => duration(text).map(Value::Duration),
+            (Kind::Switch, Lit::Bool(on)) => Ok(Value::Switch(on.value)),
+            (Kind::Choice(choice), Lit::Str(text)) => {
+                let text = text.value();
+                match choice.variants.iter().find(|(name, _)| *name == text) {
+                    Some((_, variant)) => Ok(Value::Variant(choice.of, variant, span)),
+                    None => refuse(&value),
+                }
+            }
+            _ => refuse(&value),
+        }
+    }
+}
+
+/// What a key takes.
+fn expectation(key: &Key) -> String {
+    let takes = match key.kind {
+        Kind::Name => "a text of printable ASCII, such as `\"login\"`".to_owned(),
+        Kind::Rate => "a text such as `\"100/minute\"`, or an expression of type `Rate`".to_owned(),
+        Kind::Strategy => {
+            "the name of a strategy, such as `\"gcra\"`, or an expression such as `MyStrategy::new()`"
+                .to_owned()
+        }
+        Kind::Count(min) => format!(
+            "a whole number from {min} to {}, or an expression of type `u32`",
+            u32::MAX
+        ),
+        Kind::Duration => {
+            "a text such as `\"500ms\"`, or an expression of type `Duration`".to_owned()
+        }
+        Kind::Switch => "`true` or `false`".to_owned(),
+        Kind::Choice(choice) => {
+            let texts = choice.variants.iter().map(|(text, _)| format!("\"{text}\""));
+            let texts: Vec<String> = texts.collect();
+            format!(
+                "{}, or an expression of type `{}`",
+                suggest::one_of(texts.iter().map(String::as_str)),
+                choice.of
+            )
+        }
+        Kind::Function => "a function or a closure, without quotes".to_owned(),
+        Kind::Expression => "an expression, without quotes".to_owned(),
+    };
+    format!("`{}` takes {takes}", key.name)
+}
+
+fn unknown_strategy(name: &str) -> String {
+    let names = || STRATEGIES.iter().map(|strategy| strategy.name);
+    match suggest::nearest(name, names()) {
+        Some(near) => format!("unknown strategy `{name}`: did you mean `{near}`?"),
+        None => format!(
+            "unknown strategy `{name}`: expected {}, or an expression such as `MyStrategy::new()`",
+            suggest::one_of(names())
+        ),
+    }
+}
+
+/// What the name of a throttle may be; see `ThrottleBuilder::build`.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Reads a duration as the period of a rate, so that there is one grammar for both.
+fn duration(text: &LitStr) -> Result<Duration> {
+    let message = match Rate::parse(&format!("1/{}", text.value())) {
+        Ok(rate) => return Ok(rate.period()),
+        Err(RateError::PeriodZero) => "a duration is at least 1ms: for none leave it out",
+        Err(RateError::PeriodTooLong) => "a duration is at most 366 days",
+        Err(_) => "a duration is a whole number and a unit (ms, s, m, h, d, w), such as `500ms`",
+    };
+    Err(Error::new(text.span(), message))
+}
+
+/// The literal that a value is, also if it comes out of another macro or in parentheses.
+pub(crate) fn literal(value: &Expr) -> Option<&Lit> {
+    match value {
+        Expr::Lit(literal) => Some(&literal.lit),
+        Expr::Group(group) => literal(&group.expr),
+        Expr::Paren(paren) => literal(&paren.expr),
+        _ => None,
+    }
+}
+
+fn is_negative(value: &Expr) -> bool {
+    match value {
+        Expr::Unary(unary) => matches!(unary.op, UnOp::Neg(_)) && literal(&unary.expr).is_some(),
+        Expr::Group(group) => is_negative(&group.expr),
+        Expr::Paren(paren) => is_negative(&paren.expr),
+        _ => false,
+    }
+}
