@@ -1,0 +1,110 @@
+//! Every argument, as a literal and as an expression.
+#![deny(warnings)]
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use traffik_actix::{
+    Denial, Error, HeaderStyle, Headers, Identity, MemoryBackend, OnError, Rate, Scope, strategy,
+    throttle,
+};
+
+const LOGIN: Rate = Rate::per_minute(5);
+const COST: u32 = 3;
+/// Named like something in the expansion.
+const LIMITS: &str = "7/second";
+
+fn rate_of(_: &HttpRequest) -> Rate {
+    LOGIN
+}
+
+async fn plan_of(req: &HttpRequest) -> Result<Rate, String> {
+    let plan = req.headers().get("x-plan").ok_or("no plan")?;
+    Rate::parse(plan.to_str().map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+}
+
+fn who(_: &HttpRequest) -> Identity {
+    Identity::ANONYMOUS
+}
+
+fn teapot(_: &Denial<'_>) -> HttpResponse {
+    HttpResponse::ImATeapot().finish()
+}
+
+fn failing_policy() -> OnError {
+    OnError::handler(|failure| {
+        let answer = failure.deny_for(Duration::from_secs(9));
+        async move { Ok(answer) }
+    })
+}
+
+#[throttle(
+    rate = "20 per 2 mins",
+    name = "literals",
+    strategy = "gcra",
+    burst_tolerance = "1500ms",
+    strict = true,
+    cost = 2,
+    identify = who,
+    scope = "path",
+    min_wait = "2 seconds",
+    on_error = "raise",
+    on_denied = teapot,
+    headers = "denied",
+    header_style = "both",
+    backend = MemoryBackend::new(),
+)]
+async fn literals() -> &'static str {
+    "literals"
+}
+
+#[throttle(
+    rate = LOGIN,
+    name = format!("expressions-{COST}"),
+    strategy = strategy::Gcra::new().burst_tolerance(Duration::from_millis(5)),
+    cost = COST + 1,
+    identify = |req| Identity::of(req.path()),
+    scope = Scope::Route,
+    min_wait = Duration::from_secs(1),
+    on_error = failing_policy(),
+    on_denied = |denial| denial.default_response(),
+    headers = Headers::Never,
+    header_style = HeaderStyle::XRateLimit,
+    backend = {
+        let memory = MemoryBackend::new();
+        memory.clone()
+    }
+)]
+async fn expressions() -> &'static str {
+    "expressions"
+}
+
+#[throttle(rate_by = rate_of, cost_by = |req| req.path().len() as u32)]
+#[throttle(rate_by = |_req| Rate::parse("5/s"))]
+#[throttle(
+    rate_by_async = plan_of,
+    cost_by_async = async |_req: &HttpRequest| 5,
+    identify_async = async |_req: &HttpRequest| Ok::<_, Error>(Identity::ANONYMOUS),
+)]
+async fn functions() -> &'static str {
+    "functions"
+}
+
+#[throttle(rate = LIMITS, strategy = "gcra", burst_tolerance = Duration::ZERO, strict = false)]
+#[throttle("1/s", strategy = "fixed_window")]
+#[throttle("1/s", strategy = "token_bucket")]
+#[throttle("1/s", strategy = "token_bucket", burst = 1)]
+#[throttle("1/s", strategy = "token_bucket", burst = COST)]
+#[throttle("0/0", cost = 0)]
+#[throttle("1_000/week")]
+async fn stacked() -> &'static str {
+    "stacked"
+}
+
+fn main() {
+    let _ = actix_web::App::new()
+        .route("/", web::get().to(literals))
+        .route("/", web::get().to(expressions))
+        .route("/", web::get().to(functions))
+        .route("/", web::get().to(stacked));
+}
