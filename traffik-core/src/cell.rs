@@ -94,10 +94,11 @@ impl Cell {
         Mark {
             words: self.words,
             expires: self.expires,
-            queue: self
-                .queue
-                .as_ref()
-                .map(|queue| (queue.head, queue.items.len())),
+            queue: self.queue.as_ref().map(|queue| QueueMark {
+                head: queue.head,
+                len: queue.items.len(),
+                last: queue.items.last().copied(),
+            }),
         }
     }
 
@@ -107,9 +108,12 @@ impl Cell {
         self.words = mark.words;
         self.expires = mark.expires;
         match (mark.queue, &mut self.queue) {
-            (Some((head, len)), Some(queue)) => {
-                queue.head = head;
-                queue.items.truncate(len);
+            (Some(mark), Some(queue)) => {
+                queue.head = mark.head;
+                queue.items.truncate(mark.len);
+                if let (Some(last), Some(before)) = (queue.items.last_mut(), mark.last) {
+                    *last = before;
+                }
             }
             _ => self.queue = None,
         }
@@ -128,7 +132,14 @@ impl Cell {
 pub struct Mark {
     words: Words,
     expires: Timestamp,
-    queue: Option<(usize, usize)>,
+    queue: Option<QueueMark>,
+}
+
+#[derive(Debug)]
+struct QueueMark {
+    head: usize,
+    len: usize,
+    last: Option<[u64; 2]>,
 }
 
 /// Pairs of words, oldest first: what a sliding log remembers. Pushing and popping take constant
@@ -149,6 +160,15 @@ impl Queue {
     /// Adds the newest pair.
     pub fn push(&mut self, item: [u64; 2]) {
         self.items.push(item);
+    }
+
+    /// Changes the newest pair, or adds it if there is none.
+    pub fn replace_last(&mut self, item: [u64; 2]) {
+        if self.head == self.items.len() {
+            self.items.push(item);
+        } else if let Some(last) = self.items.last_mut() {
+            *last = item;
+        }
     }
 
     /// Removes and returns the oldest pair.
@@ -193,6 +213,7 @@ mod tests {
         let mark = cell.mark();
         cell.set(&[7], Timestamp::from_micros(11));
         assert_eq!(cell.queue_mut().pop(), Some([1, 1]));
+        cell.queue_mut().replace_last([2, 5]);
         cell.queue_mut().push([3, 1]);
         cell.rewind(mark);
         assert_eq!(cell, before);

@@ -58,6 +58,9 @@ pub use key::{Key, KeyHasher};
 pub use rate::{Rate, RateError};
 pub use span::Span;
 #[doc(inline)]
-pub use strategy::{Details, FixedWindow, Gcra, Hit, Strategy, TokenBucket};
+pub use strategy::{
+    Details, FixedWindow, Gcra, Hit, LeakyBucket, LeakyBucketWithQueue, SlidingWindowCounter,
+    SlidingWindowLog, Strategy, TokenBucket, TokenBucketWithDebt,
+};
 pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

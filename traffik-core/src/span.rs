@@ -83,3 +83,62 @@ impl Span {
         }
     }
 }
+
+/// `a × b ÷ c` as quotient and remainder, exactly, for `a` below 2^49, `b` at most `c`, and `c`
+/// below 2^45, as every period in microseconds is.
+///
+/// In Lua the product would not fit a double. There it is long division in base 128, the most
+/// significant digit of `a` first, and `fmod`, because the quotient of two doubles may round up:
+///
+/// ```lua
+/// local function mul_div(a, b, c)
+///   local q, r = 0, 0
+///   for place = 6, 0, -1 do
+///     local digit = math.floor(a / 128 ^ place) % 128
+///     local v = r * 128 + digit * b -- below 2^53
+///     r = math.fmod(v, c)
+///     q = q * 128 + (v - r) / c
+///   end
+///   return q, r
+/// end
+/// ```
+pub(crate) const fn mul_div(a: u64, b: u64, c: u64) -> (u64, u64) {
+    let product = a as u128 * b as u128;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "at most a, since b is at most c; and less than c"
+    )]
+    let parts = ((product / c as u128) as u64, (product % c as u128) as u64);
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Just, Strategy};
+
+    use super::*;
+
+    /// The Lua above, in the doubles of Lua.
+    fn in_doubles(a: u64, b: u64, c: u64) -> (u64, u64) {
+        let (a, b, c) = (a as f64, b as f64, c as f64);
+        let (mut q, mut r) = (0.0, 0.0);
+        for place in (0..7).rev() {
+            let digit = (a / 128_f64.powi(place)).floor() % 128.0;
+            let v = r * 128.0 + digit * b;
+            r = v % c;
+            q = q * 128.0 + (v - r) / c;
+        }
+        (q as u64, r as u64)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn doubles_multiply_and_divide_exactly(
+            a in 0..1_u64 << 49,
+            (b, c) in (1..1_u64 << 45).prop_flat_map(|c| (0..=c, Just(c))),
+        ) {
+            assert_eq!(mul_div(a, b, c), in_doubles(a, b, c));
+            assert_eq!(mul_div(a, c, c), (a, 0));
+        }
+    }
+}

@@ -12,8 +12,17 @@
 mod fixed_window;
 mod gcra;
 mod named;
+mod leaky_bucket;
+mod leaky_bucket_with_queue;
+mod log;
 mod schedule;
+mod sliding_window_counter;
+mod sliding_window_log;
 mod token_bucket;
+mod token_bucket_with_debt;
+#[cfg(test)]
+mod trial;
+mod window;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -21,7 +30,12 @@ use std::sync::Arc;
 pub use fixed_window::{FixedWindow, FixedWindowStat};
 pub use gcra::{Gcra, GcraStat};
 pub use named::{NAMES, named};
+pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
+pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
+pub use sliding_window_counter::{SlidingWindowCounter, SlidingWindowCounterStat};
+pub use sliding_window_log::{SlidingWindowLog, SlidingWindowLogStat};
 pub use token_bucket::{TokenBucket, TokenBucketStat};
+pub use token_bucket_with_debt::{TokenBucketWithDebt, TokenBucketWithDebtStat};
 
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -150,6 +164,16 @@ pub enum Details {
     TokenBucket(TokenBucketStat),
     /// Of a [`Gcra`].
     Gcra(GcraStat),
+    /// Of a [`SlidingWindowLog`].
+    SlidingWindowLog(SlidingWindowLogStat),
+    /// Of a [`SlidingWindowCounter`].
+    SlidingWindowCounter(SlidingWindowCounterStat),
+    /// Of a [`TokenBucketWithDebt`].
+    TokenBucketWithDebt(TokenBucketWithDebtStat),
+    /// Of a [`LeakyBucket`].
+    LeakyBucket(LeakyBucketStat),
+    /// Of a [`LeakyBucketWithQueue`].
+    LeakyBucketWithQueue(LeakyBucketWithQueueStat),
     /// Of a strategy of your own.
     Custom {
         /// Names and values.

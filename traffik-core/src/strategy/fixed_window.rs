@@ -1,4 +1,4 @@
-use super::{Details, Hit, Strategy};
+use super::{Details, Hit, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::time::Timestamp;
@@ -20,16 +20,6 @@ impl FixedWindow {
     pub const fn new() -> FixedWindow {
         FixedWindow
     }
-
-    /// Start and count of the window in force.
-    fn window(cell: &Cell, hit: &Hit<'_>) -> (u64, u64) {
-        let (now, period) = (hit.now.as_micros(), hit.rate.period_us());
-        match *cell.words() {
-            // Not over yet. If the clock stepped back it may not even have begun: it still counts.
-            [start, count] if now < start.saturating_add(period) => (start, count),
-            _ => (now - now % period, 0),
-        }
-    }
 }
 
 impl Strategy for FixedWindow {
@@ -37,30 +27,13 @@ impl Strategy for FixedWindow {
         "fixed_window"
     }
 
+    #[inline]
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
-        let (start, count) = Self::window(cell, hit);
-        let limit = u64::from(hit.rate.limit());
-        let cost = u64::from(hit.cost);
-        let end = start + hit.rate.period_us();
-        let left = end - hit.now.as_micros();
-
-        let available = limit.saturating_sub(count);
-        if cost <= available {
-            if cost > 0 {
-                cell.set(&[start, count + cost], Timestamp::from_micros(end));
-            }
-            Decision::allow(limit, available - cost).resets_in(left)
-        } else if cost == 0 {
-            Decision::allow(limit, 0).resets_in(left)
-        } else if cost > limit {
-            Decision::never(limit, available).resets_in(left)
-        } else {
-            Decision::deny(limit, available, left)
-        }
+        window::step(cell, hit, u64::from(hit.rate.limit()))
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
-        let (start, count) = Self::window(cell, hit);
+        let (start, count) = window::count(cell, hit);
         Details::FixedWindow(FixedWindowStat {
             window_start: Timestamp::from_micros(start),
             window_end: Timestamp::from_micros(start + hit.rate.period_us()),
@@ -83,11 +56,58 @@ pub struct FixedWindowStat {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::strategy::trial::Trial;
     use crate::testing::laws::{Bound, Laws};
 
     #[test]
     fn is_lawful() {
         Laws::of(&FixedWindow, Bound::windows(|rate| rate.limit().into())).check();
+    }
+
+    /// SPEC 3.2: `3/s` was 3 per two seconds.
+    #[test]
+    fn a_second_is_a_second() {
+        let mut trial = Trial::of(&FixedWindow, "3/s");
+        assert_eq!(trial.admitted_of(9), 3);
+        trial.advance(Duration::from_secs(1));
+        assert_eq!(trial.admitted_of(9), 3);
+    }
+
+    /// SPEC 3.3: the period lost what was below a second; `3/2900ms` started anew after two.
+    #[test]
+    fn a_period_need_not_be_whole_seconds() {
+        let mut trial = Trial::of(&FixedWindow, "3/2900ms");
+        assert_eq!(trial.admitted_of(9), 3);
+        let wait = trial.hit(1).wait();
+        trial.advance(wait - Duration::from_micros(1));
+        assert_eq!(trial.admitted_of(9), 0);
+        trial.advance(Duration::from_micros(1));
+        assert_eq!(trial.admitted_of(9), 3);
+    }
+
+    /// SPEC 3.4: the wait was to the end of a window of the clock, the count one of the first hit.
+    #[test]
+    fn wait_and_count_are_of_the_same_window() {
+        let mut trial = Trial::of(&FixedWindow, "1/10s");
+        trial.advance(Duration::from_millis(9_500));
+        assert_eq!(trial.admitted_of(2), 1);
+        assert_eq!(trial.hit(1).wait(), Duration::from_millis(500));
+        trial.advance(Duration::from_millis(500));
+        assert_eq!(trial.admitted_of(2), 1);
+    }
+
+    /// SPEC 6.1 and 6.4: what is denied is not counted, and looking at the limit says to wait.
+    #[test]
+    fn hammering_does_not_prolong_the_denial() {
+        let mut trial = Trial::of(&FixedWindow, "5/s");
+        assert_eq!(trial.admitted_of(1_000), 5);
+        let Details::FixedWindow(stat) = trial.details() else {
+            panic!("it is a fixed window");
+        };
+        assert_eq!(stat.count, 5);
+        assert!(trial.hit(1).retry_after().is_some());
     }
 }

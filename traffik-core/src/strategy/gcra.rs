@@ -65,7 +65,10 @@ impl Gcra {
         let after = tat.plus(price, denominator);
 
         let available = |tat: Span| match tat <= horizon {
-            true => hit.rate.earned_in(horizon.minus(tat, denominator)) + 1,
+            true => {
+                let early = horizon.minus(tat, denominator);
+                hit.rate.earned_in(early).saturating_add(1)
+            }
             false => 0,
         };
         if price >= Span::MAX {
@@ -155,7 +158,7 @@ pub struct GcraStat {
 mod tests {
     use super::*;
     use crate::decision::Verdict;
-    use crate::identity::Attributes;
+    use crate::strategy::trial::Trial;
     use crate::testing::laws::{Bound, Laws};
 
     const TOLERANCES: [Duration; 5] = [
@@ -185,20 +188,51 @@ mod tests {
         }
     }
 
+    /// Found by the laws: what fits into 366 days at 10^12 per second is more than a word.
+    #[test]
+    fn a_long_tolerance_at_a_high_rate_does_not_overflow() {
+        let gcra = Gcra::new().burst_tolerance(Rate::MAX_PERIOD);
+        let decision = Trial::of(&gcra, "1000000000/1ms").hit(1);
+        assert_eq!(decision.remaining(), u64::MAX);
+    }
+
     /// Found by the laws: it was told to wait for the earlier hits, and then that it never passes.
     #[test]
     fn a_cost_nobody_lives_to_pay_is_never_admitted_not_delayed() {
-        let rate = Rate::per_minute(1);
-        let hit = |cost| Hit {
-            now: Timestamp::EPOCH,
-            rate: &rate,
-            cost,
-            attributes: &Attributes::NONE,
-        };
-        let mut cell = Cell::fresh();
-        assert!(Gcra::new().step(&mut cell, &hit(1)).is_allowed());
-        let decision = Gcra::new().step(&mut cell, &hit(u32::MAX));
-        assert_eq!(decision.verdict(), Verdict::Never);
+        let gcra = Gcra::new();
+        let mut trial = Trial::of(&gcra, "1/minute");
+        assert!(trial.hit(1).is_allowed());
+        assert_eq!(trial.hit(u32::MAX).verdict(), Verdict::Never);
+    }
+
+    /// SPEC 3.14 and 6.2: any cost passes a fresh key, unless strict; the wait was too long by the
+    /// tolerance.
+    #[test]
+    fn cost_is_paid_afterwards_and_the_wait_is_exact() {
+        let gcra = Gcra::new().burst_tolerance(Duration::from_millis(500));
+        let mut trial = Trial::of(&gcra, "10/s");
+        assert!(trial.hit(6).is_allowed());
+        assert_eq!(trial.hit(1).wait(), Duration::from_millis(100));
+
+        let strict = gcra.strict();
+        let mut trial = Trial::of(&strict, "10/s");
+        assert_eq!(trial.hit(7).verdict(), Verdict::Never);
+        assert!(trial.hit(6).is_allowed());
+    }
+
+    /// SPEC 3.15: nothing remained of a key that nobody had hit.
+    #[test]
+    fn a_fresh_key_has_something_left() {
+        assert_eq!(Trial::of(&Gcra::new(), "10/s").hit(0).remaining(), 1);
+    }
+
+    /// SPEC 3.16: the state was gone after two periods, and with it what had to be paid for.
+    #[test]
+    fn a_debt_outlives_the_period() {
+        let gcra = Gcra::new();
+        let mut trial = Trial::of(&gcra, "10/s");
+        assert!(trial.hit(100).is_allowed());
+        assert_eq!(trial.cell.expires().micros_since(trial.now), 10_000_000);
     }
 
     #[test]

@@ -8,6 +8,8 @@
 use super::Hit;
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::error::{Error, Result};
+use crate::rate::Rate;
 use crate::span::Span;
 use crate::time::Timestamp;
 
@@ -15,7 +17,7 @@ use crate::time::Timestamp;
 pub(super) fn arrival(cell: &Cell, hit: &Hit<'_>) -> Span {
     let now = Span::from_micros(hit.now.as_micros());
     match *cell.words() {
-        [micros, fraction] => {
+        [micros, fraction, ..] => {
             // The rate may have changed since: a fraction is below one in any case.
             let fraction = u32::try_from(fraction).unwrap_or(u32::MAX);
             Span::new(micros, fraction.min(hit.rate.limit() - 1)).max(now)
@@ -57,6 +59,21 @@ pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span
     Decision::deny(limit, remaining, wait).resets_in(reset)
 }
 
+/// # Errors
+///
+/// If a bucket of this capacity holds nothing, or could not refill within [`Span::MAX`].
+pub(super) fn validate(what: &str, capacity: u64, rate: &Rate) -> Result<()> {
+    if capacity == 0 {
+        return Err(Error::invalid(format!("{what} is at least 1")));
+    }
+    if rate.time_for(capacity) >= Span::MAX {
+        return Err(Error::invalid(format!(
+            "{what}, {capacity}, would take more than 142 years to refill at {rate}"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -69,7 +86,6 @@ mod tests {
     use super::*;
     use crate::decision::Verdict;
     use crate::identity::Attributes;
-    use crate::rate::Rate;
     use crate::strategy::{Gcra, Strategy as _, TokenBucket};
 
     /// governor's intervals are whole nanoseconds; where ours are whole microseconds, both must

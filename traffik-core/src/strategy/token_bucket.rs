@@ -1,7 +1,7 @@
 use super::{Details, Hit, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rate::Rate;
 use crate::span::Span;
 use crate::time::Timestamp;
@@ -57,11 +57,8 @@ impl Strategy for TokenBucket {
 
     fn validate(&self, rate: &Rate) -> Result<()> {
         match self.burst {
-            Some(0) => Err(Error::invalid("the burst of a token bucket is at least 1")),
-            Some(burst) if rate.time_for(u64::from(burst)) >= Span::MAX => Err(Error::invalid(
-                format!("a burst of {burst} at {rate} would take more than 142 years to refill"),
-            )),
-            _ => Ok(()),
+            Some(burst) => schedule::validate("the burst of a token bucket", burst.into(), rate),
+            None => Ok(()),
         }
     }
 
@@ -93,7 +90,10 @@ pub struct TokenBucketStat {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::strategy::trial::Trial;
     use crate::testing::laws::{Bound, Laws};
 
     #[test]
@@ -110,5 +110,16 @@ mod tests {
                 .cases(64)
                 .check();
         }
+    }
+
+    /// SPEC 3.12: the state was gone after two periods, and a large bucket full again.
+    #[test]
+    fn a_large_bucket_does_not_refill_by_being_forgotten() {
+        let bucket = TokenBucket::new().burst(1_000);
+        let mut trial = Trial::of(&bucket, "10/s");
+        assert_eq!(trial.admitted_of(2_000), 1_000);
+        trial.advance(Duration::from_millis(2_100));
+        assert_eq!(trial.admitted_of(2_000), 21);
+        assert_eq!(trial.cell.expires().micros_since(trial.now), 100_000_000);
     }
 }

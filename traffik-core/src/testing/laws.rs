@@ -168,7 +168,7 @@ pub enum Law {
     Small,
     /// What remains is what can be taken: of cost 1 at least, and of every cost if pre-paid.
     Consistent,
-    /// No hit makes it panic.
+    /// No hit makes it panic, not even on a cell that it cannot have written.
     Total,
 }
 

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::Laws;
+use crate::cell::Cell;
 use crate::rate::Rate;
+use crate::time::Timestamp;
 
 /// A rate, and hits under it.
 #[derive(Clone, Debug)]
@@ -15,6 +17,8 @@ pub(super) struct Trace {
     /// Of the first hit, in µs since the epoch.
     pub(super) start_us: u64,
     pub(super) moves: Vec<Move>,
+    /// What a store might return that nobody wrote.
+    pub(super) corrupt: Cell,
 }
 
 /// Some time passes, then somebody hits.
@@ -81,10 +85,32 @@ pub(super) fn traces(laws: &Laws<'_>) -> impl Strategy<Value = Trace> + use<> {
         let askers = laws.askers.len();
         move |steps_back| prop::collection::vec(one(askers, steps_back), 1..48)
     });
-    (rate, start_us, moves).prop_map(|(rate, start_us, moves)| Trace {
+    (rate, start_us, moves, corrupt()).prop_map(|(rate, start_us, moves, corrupt)| Trace {
         rate,
         start_us,
         moves,
+        corrupt,
+    })
+}
+
+fn corrupt() -> impl Strategy<Value = Cell> {
+    let word = || {
+        prop_oneof![
+            0..3_u64,
+            START_US - 2_000_000..START_US + 2_000_000,
+            0..Cell::WORD_LIMIT,
+            Just(Cell::WORD_LIMIT - 1),
+        ]
+    };
+    let words = prop::collection::vec(word(), 0..=Cell::MAX_WORDS);
+    let queue = prop::collection::vec([word(), word()], 0..4);
+    (words, queue).prop_map(|(words, queue)| {
+        let mut cell = Cell::fresh();
+        cell.set(&words, Timestamp::from_micros(START_US));
+        for pair in queue {
+            cell.queue_mut().push(pair);
+        }
+        cell
     })
 }
 

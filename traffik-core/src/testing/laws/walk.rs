@@ -52,7 +52,8 @@ impl<'a> Walk<'a> {
         if self.laws.strategy.validate(&self.rate).is_err() {
             return Ok(());
         }
-        trace.moves.iter().try_for_each(|one| self.hit(*one))
+        trace.moves.iter().try_for_each(|one| self.hit(*one))?;
+        self.bears(&trace.corrupt)
     }
 
     pub(super) fn broken(&self, law: Law, why: String) -> Broken {
@@ -294,6 +295,18 @@ impl<'a> Walk<'a> {
                     return Err(self.broken(Law::Fresh, why));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A cell that it cannot have written must not make it panic.
+    fn bears(&mut self, corrupt: &Cell) -> Lawful {
+        self.story.push(format!("then on {corrupt:?}"));
+        for cost in [0, 1, self.rate.limit(), u32::MAX] {
+            let mut cell = corrupt.clone();
+            let hit = self.hit_of(self.now, cost, 0);
+            let _ = self.laws.strategy.details(&cell, &hit);
+            let _ = self.laws.strategy.step(&mut cell, &hit);
         }
         Ok(())
     }

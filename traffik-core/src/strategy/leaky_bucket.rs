@@ -1,0 +1,101 @@
+use super::{Details, Hit, Strategy, schedule};
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::rate::Rate;
+use crate::span::Span;
+use crate::time::Timestamp;
+
+/// A bucket that each hit fills by its cost and that leaks at the rate; what would overflow it is
+/// denied.
+///
+/// It holds the rate's limit, and is the same as a [`TokenBucket`](crate::TokenBucket) of that
+/// burst, seen from the other side: the level is what the tokens lack.
+///
+/// * **Bound**: in any interval of length *t* at most `limit + rate × t`: what fits into the empty
+///   bucket and what leaks.
+/// * **State**: two words, the instant at which the bucket is empty; kept until then.
+/// * **Bursts**: the limit at once.
+/// * **Choose it** to think in terms of work in progress that drains steadily.
+///
+/// <https://en.wikipedia.org/wiki/Leaky_bucket>, as a meter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LeakyBucket;
+
+impl LeakyBucket {
+    /// The strategy; it has no parameters.
+    pub const fn new() -> LeakyBucket {
+        LeakyBucket
+    }
+}
+
+impl Strategy for LeakyBucket {
+    fn id(&self) -> &'static str {
+        "leaky_bucket"
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        fill(cell, hit)
+    }
+
+    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
+        Details::LeakyBucket(LeakyBucketStat {
+            bucket_level: level(cell, hit),
+            bucket_capacity: hit.rate.limit().into(),
+            leak: *hit.rate,
+            empty_at: Timestamp::from_micros(schedule::arrival(cell, hit).ceil()),
+        })
+    }
+}
+
+/// Fills a bucket that holds the rate's limit, if it does not overflow.
+pub(super) fn fill(cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+    // The time in which a rate earns its own limit is its period.
+    let capacity = Span::from_micros(hit.rate.period_us());
+    schedule::prepaid(cell, hit, hit.rate.limit().into(), capacity)
+}
+
+/// How much is in that bucket, rounded up.
+pub(super) fn level(cell: &Cell, hit: &Hit<'_>) -> u64 {
+    let peek = Hit { cost: 0, ..*hit };
+    let room = fill(&mut cell.clone(), &peek).remaining();
+    u64::from(hit.rate.limit()).saturating_sub(room)
+}
+
+/// What a [`LeakyBucket`] knows about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct LeakyBucketStat {
+    /// How much is in the bucket, rounded up.
+    pub bucket_level: u64,
+    /// How much it holds.
+    pub bucket_capacity: u64,
+    /// How fast it leaks.
+    pub leak: Rate,
+    /// When it is empty; the present if it is.
+    pub empty_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::Verdict;
+    use crate::strategy::trial::Trial;
+    use crate::testing::laws::{Bound, Laws};
+
+    #[test]
+    fn is_lawful() {
+        Laws::of(&LeakyBucket, Bound::bucket(|rate| rate.limit().into())).check();
+    }
+
+    /// SPEC 3.13: the first hit was not measured; a cost of 1000 passed and took 99 s to leak.
+    #[test]
+    fn the_first_hit_may_not_overflow_the_bucket_either() {
+        let mut trial = Trial::of(&LeakyBucket, "10/s");
+        assert_eq!(trial.hit(1_000).verdict(), Verdict::Never);
+        assert!(trial.hit(10).is_allowed());
+        let Details::LeakyBucket(stat) = trial.details() else {
+            panic!("it is a leaky bucket");
+        };
+        assert_eq!((stat.bucket_level, stat.bucket_capacity), (10, 10));
+    }
+}

@@ -1,0 +1,214 @@
+use super::{Details, Hit, Strategy, window};
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::span::mul_div;
+use crate::time::Timestamp;
+
+/// Counts in windows aligned to the epoch, and counts the previous window in part: by how much of
+/// it the last period still covers.
+///
+/// At `e` into a window of length *P* what counts is `current + ⌈previous × (P - e) ÷ P⌉`.
+///
+/// * **Bound**: at most `limit + rate × t` in any interval of length *t*. All of a window may come
+///   at its end, and then the next one admits `limit × e ÷ P` until `e`, since the previous one
+///   still counts for the rest; later windows follow the rate in the same way.
+/// * **State**: three words, start of the window and two counts, kept until the next window ends.
+/// * **Bursts**: the whole limit at once after a quiet period; after a burst at the end of a window
+///   it becomes available again steadily.
+/// * **Choose it** for limits too large for a [`SlidingWindowLog`](crate::SlidingWindowLog), without
+///   the double burst of a [`FixedWindow`](crate::FixedWindow) around an edge.
+///
+/// <https://blog.cloudflare.com/counting-things-a-lot-of-different-things/>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SlidingWindowCounter;
+
+impl SlidingWindowCounter {
+    /// The strategy; it has no parameters.
+    pub const fn new() -> SlidingWindowCounter {
+        SlidingWindowCounter
+    }
+}
+
+struct Counts {
+    start: u64,
+    current: u64,
+    previous: u64,
+}
+
+impl Counts {
+    fn of(cell: &Cell, hit: &Hit<'_>) -> Counts {
+        let [start, current, previous] = *cell.words() else {
+            return Counts {
+                start: window::aligned(hit),
+                current: 0,
+                previous: 0,
+            };
+        };
+        match window::in_force(start, hit) {
+            (start, true) => Counts {
+                start,
+                current,
+                previous,
+            },
+            (next, false) => Counts {
+                start: next,
+                current: 0,
+                previous: if next < start.saturating_add(2 * hit.rate.period_us()) {
+                    current
+                } else {
+                    0
+                },
+            },
+        }
+    }
+
+    /// The part of the period that the previous window still covers. All of it if the clock
+    /// stepped back to before this window.
+    fn rest(&self, hit: &Hit<'_>) -> u64 {
+        let elapsed = hit.now.as_micros().saturating_sub(self.start);
+        hit.rate.period_us().saturating_sub(elapsed)
+    }
+
+    /// How much of the previous window counts, rounded up.
+    fn lingering(&self, hit: &Hit<'_>) -> u64 {
+        let (whole, part) = mul_div(self.previous, self.rest(hit), hit.rate.period_us());
+        whole + u64::from(part > 0)
+    }
+
+    /// When `room`, the limit without the cost of a hit, holds what then counts.
+    fn ready(&self, hit: &Hit<'_>, room: u64) -> u64 {
+        let period = hit.rate.period_us();
+        let end = self.start.saturating_add(period);
+        match room.checked_sub(self.current) {
+            Some(room) => end - lasting(room, self.previous, period),
+            // Not in this window. In the next, this one is what lingers.
+            None => end + period - lasting(room, self.current, period),
+        }
+    }
+}
+
+/// The most of a period that may remain while no more than `room` of `count` lingers.
+fn lasting(room: u64, count: u64, period: u64) -> u64 {
+    if room >= count {
+        return period;
+    }
+    mul_div(period, room, count).0
+}
+
+impl Strategy for SlidingWindowCounter {
+    fn id(&self) -> &'static str {
+        "sliding_window_counter"
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        let counts = Counts::of(cell, hit);
+        let (now, period) = (hit.now.as_micros(), hit.rate.period_us());
+        let (limit, cost) = (u64::from(hit.rate.limit()), u64::from(hit.cost));
+        let taken = counts.current + counts.lingering(hit);
+        let available = limit.saturating_sub(taken);
+
+        let Counts {
+            start,
+            current,
+            previous,
+        } = counts;
+        let clear = match (current + cost.min(available), previous) {
+            (1.., _) => start.saturating_add(2 * period),
+            (0, 1..) => start.saturating_add(period),
+            (0, 0) => now,
+        };
+        if cost == 0 {
+            return Decision::allow(limit, available).resets_in(clear.saturating_sub(now));
+        }
+        if cost <= available {
+            let words = [start, current + cost, previous];
+            cell.set(&words, Timestamp::from_micros(clear));
+            return Decision::allow(limit, available - cost).resets_in(clear - now);
+        }
+        let Some(room) = limit.checked_sub(cost) else {
+            return Decision::never(limit, available).resets_in(clear.saturating_sub(now));
+        };
+        let wait = counts.ready(hit, room).saturating_sub(now);
+        Decision::deny(limit, available, wait).resets_in(clear.saturating_sub(now))
+    }
+
+    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
+        let counts = Counts::of(cell, hit);
+        let period = hit.rate.period_us();
+        Details::SlidingWindowCounter(SlidingWindowCounterStat {
+            current_window_id: counts.start / period,
+            current_count: counts.current,
+            previous_count: counts.previous,
+            overlap_ppm: mul_div(1_000_000, counts.rest(hit), period).0,
+            weighted_count: counts.current + counts.lingering(hit),
+        })
+    }
+}
+
+/// What a [`SlidingWindowCounter`] knows about a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct SlidingWindowCounterStat {
+    /// How many periods since the epoch the window begins.
+    pub current_window_id: u64,
+    /// What was taken in it.
+    pub current_count: u64,
+    /// What was taken in the one before.
+    pub previous_count: u64,
+    /// How much of the last period the window before covers, in parts per million.
+    pub overlap_ppm: u64,
+    /// What counts: of this window all, of the one before its part, rounded up.
+    pub weighted_count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::strategy::trial::Trial;
+    use crate::testing::laws::{Bound, Laws};
+
+    #[test]
+    fn is_lawful() {
+        let bound = Bound::bucket(|rate| rate.limit().into());
+        Laws::of(&SlidingWindowCounter, bound).check();
+    }
+
+    /// SPEC 3.8: denied hits were counted, so that a client that retried stayed locked out.
+    #[test]
+    fn hammering_does_not_lock_out() {
+        let mut trial = Trial::of(&SlidingWindowCounter, "10/10s");
+        let mut admitted = 0;
+        for _ in 0..200 {
+            admitted += trial.admitted_of(100);
+            trial.advance(Duration::from_millis(100));
+        }
+        // Ten at once, none until the window ends, and then one after every second.
+        assert_eq!(admitted, 19);
+    }
+
+    /// SPEC 3.10: the wait came out as 0.92 ms, and at a boundary as none at all, which admitted.
+    #[test]
+    fn the_wait_is_solved_for_the_time_it_takes() {
+        let mut trial = Trial::of(&SlidingWindowCounter, "10/10s");
+        assert_eq!(trial.admitted_of(10), 10);
+        // This window is full to its end, and one unit of it has lingered away a second later.
+        assert_eq!(trial.hit(1).wait(), Duration::from_secs(11));
+        trial.advance(Duration::from_secs(10));
+        assert_eq!(trial.hit(1).wait(), Duration::from_secs(1));
+        assert_eq!(trial.hit(10).wait(), Duration::from_secs(10));
+        trial.advance(Duration::from_millis(2_500));
+        assert_eq!(trial.admitted_of(10), 2);
+        assert_eq!(trial.hit(1).wait(), Duration::from_millis(500));
+    }
+
+    /// SPEC 3.11: the previous window was written again to keep it alive, losing late writes.
+    #[test]
+    fn what_was_counted_is_kept_until_it_lingers_no_more() {
+        let mut trial = Trial::of(&SlidingWindowCounter, "10/10s");
+        trial.advance(Duration::from_secs(4));
+        assert!(trial.hit(1).is_allowed());
+        assert_eq!(trial.cell.expires().micros_since(trial.now), 16_000_000);
+    }
+}
