@@ -119,6 +119,7 @@ mod tests {
     use super::*;
 
     /// The Lua above, in the doubles of Lua.
+    #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
     fn in_doubles(a: u64, b: u64, c: u64) -> (u64, u64) {
         let (a, b, c) = (a as f64, b as f64, c as f64);
         let (mut q, mut r) = (0.0, 0.0);

@@ -15,9 +15,12 @@ mod named;
 mod leaky_bucket;
 mod leaky_bucket_with_queue;
 mod log;
+mod quota_with_rollover;
+mod ratio;
 mod schedule;
 mod sliding_window_counter;
 mod sliding_window_log;
+mod tiered;
 mod token_bucket;
 mod token_bucket_with_debt;
 #[cfg(test)]
@@ -32,8 +35,10 @@ pub use gcra::{Gcra, GcraStat};
 pub use named::{NAMES, named};
 pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
 pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
+pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};
 pub use sliding_window_counter::{SlidingWindowCounter, SlidingWindowCounterStat};
 pub use sliding_window_log::{SlidingWindowLog, SlidingWindowLogStat};
+pub use tiered::{TieredRate, TieredRateStat};
 pub use token_bucket::{TokenBucket, TokenBucketStat};
 pub use token_bucket_with_debt::{TokenBucketWithDebt, TokenBucketWithDebtStat};
 
@@ -174,6 +179,10 @@ pub enum Details {
     LeakyBucket(LeakyBucketStat),
     /// Of a [`LeakyBucketWithQueue`].
     LeakyBucketWithQueue(LeakyBucketWithQueueStat),
+    /// Of a [`TieredRate`].
+    TieredRate(TieredRateStat),
+    /// Of a [`QuotaWithRollover`].
+    QuotaWithRollover(QuotaWithRolloverStat),
     /// Of a strategy of your own.
     Custom {
         /// Names and values.
