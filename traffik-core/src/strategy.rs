@@ -11,10 +11,10 @@
 
 mod fixed_window;
 mod gcra;
-mod named;
 mod leaky_bucket;
 mod leaky_bucket_with_queue;
 mod log;
+mod named;
 mod quota_with_rollover;
 mod ratio;
 mod schedule;
@@ -32,9 +32,9 @@ use std::sync::Arc;
 
 pub use fixed_window::{FixedWindow, FixedWindowStat};
 pub use gcra::{Gcra, GcraStat};
-pub use named::{NAMES, named};
 pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
 pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
+pub use named::{NAMES, named};
 pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};
 pub use sliding_window_counter::{SlidingWindowCounter, SlidingWindowCounterStat};
 pub use sliding_window_log::{SlidingWindowLog, SlidingWindowLogStat};
