@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Meta, Path, Result, Token, parse_quote};
 
 use crate::errors::Errors;
+use crate::rehearsal::rehearse;
 use crate::suggest;
 use crate::table::{KEYS, Key, STRATEGIES, Strategy};
 use crate::value::{Value, is_name, literal};
@@ -221,6 +222,7 @@ impl Chosen {
 
 impl Limit {
     fn judge(list: List, errors: &mut Errors) -> Limit {
+        let mistakes = errors.count();
         let chosen = Chosen::by(&list.arguments);
         let mut limit = Limit::default();
         let mut seen: Vec<Ident> = Vec::new();
@@ -241,6 +243,9 @@ impl Limit {
                 "a limit needs a rate: `#[throttle(\"100/minute\")]`, or `rate_by` or \
                  `rate_by_async` with a function that tells it",
             ));
+        }
+        if errors.count() == mistakes {
+            errors.keep(rehearse(&limit));
         }
         limit
     }

@@ -137,8 +137,8 @@ fn method(
             let (of, variant) = (Ident::new(of, *span), Ident::new(variant, *span));
             quote!(#krate::#of::#variant)
         }
-        Value::Strategy(of, span) => {
-            let of = Ident::new(of, *span);
+        Value::Strategy(strategy, span) => {
+            let of = Ident::new(strategy.of, *span);
             let options = options.iter().map(|option| method(krate, option, &[]));
             quote!(#krate::strategy::#of::new() #(#options)*)
         }

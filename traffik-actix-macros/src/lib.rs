@@ -4,6 +4,7 @@ mod args;
 mod errors;
 mod expand;
 mod handler;
+mod rehearsal;
 mod suggest;
 mod table;
 mod value;
@@ -42,6 +43,9 @@ use crate::handler::Handler;
 /// so neither a huge nor a malformed one is of use to a client who has spent its limit. Denials are
 /// responses, 429 with `Retry-After` by default, which `Logger`, CORS and `ErrorHandlers` see like
 /// any other.
+///
+/// What can be known when the handler is compiled is checked then, by the library itself: rates, options
+/// of strategies, costs that no limit will ever hold.
 ///
 /// Several attributes on one handler are one decision: if one limit denies, none is charged.
 ///
@@ -106,7 +110,10 @@ use crate::handler::Handler;
 ///
 /// It is kept as it is inside of a new one of the same name, which takes the request and its unread
 /// payload: a direct call, as in a unit test, needs `(HttpRequest, web::Payload)`. A generic handler has
-/// one limit for all its types, and an argument cannot be `impl Trait`.
+/// one limit for all its types, and an argument cannot be `impl Trait`. Attributes of the function stay with
+/// the original, except routes, documentation, lints, `must_use` and `deprecated`.
+///
+/// Several limits find each other by the name of the attribute: do not import it under another.
 #[proc_macro_attribute]
 pub fn throttle(
     arguments: proc_macro::TokenStream,

@@ -107,6 +107,9 @@ pub(crate) struct Strategy {
     /// Its type.
     pub(crate) of: &'static str,
     pub(crate) options: &'static [Key],
+    /// Whether it admits the same to everybody at any time, so that a cost that is too high for one
+    /// is too high for all.
+    pub(crate) is_uniform: bool,
 }
 
 impl Strategy {
@@ -115,12 +118,22 @@ impl Strategy {
     }
 }
 
-/// The strategies, which a text can name.
+/// What a limit follows that names no strategy.
+pub(crate) const DEFAULT_STRATEGY: &Strategy = &STRATEGIES[0];
+
+/// The strategies that a text can name: all that `traffik-core` knows by name.
 pub(crate) const STRATEGIES: &[Strategy] = &[
     Strategy {
         name: "fixed_window",
         of: "FixedWindow",
         options: &[],
+        is_uniform: true,
+    },
+    Strategy {
+        name: "token_bucket",
+        of: "TokenBucket",
+        options: &[Key::new("burst", Kind::Count(1))],
+        is_uniform: true,
     },
     Strategy {
         name: "gcra",
@@ -129,10 +142,31 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("burst_tolerance", Kind::Duration),
             Key::new("strict", Kind::Switch),
         ],
-    },
-    Strategy {
-        name: "token_bucket",
-        of: "TokenBucket",
-        options: &[Key::new("burst", Kind::Count(1))],
+        is_uniform: true,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use traffik_core::strategy;
+
+    use super::*;
+
+    #[test]
+    fn knows_every_strategy_of_the_library_and_its_options() {
+        let names: Vec<&str> = STRATEGIES.iter().map(|strategy| strategy.name).collect();
+        assert_eq!(names, strategy::NAMES);
+        for Strategy { name, options, .. } in STRATEGIES {
+            // The library lists what it has when asked for what it has not.
+            let error = strategy::named(&format!("{name},nothing=1")).unwrap_err();
+            let known = options.iter().map(|option| option.name);
+            let known = known.collect::<Vec<_>>().join(", ");
+            let known = match known.as_str() {
+                "" => "none",
+                known => known,
+            };
+            let message = error.to_string();
+            assert!(message.ends_with(&format!("it has {known}")), "{message}");
+        }
+    }
+}

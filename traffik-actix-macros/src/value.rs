@@ -17,8 +17,8 @@ pub(crate) enum Value {
     Switch(bool),
     /// A variant of a type of `traffik-actix`.
     Variant(&'static str, &'static str, Span),
-    /// A built-in strategy of this type.
-    Strategy(&'static str, Span),
+    /// A built-in strategy.
+    Strategy(&'static Strategy, Span),
 }
 
 impl Value {
@@ -40,7 +40,7 @@ impl Value {
                 Err(error) => Err(Error::new(span, error)),
             },
             (Kind::Strategy, Lit::Str(text)) => match Strategy::named(&text.value()) {
-                Some(strategy) => Ok(Value::Strategy(strategy.of, span)),
+                Some(strategy) => Ok(Value::Strategy(strategy, span)),
                 None => Err(Error::new(span, unknown_strategy(&text.value()))),
             },
             (Kind::Count(min), Lit::Int(count)) => match count.base10_parse::<u32>() {
@@ -109,10 +109,10 @@ pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// Reads a duration as the period of a rate, so that there is one grammar for both.
+/// Reads a duration like the period of a rate, so that there is one grammar for both.
 fn duration(text: &LitStr) -> Result<Duration> {
-    let message = match Rate::parse(&format!("1/{}", text.value())) {
-        Ok(rate) => return Ok(rate.period()),
+    let message = match Rate::parse_period(&text.value()) {
+        Ok(duration) => return Ok(duration),
         Err(RateError::PeriodZero) => "a duration is at least 1ms: for none leave it out",
         Err(RateError::PeriodTooLong) => "a duration is at most 366 days",
         Err(_) => "a duration is a whole number and a unit (ms, s, m, h, d, w), such as `500ms`",

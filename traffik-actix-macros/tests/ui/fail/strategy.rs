@@ -25,4 +25,7 @@ async fn option_without_strategy() {}
 #[throttle("100/minute", strategy = TokenBucket::new(), burst = 5)]
 async fn option_with_an_expression() {}
 
+#[throttle("1/366d", strategy = "token_bucket", burst = 200)]
+async fn unsuitable_for_the_rate() {}
+
 fn main() {}

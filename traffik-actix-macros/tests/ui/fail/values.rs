@@ -13,6 +13,15 @@ async fn half_a_cost() {}
 #[throttle("100/minute", cost = "1")]
 async fn text_for_a_cost() {}
 
+#[throttle("5/minute", cost = 6)]
+async fn cost_above_the_limit() {}
+
+#[throttle("5/minute", strategy = "token_bucket", burst = 20, cost = 21)]
+async fn cost_above_the_burst() {}
+
+#[throttle("5/second", strategy = "gcra", strict = true, burst_tolerance = "1s", cost = 7)]
+async fn cost_above_the_tolerance() {}
+
 #[throttle("100/minute", strategy = "token_bucket", burst = 0)]
 async fn zero_burst() {}
 

@@ -42,7 +42,7 @@ fn failing_policy() -> OnError {
     rate = "20 per 2 mins",
     name = "literals",
     strategy = "gcra",
-    burst_tolerance = "1500ms",
+    burst_tolerance = "12s",
     strict = true,
     cost = 2,
     identify = who,
@@ -95,7 +95,10 @@ async fn functions() -> &'static str {
 #[throttle("1/s", strategy = "token_bucket")]
 #[throttle("1/s", strategy = "token_bucket", burst = 1)]
 #[throttle("1/s", strategy = "token_bucket", burst = COST)]
-#[throttle("0/0", cost = 0)]
+#[throttle("1/s", strategy = "token_bucket", burst = COST, cost = 9)]
+#[throttle("1/s", strategy = "token_bucket", burst = 5, cost = 5)]
+#[throttle("1/s", strategy = "gcra", cost = 9)]
+#[throttle("0/0", cost = 9)]
 #[throttle("1_000/week")]
 async fn stacked() -> &'static str {
     "stacked"
