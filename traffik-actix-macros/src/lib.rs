@@ -68,6 +68,8 @@ use crate::handler::Handler;
 /// | `identify`, `identify_async` | a function of `&HttpRequest` that gives an `Identity` or a `Result` | the backend's |
 /// | `scope` | `"throttle"`, `"route"`, `"path"` | `"throttle"` |
 /// | `min_wait` | `"500ms"`: the shortest wait of a denial | none |
+/// | `wait_up_to` | `"2s"`: how long a request waits rather than being denied | denied at once |
+/// | `max_waiters` | a whole number: how many may wait at a time | `1000` |
 /// | `on_error` | `"allow"`, `"throttle"`, `"raise"`, or an expression | the backend's |
 /// | `on_denied` | a function of `&Denial` that gives the response | the backend's |
 /// | `headers` | `"always"`, `"denied"`, `"never"` | the backend's |

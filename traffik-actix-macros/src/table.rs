@@ -57,6 +57,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("identify_async", Kind::Function),
     Key::new("scope", Kind::Choice(&SCOPE)),
     Key::new("min_wait", Kind::Duration),
+    Key::new("wait_up_to", Kind::Duration),
+    Key::new("max_waiters", Kind::Count(1)),
     Key::new("on_error", Kind::Choice(&ON_ERROR)),
     Key::new("on_denied", Kind::Function),
     Key::new("headers", Kind::Choice(&HEADERS)),

@@ -71,7 +71,7 @@ fn expectation(key: &Key) -> String {
                 .to_owned()
         }
         Kind::Count(min) => format!(
-            "a whole number from {min} to {}, or an expression of type `u32`",
+            "a whole number from {min} to {}, or an expression that gives one",
             u32::MAX
         ),
         Kind::Duration => {

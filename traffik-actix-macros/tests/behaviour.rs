@@ -11,8 +11,9 @@ use actix_web::dev::{Payload, Service, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::test::{self, TestRequest};
 use actix_web::{App, HttpRequest, HttpResponse, Responder, get, web};
+use tokio::time::Instant;
 use traffik_actix::{
-    Denial, Identity, ManualClock, MemoryBackend, Rate, ThrottleBackend, throttle,
+    Clock, Denial, Identity, ManualClock, MemoryBackend, Rate, ThrottleBackend, Timestamp, throttle,
 };
 
 /// Counts on a clock that stands still unless a test moves it.
@@ -330,6 +331,40 @@ async fn arguments_arrive_at_the_throttle() {
 
     let nobody = ask(&app, get("/one?2")).await;
     assert_eq!(nobody.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// Tells tokio's time, which stands still in a test until everybody waits for it.
+#[derive(Debug)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Timestamp::EPOCH.plus_micros(elapsed)
+    }
+}
+
+fn tokio_memory() -> MemoryBackend {
+    let builder = MemoryBackend::builder().clock(TokioClock(Instant::now()));
+    builder.build().expect("the defaults are valid")
+}
+
+#[throttle("1/minute", strategy = "gcra", wait_up_to = "1m", max_waiters = 1, backend = tokio_memory())]
+async fn patient() -> &'static str {
+    "patient"
+}
+
+#[actix_web::test]
+async fn a_request_waits_for_its_turn_if_there_is_a_place() {
+    tokio::time::pause();
+    let app = test::init_service(App::new().route("/", web::get().to(patient))).await;
+    let start = Instant::now();
+    let asked = (0..3).map(|_| async {
+        let answer = ask(&app, get("/")).await;
+        (answer.status.as_u16(), start.elapsed().as_secs())
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    assert_eq!(answers, [(200, 0), (200, 60), (429, 0)]);
 }
 
 #[get("/shared")]
