@@ -4,7 +4,7 @@ use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Meta, Path, Result, Token, parse_quote};
+use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Meta, Path, Result, Token};
 
 use crate::errors::Errors;
 use crate::rehearsal::rehearse;
@@ -14,8 +14,8 @@ use crate::value::{Value, is_name, literal};
 
 /// The limits of one handler, in the order of their attributes.
 pub(crate) struct Limits {
-    /// Where `traffik-actix` is found.
-    pub(crate) krate: Path,
+    /// Where `traffik-actix` is found, if not where it is by itself.
+    pub(crate) krate: Option<Path>,
     pub(crate) limits: Vec<Limit>,
 }
 
@@ -165,7 +165,7 @@ fn argument(input: ParseStream<'_>, is_first: bool) -> Result<Argument> {
 }
 
 /// Takes out `crate = path`, which holds for the whole handler.
-fn take_crate(lists: &mut [List], errors: &mut Errors) -> Path {
+fn take_crate(lists: &mut [List], errors: &mut Errors) -> Option<Path> {
     let mut found = None;
     for argument in lists
         .iter_mut()
@@ -183,7 +183,7 @@ fn take_crate(lists: &mut [List], errors: &mut Errors) -> Path {
             )),
         }
     }
-    found.unwrap_or_else(|| parse_quote!(::traffik_actix))
+    found
 }
 
 /// Whose options may be given.

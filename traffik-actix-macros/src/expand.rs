@@ -2,7 +2,7 @@
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{GenericParam, Path};
+use syn::{GenericParam, Path, parse_quote_spanned};
 
 use crate::args::{Call, Limit, Limits};
 use crate::handler::{Handler, ends_in};
@@ -50,15 +50,19 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         .into_iter()
         .partition(|attribute| ends_in(attribute, OUTER));
 
-    let krate = &limits.krate;
-    let private = quote!(#krate::__private);
+    // If the compiler finds fault with the original function, it points at its name.
+    let ident = &signature.ident;
+    let krate = match &limits.krate {
+        Some(path) => path,
+        None => &parse_quote_spanned!(ident.span()=> ::traffik_actix),
+    };
+    let private = quote_spanned!(ident.span()=> #krate::__private);
     let limits = limits
         .limits
         .iter()
         .enumerate()
         .map(|(at, limit)| build(krate, &name, at, limit));
 
-    let ident = &signature.ident;
     let (generics, _, where_clause) = signature.generics.split_for_impl();
     let types = signature
         .generics
@@ -74,7 +78,6 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         Ident::new("__traffik_payload", Span::mixed_site()),
         Ident::new("__TRAFFIK_LIMITS", Span::mixed_site()),
     );
-    // If the compiler finds fault with the original function, it points at its name.
     let run = quote_spanned! {ident.span()=>
         #private::run(&#all, #request, #payload, #ident::<#(#types),*>).await
     };
