@@ -5,12 +5,26 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FixedWindow, Gcra, Strategy, TokenBucket};
+use super::{
+    FixedWindow, Gcra, LeakyBucket, LeakyBucketWithQueue, QuotaWithRollover, SlidingWindowCounter,
+    SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
+};
 use crate::error::{Error, Result};
 use crate::rate::Rate;
 
 /// Every name that [`named`] knows.
-pub const NAMES: &[&str] = &["fixed_window", "token_bucket", "gcra"];
+pub const NAMES: &[&str] = &[
+    "fixed_window",
+    "sliding_window_log",
+    "sliding_window_counter",
+    "token_bucket",
+    "token_bucket_with_debt",
+    "leaky_bucket",
+    "leaky_bucket_with_queue",
+    "gcra",
+    "tiered_rate",
+    "quota_with_rollover",
+];
 
 /// A built-in strategy by its [id](Strategy::id), with options after commas.
 ///
@@ -39,24 +53,39 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
     let name = parts.next().unwrap_or_default();
     let mut options = Options::new(name, parts)?;
     let strategy: Arc<dyn Strategy> = match name {
-        "fixed_window" => Arc::new(FixedWindow),
-        "token_bucket" => {
-            Arc::new(options.apply(TokenBucket::new(), "burst", number, TokenBucket::burst)?)
-        }
-        "gcra" => {
-            let gcra = options.apply(
-                Gcra::new(),
-                "burst_tolerance",
-                duration,
-                Gcra::burst_tolerance,
-            )?;
-            Arc::new(
-                options.apply(gcra, "strict", number, |gcra, strict: bool| match strict {
-                    true => gcra.strict(),
-                    false => gcra,
-                })?,
-            )
-        }
+        "fixed_window" => Arc::new(FixedWindow::new()),
+        "sliding_window_log" => Arc::new(SlidingWindowLog::new()),
+        "sliding_window_counter" => Arc::new(SlidingWindowCounter::new()),
+        "token_bucket" => options
+            .of(TokenBucket::new())
+            .set("burst", value, TokenBucket::burst)?
+            .done(),
+        "token_bucket_with_debt" => options
+            .of(TokenBucketWithDebt::new())
+            .set("burst", value, TokenBucketWithDebt::burst)?
+            .set("max_debt", value, TokenBucketWithDebt::max_debt)?
+            .done(),
+        "leaky_bucket" => Arc::new(LeakyBucket::new()),
+        "leaky_bucket_with_queue" => Arc::new(LeakyBucketWithQueue::new()),
+        "gcra" => options
+            .of(Gcra::new())
+            .set("burst_tolerance", duration, Gcra::burst_tolerance)?
+            .switch("strict", Gcra::strict)?
+            .done(),
+        "tiered_rate" => options
+            .of(TieredRate::new())
+            .set("default_tier", value::<String>, TieredRate::default_tier)?
+            .done(),
+        "quota_with_rollover" => options
+            .of(QuotaWithRollover::new())
+            .set(
+                "rollover_percentage",
+                value,
+                QuotaWithRollover::rollover_percentage,
+            )?
+            .set("max_rollover", value, QuotaWithRollover::max_rollover)?
+            .switch("cumulative", QuotaWithRollover::cumulative)?
+            .done(),
         _ => {
             return Err(Error::invalid(format!(
                 "{name:?} is no strategy; there are {}",
@@ -90,26 +119,30 @@ impl<'a> Options<'a> {
         })
     }
 
-    /// Sets an option if it is given.
-    fn apply<S, T>(
+    fn of<'o, S: Strategy>(&'o mut self, strategy: S) -> Configured<'o, 'a, S> {
+        Configured {
+            options: self,
+            strategy,
+        }
+    }
+
+    /// Takes an option out, if it is given.
+    fn take<T>(
         &mut self,
-        strategy: S,
         key: &'static str,
         parse: fn(&str) -> Result<T, String>,
-        set: impl FnOnce(S, T) -> S,
-    ) -> Result<S> {
+    ) -> Result<Option<T>> {
         self.known.push(key);
         let Some(at) = self.given.iter().position(|(given, _)| *given == key) else {
-            return Ok(strategy);
+            return Ok(None);
         };
         let (_, value) = self.given.remove(at);
-        match parse(value) {
-            Ok(value) => Ok(set(strategy, value)),
-            Err(error) => Err(Error::invalid(format!(
+        parse(value).map(Some).map_err(|error| {
+            Error::invalid(format!(
                 "option `{key}` of strategy {}: {value:?}: {error}",
                 self.strategy
-            ))),
-        }
+            ))
+        })
     }
 
     /// Refuses what is left over.
@@ -128,7 +161,40 @@ impl<'a> Options<'a> {
     }
 }
 
-fn number<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+/// A strategy that is given its options.
+struct Configured<'o, 'a, S> {
+    options: &'o mut Options<'a>,
+    strategy: S,
+}
+
+impl<S: Strategy> Configured<'_, '_, S> {
+    /// Sets an option if it is given.
+    fn set<T>(
+        mut self,
+        key: &'static str,
+        parse: fn(&str) -> Result<T, String>,
+        set: impl FnOnce(S, T) -> S,
+    ) -> Result<Self> {
+        if let Some(value) = self.options.take(key, parse)? {
+            self.strategy = set(self.strategy, value);
+        }
+        Ok(self)
+    }
+
+    /// Switches an option on if it is given as `true`.
+    fn switch(self, key: &'static str, on: impl FnOnce(S) -> S) -> Result<Self> {
+        self.set(key, value::<bool>, |strategy, is_on| match is_on {
+            true => on(strategy),
+            false => strategy,
+        })
+    }
+
+    fn done(self) -> Arc<dyn Strategy> {
+        Arc::new(self.strategy)
+    }
+}
+
+fn value<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
@@ -164,6 +230,36 @@ mod tests {
         assert_eq!(
             parameters("gcra,strict=true,burst_tolerance=500ms"),
             gcra.parameters()
+        );
+    }
+
+    #[test]
+    fn texts_shares_and_switches_are_options_too() {
+        let parameters = |text| named(text).unwrap().parameters();
+        assert_eq!(
+            parameters(
+                "quota_with_rollover,rollover_percentage=0.25,max_rollover=7,cumulative=true"
+            ),
+            QuotaWithRollover::new()
+                .rollover_percentage(0.25)
+                .max_rollover(7)
+                .cumulative()
+                .parameters()
+        );
+        let rate = Rate::per_second(1);
+        let tiered = named("tiered_rate,default_tier=gold").unwrap();
+        assert!(
+            tiered
+                .validate(&rate)
+                .unwrap_err()
+                .to_string()
+                .contains("gold")
+        );
+        assert!(
+            named("gcra,strict=false")
+                .unwrap()
+                .parameters()
+                .contains("strict=false")
         );
     }
 
