@@ -1,6 +1,6 @@
 //! What the compiler gets to see. Nothing can go wrong here any more.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{GenericParam, Path, parse_quote_spanned};
 
@@ -130,6 +130,11 @@ fn method(
 ) -> TokenStream {
     let argument = match value {
         Value::Expr(expr) => quote!(#expr),
+        Value::Number(number, span) => {
+            let mut number = Literal::f64_suffixed(*number);
+            number.set_span(*span);
+            quote!(#number)
+        }
         Value::Duration(duration) => {
             let (secs, nanos) = (duration.as_secs(), duration.subsec_nanos());
             quote!(::core::time::Duration::new(#secs, #nanos))

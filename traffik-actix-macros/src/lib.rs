@@ -84,9 +84,13 @@ use crate::handler::Handler;
 ///
 /// | strategy | options |
 /// |---|---|
-/// | `"fixed_window"` | |
-/// | `"gcra"` | `burst_tolerance = "500ms"`, `strict = true` |
+/// | `"fixed_window"`, `"sliding_window_log"`, `"sliding_window_counter"` | |
 /// | `"token_bucket"` | `burst = 20` |
+/// | `"token_bucket_with_debt"` | `burst = 20`, `max_debt = 5` |
+/// | `"leaky_bucket"`, `"leaky_bucket_with_queue"` | |
+/// | `"gcra"` | `burst_tolerance = "500ms"`, `strict = true` |
+/// | `"tiered_rate"` | `tiers = [("free", 1.0), ("gold", 4.0)]`, `default_tier = "free"` |
+/// | `"quota_with_rollover"` | `rollover_percentage = 0.5`, `max_rollover = 500`, `cumulative = true` |
 ///
 /// A strategy of your own, or one that is configured further, is an expression:
 ///

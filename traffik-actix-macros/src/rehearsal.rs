@@ -61,14 +61,18 @@ fn given<'a>(limit: &'a Limit, key: &str) -> Option<&'a Lit> {
     }
 }
 
-/// The built-in strategy, and where to point at if it is unsuitable.
+/// The built-in strategy, and where to point at if it is unsuitable: at its only option, if it has
+/// one, else at its name.
 fn strategy_of(limit: &Limit, rate: &LitStr) -> Option<(&'static Strategy, Span)> {
     match limit.calls.iter().find(|call| call.method == "strategy") {
         None => Some((DEFAULT_STRATEGY, rate.span())),
         Some(Call {
-            value: Value::Strategy(strategy, span),
+            value: Value::Strategy(strategy, name),
             ..
-        }) => Some((strategy, *span)),
+        }) => match &*limit.options {
+            [option] => Some((strategy, option.method.span())),
+            _ => Some((strategy, *name)),
+        },
         Some(_) => None,
     }
 }
@@ -79,9 +83,11 @@ fn in_words(strategy: &Strategy, options: &[Call]) -> Option<String> {
     for Call { method, value } in options {
         let value = match value {
             Value::Duration(duration) => format!("{}ms", duration.as_millis()),
+            Value::Number(number, _) => number.to_string(),
             Value::Switch(on) => on.to_string(),
             Value::Expr(value) => match literal(value)? {
                 Lit::Int(count) => count.base10_digits().to_owned(),
+                Lit::Str(text) => in_one_word(text.value())?,
                 _ => return None,
             },
             Value::Variant(..) | Value::Strategy(..) => return None,
@@ -89,4 +95,9 @@ fn in_words(strategy: &Strategy, options: &[Call]) -> Option<String> {
         text += &format!(",{method}={value}");
     }
     Some(text)
+}
+
+/// A text that the reader of options leaves as it is: it trims them and splits them at commas.
+fn in_one_word(text: String) -> Option<String> {
+    (!text.contains(',') && text.trim() == text).then_some(text)
 }

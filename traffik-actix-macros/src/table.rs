@@ -25,8 +25,12 @@ pub(crate) enum Kind {
     Strategy,
     /// A whole number of at least this.
     Count(u32),
+    /// A number, with or without a fraction.
+    Number,
     /// A text such as `500ms`.
     Duration,
+    /// Any text.
+    Text,
     /// `true` calls the method, `false` does not.
     Switch,
     /// A text that names a variant of a type of `traffik-actix`.
@@ -123,11 +127,23 @@ impl Strategy {
 /// What a limit follows that names no strategy.
 pub(crate) const DEFAULT_STRATEGY: &Strategy = &STRATEGIES[0];
 
-/// The strategies that a text can name: all that `traffik-core` knows by name.
+/// The strategies that a text can name: all that `traffik-core` knows by name, in its order.
 pub(crate) const STRATEGIES: &[Strategy] = &[
     Strategy {
         name: "fixed_window",
         of: "FixedWindow",
+        options: &[],
+        is_uniform: true,
+    },
+    Strategy {
+        name: "sliding_window_log",
+        of: "SlidingWindowLog",
+        options: &[],
+        is_uniform: true,
+    },
+    Strategy {
+        name: "sliding_window_counter",
+        of: "SlidingWindowCounter",
         options: &[],
         is_uniform: true,
     },
@@ -138,6 +154,27 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
         is_uniform: true,
     },
     Strategy {
+        name: "token_bucket_with_debt",
+        of: "TokenBucketWithDebt",
+        options: &[
+            Key::new("burst", Kind::Count(1)),
+            Key::new("max_debt", Kind::Count(0)),
+        ],
+        is_uniform: true,
+    },
+    Strategy {
+        name: "leaky_bucket",
+        of: "LeakyBucket",
+        options: &[],
+        is_uniform: true,
+    },
+    Strategy {
+        name: "leaky_bucket_with_queue",
+        of: "LeakyBucketWithQueue",
+        options: &[],
+        is_uniform: true,
+    },
+    Strategy {
         name: "gcra",
         of: "Gcra",
         options: &[
@@ -145,6 +182,25 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("strict", Kind::Switch),
         ],
         is_uniform: true,
+    },
+    Strategy {
+        name: "tiered_rate",
+        of: "TieredRate",
+        options: &[
+            Key::new("tiers", Kind::Expression),
+            Key::new("default_tier", Kind::Text),
+        ],
+        is_uniform: false,
+    },
+    Strategy {
+        name: "quota_with_rollover",
+        of: "QuotaWithRollover",
+        options: &[
+            Key::new("rollover_percentage", Kind::Number),
+            Key::new("max_rollover", Kind::Count(0)),
+            Key::new("cumulative", Kind::Switch),
+        ],
+        is_uniform: false,
     },
 ];
 
@@ -159,12 +215,15 @@ mod tests {
         let names: Vec<&str> = STRATEGIES.iter().map(|strategy| strategy.name).collect();
         assert_eq!(names, strategy::NAMES);
         for Strategy { name, options, .. } in STRATEGIES {
-            // The library lists what it has when asked for what it has not.
+            // The library lists what it has when asked for what it has not. Only what does not fit
+            // into one text, it cannot have.
             let error = strategy::named(&format!("{name},nothing=1")).unwrap_err();
-            let known = options.iter().map(|option| option.name);
-            let known = known.collect::<Vec<_>>().join(", ");
-            let known = match known.as_str() {
-                "" => "none",
+            let in_texts = options
+                .iter()
+                .filter(|option| !matches!(option.kind, Kind::Expression))
+                .map(|option| option.name);
+            let known = match in_texts.collect::<Vec<_>>().join(", ") {
+                none if none.is_empty() => "none".to_owned(),
                 known => known,
             };
             let message = error.to_string();

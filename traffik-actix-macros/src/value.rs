@@ -12,6 +12,7 @@ use crate::table::{Key, Kind, STRATEGIES, Strategy};
 /// What a builder's method is given.
 pub(crate) enum Value {
     Expr(Expr),
+    Number(f64, Span),
     Duration(Duration),
     /// Nothing; and if not, it is not called.
     Switch(bool),
@@ -28,7 +29,7 @@ impl Value {
         let refuse = |value: &Expr| Err(Error::new_spanned(value, expectation(key)));
         let Some(literal) = literal(&value) else {
             return match (key.kind, is_negative(&value)) {
-                (Kind::Count(_), true) | (Kind::Switch, _) => refuse(&value),
+                (Kind::Count(_) | Kind::Number, true) | (Kind::Switch, _) => refuse(&value),
                 _ => Ok(Value::Expr(value)),
             };
         };
@@ -47,6 +48,11 @@ impl Value {
                 Ok(count) if count >= min => Ok(Value::Expr(value)),
                 _ => refuse(&value),
             },
+            (Kind::Number, Lit::Int(_) | Lit::Float(_)) => match number(literal) {
+                Some(number) => Ok(Value::Number(number, span)),
+                None => refuse(&value),
+            },
+            (Kind::Text, Lit::Str(_)) => Ok(Value::Expr(value)),
             (Kind::Duration, Lit::Str(text)) => duration(text).map(Value::Duration),
             (Kind::Switch, Lit::Bool(on)) => Ok(Value::Switch(on.value)),
             (Kind::Choice(choice), Lit::Str(text)) => {
@@ -74,6 +80,8 @@ fn expectation(key: &Key) -> String {
             "a whole number from {min} to {}, or an expression that gives one",
             u32::MAX
         ),
+        Kind::Number => "a number from 0, or an expression of type `f64`".to_owned(),
+        Kind::Text => "a text, or an expression that gives one".to_owned(),
         Kind::Duration => {
             "a text such as `\"500ms\"`, or an expression of type `Duration`".to_owned()
         }
@@ -107,6 +115,16 @@ fn unknown_strategy(name: &str) -> String {
 /// What the name of a throttle may be; see `ThrottleBuilder::build`.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// Reads a number, unless it is too large to be one.
+fn number(literal: &Lit) -> Option<f64> {
+    let number: f64 = match literal {
+        Lit::Int(number) => number.base10_parse().ok()?,
+        Lit::Float(number) => number.base10_parse().ok()?,
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
 }
 
 /// Reads a duration like the period of a rate, so that there is one grammar for both.

@@ -1,7 +1,7 @@
 //! Strategies and their options.
 use traffik_actix_macros::throttle;
 
-#[throttle("100/minute", strategy = "leaking_bucket")]
+#[throttle("100/minute", strategy = "leak")]
 async fn unknown() {}
 
 #[throttle("100/minute", strategy = "gcar")]
@@ -24,6 +24,24 @@ async fn option_without_strategy() {}
 
 #[throttle("100/minute", strategy = TokenBucket::new(), burst = 5)]
 async fn option_with_an_expression() {}
+
+#[throttle("5/day", strategy = "quota_with_rollover", rollover_percentage = 1.5)]
+async fn share_above_one() {}
+
+#[throttle("5/day", strategy = "quota_with_rollover", rollover_percentage = -0.5)]
+async fn negative_share() {}
+
+#[throttle("5/day", strategy = "quota_with_rollover", rollover_percentage = "half")]
+async fn text_for_a_share() {}
+
+#[throttle("5/day", strategy = "quota_with_rollover", rollover_percentage = 1e999)]
+async fn infinite_share() {}
+
+#[throttle("5/day", strategy = "tiered_rate", default_tier = "gold")]
+async fn unknown_tier() {}
+
+#[throttle("5/day", strategy = "tiered_rate", default_tier = 1)]
+async fn number_for_a_tier() {}
 
 #[throttle("1/366d", strategy = "token_bucket", burst = 200)]
 async fn unsuitable_for_the_rate() {}

@@ -11,6 +11,7 @@ use traffik_actix::{
 
 const LOGIN: Rate = Rate::per_minute(5);
 const COST: u32 = 3;
+const SHARE: f64 = 0.125;
 /// Named like something in the expansion.
 const LIMITS: &str = "7/second";
 
@@ -108,10 +109,28 @@ async fn stacked() -> &'static str {
     "stacked"
 }
 
+#[throttle("1/s", strategy = "fixed_window")]
+#[throttle("1/s", strategy = "sliding_window_log")]
+#[throttle("1/s", strategy = "sliding_window_counter")]
+#[throttle("1/s", strategy = "token_bucket", burst = 9)]
+#[throttle("1/s", strategy = "token_bucket_with_debt", burst = 9, max_debt = 0, cost = 9)]
+#[throttle("1/s", strategy = "leaky_bucket")]
+#[throttle("1/s", strategy = "leaky_bucket_with_queue")]
+#[throttle("1/s", strategy = "gcra", strict = true)]
+#[throttle("1/s", strategy = "tiered_rate", default_tier = "free", cost = 5)]
+#[throttle("1/s", strategy = "tiered_rate", tiers = [("gold, or so", 4.5)], default_tier = "gold, or so")]
+#[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = 1, max_rollover = 0)]
+#[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = 0.25, cumulative = true)]
+#[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = SHARE, cost = 2)]
+async fn strategies() -> &'static str {
+    "strategies"
+}
+
 fn main() {
     let _ = actix_web::App::new()
         .route("/", web::get().to(literals))
         .route("/", web::get().to(expressions))
         .route("/", web::get().to(functions))
+        .route("/", web::get().to(strategies))
         .route("/", web::get().to(stacked));
 }
