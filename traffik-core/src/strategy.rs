@@ -9,12 +9,14 @@
 //! | [`TokenBucket`] | burst + limit | 2 words | bursts that are earned back steadily |
 //! | [`Gcra`] | ⌊tolerance ÷ interval⌋ + 1 + limit | 2 words | smooth spacing of requests |
 
+mod adaptive;
 mod fixed_window;
 mod gcra;
 mod leaky_bucket;
 mod leaky_bucket_with_queue;
 mod log;
 mod named;
+mod priority_queue;
 mod quota_with_rollover;
 mod ratio;
 mod schedule;
@@ -30,11 +32,13 @@ mod window;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+pub use adaptive::{AdaptiveThrottle, AdaptiveThrottleStat, LoadGauge};
 pub use fixed_window::{FixedWindow, FixedWindowStat};
 pub use gcra::{Gcra, GcraStat};
 pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
 pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
 pub use named::{NAMES, named};
+pub use priority_queue::{PriorityQueue, PriorityQueueStat};
 pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};
 pub use sliding_window_counter::{SlidingWindowCounter, SlidingWindowCounterStat};
 pub use sliding_window_log::{SlidingWindowLog, SlidingWindowLogStat};
@@ -183,6 +187,10 @@ pub enum Details {
     TieredRate(TieredRateStat),
     /// Of a [`QuotaWithRollover`].
     QuotaWithRollover(QuotaWithRolloverStat),
+    /// Of an [`AdaptiveThrottle`].
+    AdaptiveThrottle(AdaptiveThrottleStat),
+    /// Of a [`PriorityQueue`].
+    PriorityQueue(PriorityQueueStat),
     /// Of a strategy of your own.
     Custom {
         /// Names and values.

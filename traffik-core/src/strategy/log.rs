@@ -5,6 +5,7 @@
 //! totals, so that looking takes a binary search and a denied hit need not touch, or pay for, what
 //! has already left.
 
+use super::Hit;
 use crate::cell::{Cell, Queue};
 
 /// Totals wrap here, far above any limit.
@@ -34,6 +35,12 @@ impl<'a> Log<'a> {
     /// How many entries come at or before `instant`.
     pub(super) fn until(&self, instant: u64) -> usize {
         self.items.partition_point(|[at, _]| *at <= instant)
+    }
+
+    /// How many of the oldest entries are a period old, and count no more.
+    pub(super) fn departed(&self, hit: &Hit<'_>) -> usize {
+        let start = hit.now.as_micros().checked_sub(hit.rate.period_us());
+        start.map_or(0, |start| self.until(start))
     }
 
     /// What the first `count` entries add up to.
@@ -70,6 +77,20 @@ impl<'a> Log<'a> {
     pub(super) fn last_instant(&self) -> Option<u64> {
         self.items.last().map(|[instant, _]| *instant)
     }
+
+    /// The amounts and tags of the entries from `first` on.
+    pub(super) fn entries(&self, first: usize) -> impl Iterator<Item = (u64, u64)> + use<'a> {
+        let log = *self;
+        (first..self.len()).map(move |at| {
+            let amount = log.sum(at + 1).saturating_sub(log.sum(at));
+            (amount, log.items[at][1] % TAGS)
+        })
+    }
+}
+
+/// The total of what has been dropped from a log that is the only state of its cell.
+pub(super) fn dropped(cell: &Cell) -> u64 {
+    cell.words().first().copied().unwrap_or(0)
 }
 
 /// An amount to log, at an instant no earlier than the last.
@@ -90,6 +111,13 @@ pub(super) fn merge(cell: &mut Cell, gone: u64, dropped: usize, entry: &Entry) -
         Some([last, _]) if *last == entry.instant => queue.replace_last(item),
         _ => queue.push(item),
     }
+    gone
+}
+
+/// The same, but one entry for each amount.
+pub(super) fn append(cell: &mut Cell, gone: u64, dropped: usize, entry: &Entry) -> u64 {
+    let (gone, total) = drop_first(cell, gone, dropped);
+    cell.queue_mut().push([entry.instant, entry.word(total)]);
     gone
 }
 

@@ -36,9 +36,9 @@ impl Strategy for SlidingWindowLog {
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         let (now, period) = (hit.now.as_micros(), hit.rate.period_us());
         let (limit, cost) = (u64::from(hit.rate.limit()), u64::from(hit.cost));
-        let gone = dropped(cell);
+        let gone = log::dropped(cell);
         let log = Log::of(cell, gone);
-        let left = departed(&log, hit);
+        let left = log.departed(hit);
         let taken = log.sum_from(left);
         let available = limit.saturating_sub(taken);
 
@@ -68,8 +68,8 @@ impl Strategy for SlidingWindowLog {
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
-        let log = Log::of(cell, dropped(cell));
-        let left = departed(&log, hit);
+        let log = Log::of(cell, log::dropped(cell));
+        let left = log.departed(hit);
         let start = hit.now.as_micros().saturating_sub(hit.rate.period_us());
         Details::SlidingWindowLog(SlidingWindowLogStat {
             window_start: Timestamp::from_micros(start),
@@ -92,17 +92,6 @@ pub struct SlidingWindowLogStat {
     pub current_cost_sum: u64,
     /// When the oldest of them was admitted.
     pub oldest_entry: Option<Timestamp>,
-}
-
-/// The total of what has been dropped from the log.
-fn dropped(cell: &Cell) -> u64 {
-    cell.words().first().copied().unwrap_or(0)
-}
-
-/// How many of the oldest hits count no more.
-pub(super) fn departed(log: &Log<'_>, hit: &Hit<'_>) -> usize {
-    let window_start = hit.now.as_micros().checked_sub(hit.rate.period_us());
-    window_start.map_or(0, |start| log.until(start))
 }
 
 #[cfg(test)]
