@@ -107,6 +107,18 @@ impl KeyHasher {
         }
     }
 
+    /// What takes the place of an identity's digest where all identities share a cell.
+    pub(crate) fn everybody(&self) -> u128 {
+        self.bytes(Domain::Everybody, &[])
+    }
+
+    /// The digest of a name that cells hold, such as a region's: the same in every process, and
+    /// below 2^52.
+    pub(crate) fn label(name: &str) -> u64 {
+        let (high, low) = halves(Self::shared().bytes(Domain::Label, name.as_bytes()));
+        (high ^ low) >> 12
+    }
+
     /// The digest of a scope, never 0.
     pub(crate) fn scope(&self, scope: &[u8]) -> u64 {
         let (high, low) = halves(self.bytes(Domain::Scope, scope));
@@ -176,6 +188,8 @@ enum Domain {
     Scope = 5 << 56,
     Throttle = 6 << 56,
     Secret = 7 << 56,
+    Everybody = 8 << 56,
+    Label = 9 << 56,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each half on purpose")]
@@ -227,6 +241,7 @@ mod tests {
             let all = identities();
             let digests: HashSet<u128> = all.iter().map(|one| hasher.identity(one)).collect();
             assert_eq!(digests.len(), all.len());
+            assert!(!digests.contains(&hasher.everybody()));
         }
     }
 

@@ -59,9 +59,9 @@ pub use rate::{Rate, RateError};
 pub use span::Span;
 #[doc(inline)]
 pub use strategy::{
-    AdaptiveThrottle, Details, FixedWindow, Gcra, Hit, LeakyBucket, LeakyBucketWithQueue,
-    LoadGauge, PriorityQueue, QuotaWithRollover, SlidingWindowCounter, SlidingWindowLog, Strategy,
-    TieredRate, TokenBucket, TokenBucketWithDebt,
+    AdaptiveThrottle, Details, DistributedFairness, FixedWindow, Gcra, GeographicDistribution, Hit,
+    LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue, QuotaWithRollover, Sharing,
+    SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
 };
 pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -10,8 +10,10 @@
 //! | [`Gcra`] | ⌊tolerance ÷ interval⌋ + 1 + limit | 2 words | smooth spacing of requests |
 
 mod adaptive;
+mod distributed_fairness;
 mod fixed_window;
 mod gcra;
+mod geographic_distribution;
 mod leaky_bucket;
 mod leaky_bucket_with_queue;
 mod log;
@@ -20,6 +22,7 @@ mod priority_queue;
 mod quota_with_rollover;
 mod ratio;
 mod schedule;
+mod shares;
 mod sliding_window_counter;
 mod sliding_window_log;
 mod tiered;
@@ -33,8 +36,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use adaptive::{AdaptiveThrottle, AdaptiveThrottleStat, LoadGauge};
+pub use distributed_fairness::{DistributedFairness, DistributedFairnessStat};
 pub use fixed_window::{FixedWindow, FixedWindowStat};
 pub use gcra::{Gcra, GcraStat};
+pub use geographic_distribution::{GeographicDistribution, GeographicDistributionStat};
 pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
 pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
 pub use named::{NAMES, named};
@@ -119,6 +124,11 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     /// a fresh one.
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision;
 
+    /// Who shares one cell: by default, nobody but the hits of one identity.
+    fn sharing(&self) -> Sharing {
+        Sharing::Identity
+    }
+
     /// The parameters that give the state another meaning, as a text; part of the storage key.
     fn parameters(&self) -> String {
         String::new()
@@ -159,6 +169,17 @@ impl IntoStrategy for Arc<dyn Strategy> {
     }
 }
 
+/// Who shares one cell of a throttle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    /// Each identity has a cell of its own.
+    #[default]
+    Identity,
+    /// All identities share one, for capacities that are divided by what identities are, such as
+    /// their region, and not by who they are.
+    Everybody,
+}
+
 /// What a strategy keeps about a key, by its own names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -191,6 +212,10 @@ pub enum Details {
     AdaptiveThrottle(AdaptiveThrottleStat),
     /// Of a [`PriorityQueue`].
     PriorityQueue(PriorityQueueStat),
+    /// Of [`DistributedFairness`].
+    DistributedFairness(DistributedFairnessStat),
+    /// Of a [`GeographicDistribution`].
+    GeographicDistribution(GeographicDistributionStat),
     /// Of a strategy of your own.
     Custom {
         /// Names and values.

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
-use crate::strategy::{FixedWindow, IntoStrategy, Strategy};
+use crate::strategy::{FixedWindow, IntoStrategy, Sharing, Strategy};
 
 /// A limit with a name: rate, strategy, backend, and what to do when the backend fails.
 ///
@@ -50,6 +50,8 @@ struct Settings {
     name: String,
     rate: Rate,
     strategy: Arc<dyn Strategy>,
+    /// Asked once: the answer of a strategy does not change.
+    sharing: Sharing,
     cost: u32,
     min_wait: Option<Duration>,
     on_error: Option<OnError>,
@@ -196,7 +198,10 @@ impl Throttle {
                 scope: attempt
                     .scope
                     .map_or(0, |scope| hasher.scope(scope.as_bytes())),
-                who: hasher.identity(attempt.identity),
+                who: match self.0.sharing {
+                    Sharing::Identity => hasher.identity(attempt.identity),
+                    Sharing::Everybody => hasher.everybody(),
+                },
             },
             strategy: &self.0.strategy,
             rate,
@@ -416,6 +421,7 @@ impl ThrottleBuilder {
         Ok(Throttle(Arc::new(Settings {
             name,
             rate,
+            sharing: strategy.sharing(),
             strategy,
             cost: self.cost,
             min_wait: self.min_wait,
@@ -498,6 +504,21 @@ mod tests {
             );
         }
         assert!(one.hit_now(&Identity::of("ann")).unwrap().is_allowed());
+    }
+
+    #[test]
+    fn identities_share_one_cell_if_the_strategy_says_so() {
+        let throttle = Throttle::builder("regions")
+            .rate("2/day")
+            .strategy(crate::GeographicDistribution::new())
+            .backend(MemoryBackend::new())
+            .build()
+            .unwrap();
+        let hit = |attempt: Attempt<'_>| throttle.hit_now(attempt).unwrap().is_allowed();
+        let (ann, ben) = (Identity::of("ann"), Identity::of("ben"));
+        assert!(hit(Attempt::by(&ann)) && hit(Attempt::by(&ben)));
+        assert!(!hit(Attempt::by(&ann)) && !hit(Attempt::by(&ben)));
+        assert!(hit(Attempt::by(&ann).scope("/other")));
     }
 
     #[test]

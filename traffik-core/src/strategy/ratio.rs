@@ -23,6 +23,11 @@ impl Ratio {
         Ratio((value * PARTS as f64 + 0.5) as u64)
     }
 
+    /// So many millionths of `amount`, rounded down.
+    pub(super) const fn of_ppm(ppm: u64, amount: u64) -> u64 {
+        Ratio(ppm).of(amount)
+    }
+
     /// Parts per million.
     pub(super) const fn ppm(self) -> u64 {
         self.0

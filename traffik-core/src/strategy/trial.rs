@@ -10,7 +10,7 @@ use crate::rate::Rate;
 use crate::time::{Timestamp, micros};
 
 pub(super) struct Trial<'a> {
-    strategy: &'a dyn Strategy,
+    pub(super) strategy: &'a dyn Strategy,
     rate: Rate,
     pub(super) cell: Cell,
     pub(super) now: Timestamp,

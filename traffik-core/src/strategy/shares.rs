@@ -1,0 +1,199 @@
+//! One capacity that several parties share in windows of the rate's period, each with a guaranteed
+//! share of it.
+//!
+//! A party may take whatever is not kept for the others. For each other *active* party its share
+//! is kept, or what it has taken if that is more; the shares of all others are lent. So whoever is
+//! active always gets its share, whoever is alone may take everything, and the whole is never
+//! exceeded.
+//!
+//! A party is active in a window if it was last admitted within, or not long before, that window.
+//! Nothing is known of a party that was only ever denied, since a denial changes nothing: its first
+//! hit competes for what is left.
+//!
+//! The cell holds one word, the start of the window, and two pairs for each active party.
+
+use smallvec::SmallVec;
+
+use super::{Hit, window};
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::key::KeyHasher;
+use crate::time::Timestamp;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Party {
+    label: u64,
+    /// When it was last admitted, in µs.
+    seen: u64,
+    pub(super) used: u64,
+    pub(super) weight: u64,
+}
+
+/// Everybody who is active in the window of a hit, and who hits.
+pub(super) struct Shares<'a> {
+    hit: &'a Hit<'a>,
+    start: u64,
+    /// How long before a window a party may have been admitted last to be active in it.
+    memory_us: u64,
+    parties: SmallVec<[Party; 8]>,
+    me: usize,
+}
+
+impl<'a> Shares<'a> {
+    pub(super) fn of(
+        cell: &Cell,
+        hit: &'a Hit<'a>,
+        memory_us: u64,
+        name: &str,
+        weight: u64,
+    ) -> Shares<'a> {
+        let (start, same) = match cell.words() {
+            [start] => window::in_force(*start, hit),
+            _ => (window::aligned(hit), false),
+        };
+        let mut parties = SmallVec::<[Party; 8]>::new();
+        for pairs in cell
+            .queue()
+            .map_or(&[][..], |queue| queue.items())
+            .chunks_exact(2)
+        {
+            let [[label, seen], [used, weight]] = [pairs[0], pairs[1]];
+            if same || seen.saturating_add(memory_us) >= start {
+                parties.push(Party {
+                    label,
+                    seen,
+                    used: if same { used } else { 0 },
+                    weight,
+                });
+            }
+        }
+        let label = KeyHasher::label(name);
+        let me = parties.iter().position(|party| party.label == label);
+        let me = me.unwrap_or_else(|| {
+            parties.push(Party {
+                label,
+                seen: 0,
+                used: 0,
+                weight,
+            });
+            parties.len() - 1
+        });
+        parties[me].weight = weight;
+        Shares {
+            hit,
+            start,
+            memory_us,
+            parties,
+            me,
+        }
+    }
+
+    pub(super) fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub(super) fn me(&self) -> &Party {
+        &self.parties[self.me]
+    }
+
+    /// How many are active, who hits included.
+    pub(super) fn len(&self) -> usize {
+        self.parties.len()
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.parties
+            .iter()
+            .fold(0, |sum, party| sum.saturating_add(party.used))
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        total_weight(self.parties.iter())
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.start.saturating_add(self.hit.rate.period_us())
+    }
+
+    /// What is kept for the others, if those in `others` are active: `share` tells the share of a
+    /// weight among the sum of all.
+    fn kept(
+        &self,
+        share: &impl Fn(u64, u64) -> u64,
+        is_active: impl Fn(&Party) -> bool,
+        used: impl Fn(&Party) -> u64,
+    ) -> u64 {
+        let others = || {
+            let all = self.parties.iter().enumerate();
+            all.filter(|(at, party)| *at != self.me && is_active(party))
+                .map(|(_, party)| party)
+        };
+        let total = total_weight(others().chain([self.me()]));
+        others().fold(0, |sum, party| {
+            sum.saturating_add(share(party.weight, total).max(used(party)))
+        })
+    }
+
+    /// Decides what may be taken of `limit`; charging it is up to the caller.
+    pub(super) fn decide(&self, limit: u64, share: impl Fn(u64, u64) -> u64) -> Decision {
+        let cost = u64::from(self.hit.cost);
+        let now = self.hit.now.as_micros();
+        let kept = self.kept(&share, |_| true, |party| party.used);
+        let taken = self.me().used.saturating_add(kept);
+        let left = self.end().saturating_sub(now);
+        let decision = window::decide(limit, taken, cost, left);
+        if decision.retry_after().is_none() {
+            return decision;
+        }
+        let ready = self.ready(limit, &share);
+        Decision::deny(limit, decision.remaining(), ready.saturating_sub(now)).resets_in(left)
+    }
+
+    /// The first window in which so few others are active that the cost fits.
+    fn ready(&self, limit: u64, share: &impl Fn(u64, u64) -> u64) -> u64 {
+        let mut starts: SmallVec<[u64; 8]> = self
+            .parties
+            .iter()
+            .map(|party| self.inactive_from(party.seen))
+            .chain([self.end()])
+            .collect();
+        starts.sort_unstable();
+        let room = limit.saturating_sub(self.hit.cost.into());
+        let fits = |start: &u64| {
+            let is_active = |party: &Party| party.seen.saturating_add(self.memory_us) >= *start;
+            self.kept(share, is_active, |_| 0) <= room
+        };
+        // In the last one nobody else is active.
+        let last = starts.last().copied();
+        let first = starts.into_iter().find(fits).or(last);
+        first.unwrap_or_else(|| self.end())
+    }
+
+    /// The start of the first window, after this one, in which a party seen then is not active.
+    fn inactive_from(&self, seen: u64) -> u64 {
+        let period = self.hit.rate.period_us();
+        let forgotten = seen.saturating_add(self.memory_us);
+        let windows = forgotten.saturating_sub(self.start) / period + 1;
+        self.start.saturating_add(windows.saturating_mul(period))
+    }
+
+    /// Charges the hit.
+    pub(super) fn charge(mut self, cell: &mut Cell) {
+        let me = &mut self.parties[self.me];
+        me.used += u64::from(self.hit.cost);
+        me.seen = me.seen.max(self.hit.now.as_micros());
+        let queue = cell.queue_mut();
+        while queue.pop().is_some() {}
+        let mut expires = self.end();
+        for party in &self.parties {
+            queue.push([party.label, party.seen]);
+            queue.push([party.used, party.weight]);
+            expires = expires.max(self.inactive_from(party.seen));
+        }
+        cell.set(&[self.start], Timestamp::from_micros(expires));
+    }
+}
+
+fn total_weight<'a>(parties: impl Iterator<Item = &'a Party>) -> u64 {
+    parties.fold(0, |sum, party| sum.saturating_add(party.weight))
+}
