@@ -59,9 +59,10 @@ pub use rate::{Rate, RateError};
 pub use span::Span;
 #[doc(inline)]
 pub use strategy::{
-    AdaptiveThrottle, Details, DistributedFairness, FixedWindow, Gcra, GeographicDistribution, Hit,
-    LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue, QuotaWithRollover, Sharing,
-    SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
+    AdaptiveThrottle, CostBasedTokenBucket, Details, DistributedFairness, FixedWindow, Gcra,
+    GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue,
+    QuotaWithRollover, Sharing, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate,
+    TokenBucket, TokenBucketWithDebt,
 };
 pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -10,6 +10,7 @@
 //! | [`Gcra`] | ⌊tolerance ÷ interval⌋ + 1 + limit | 2 words | smooth spacing of requests |
 
 mod adaptive;
+mod cost_based;
 mod distributed_fairness;
 mod fixed_window;
 mod gcra;
@@ -36,6 +37,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use adaptive::{AdaptiveThrottle, AdaptiveThrottleStat, LoadGauge};
+pub use cost_based::{CostBasedTokenBucket, CostBasedTokenBucketStat};
 pub use distributed_fairness::{DistributedFairness, DistributedFairnessStat};
 pub use fixed_window::{FixedWindow, FixedWindowStat};
 pub use gcra::{Gcra, GcraStat};
@@ -216,6 +218,8 @@ pub enum Details {
     DistributedFairness(DistributedFairnessStat),
     /// Of a [`GeographicDistribution`].
     GeographicDistribution(GeographicDistributionStat),
+    /// Of a [`CostBasedTokenBucket`].
+    CostBasedTokenBucket(CostBasedTokenBucketStat),
     /// Of a strategy of your own.
     Custom {
         /// Names and values.

@@ -87,7 +87,7 @@ fn dropped(cell: &Cell) -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use proptest::prelude::*;
+    use proptest::prelude::{prop, prop_assert_eq, proptest};
 
     use super::*;
     use crate::LeakyBucket;
