@@ -29,6 +29,7 @@
 //! * `tokio`: [`Throttle::until_ready`], which waits instead of denying.
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
 //!   passes, for your own types.
+//! * `time-zone`: [`TimeOfDay`] in IANA time zones, with daylight saving time.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -48,6 +49,8 @@ pub mod strategy;
 pub mod testing;
 mod throttle;
 mod time;
+#[cfg(feature = "time-zone")]
+mod time_zone;
 
 pub use backend::{Backend, Batch, BoxFuture, MemoryBackend, Op};
 pub use cell::{Cell, Mark, Queue};
@@ -62,7 +65,9 @@ pub use strategy::{
     AdaptiveThrottle, CostBasedTokenBucket, Details, DistributedFairness, FixedWindow, Gcra,
     GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue,
     QuotaWithRollover, Sharing, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate,
-    TokenBucket, TokenBucketWithDebt,
+    TokenBucket, TokenBucketWithDebt, Zone,
 };
 pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+#[cfg(feature = "time-zone")]
+pub use time_zone::IanaZone;

@@ -27,11 +27,13 @@ mod shares;
 mod sliding_window_counter;
 mod sliding_window_log;
 mod tiered;
+mod time_of_day;
 mod token_bucket;
 mod token_bucket_with_debt;
 #[cfg(test)]
 mod trial;
 mod window;
+mod zone;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -50,8 +52,10 @@ pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};
 pub use sliding_window_counter::{SlidingWindowCounter, SlidingWindowCounterStat};
 pub use sliding_window_log::{SlidingWindowLog, SlidingWindowLogStat};
 pub use tiered::{TieredRate, TieredRateStat};
+pub use time_of_day::{TimeOfDay, TimeOfDayStat};
 pub use token_bucket::{TokenBucket, TokenBucketStat};
 pub use token_bucket_with_debt::{TokenBucketWithDebt, TokenBucketWithDebtStat};
+pub use zone::Zone;
 
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -220,6 +224,8 @@ pub enum Details {
     GeographicDistribution(GeographicDistributionStat),
     /// Of a [`CostBasedTokenBucket`].
     CostBasedTokenBucket(CostBasedTokenBucketStat),
+    /// Of a [`TimeOfDay`].
+    TimeOfDay(TimeOfDayStat),
     /// Of a strategy of your own.
     Custom {
         /// Names and values.
