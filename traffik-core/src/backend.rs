@@ -1,12 +1,18 @@
 //! Where cells live, and who applies steps to them.
 
+#[cfg(feature = "redis")]
+mod cas;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 
 pub use memory::{MemoryBackend, MemoryBackendBuilder};
+#[cfg(feature = "redis")]
+pub use redis::{RedisBackend, RedisBackendBuilder};
 use smallvec::SmallVec;
 
 use crate::cell::{Cell, Mark};

@@ -24,6 +24,7 @@ enum Kind {
     Invalid,
     Timeout,
     Connection,
+    Interrupted,
     Contended,
     Overloaded,
     Closed,
@@ -52,6 +53,11 @@ impl Error {
     /// The store could not be reached. Nothing was charged.
     pub fn connection(message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(Kind::Connection, message)
+    }
+
+    /// The connection broke while the store was deciding. The hit may or may not have been charged.
+    pub fn interrupted(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Interrupted, message)
     }
 
     /// Too many others wrote the same key at the same time. Nothing was charged.
@@ -93,6 +99,11 @@ impl Error {
     /// Whether the store could not be reached.
     pub fn is_connection(&self) -> bool {
         self.0.kind == Kind::Connection
+    }
+
+    /// Whether the connection broke while the store was deciding.
+    pub fn is_interrupted(&self) -> bool {
+        self.0.kind == Kind::Interrupted
     }
 
     /// Whether too many others wrote the same key at the same time.

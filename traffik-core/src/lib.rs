@@ -27,6 +27,8 @@
 //!
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
 //! * `tokio`: [`Throttle::until_ready`], which waits instead of denying.
+//! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,
+//!   `redis-sentinel` and `redis-tls` the other ways to reach one.
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
 //!   passes, for your own types.
 //! * `time-zone`: [`TimeOfDay`] in IANA time zones, with daylight saving time.
@@ -52,6 +54,8 @@ mod time;
 #[cfg(feature = "time-zone")]
 mod time_zone;
 
+#[cfg(feature = "redis")]
+pub use backend::RedisBackend;
 pub use backend::{Backend, Batch, BoxFuture, MemoryBackend, Op};
 pub use cell::{Cell, Mark, Queue};
 pub use decision::{Decision, Decisions, Stat, Verdict};
@@ -59,6 +63,9 @@ pub use error::{Error, Result};
 pub use identity::{Attributes, Identity, Priority};
 pub use key::{Key, KeyHasher};
 pub use rate::{Rate, RateError};
+/// The client that [`RedisBackend`] is made with, for those who bring one of their own.
+#[cfg(feature = "redis")]
+pub use redis;
 pub use span::Span;
 #[doc(inline)]
 pub use strategy::{

@@ -18,6 +18,7 @@ mod geographic_distribution;
 mod leaky_bucket;
 mod leaky_bucket_with_queue;
 mod log;
+mod lua;
 mod named;
 mod priority_queue;
 mod quota_with_rollover;
@@ -46,6 +47,9 @@ pub use gcra::{Gcra, GcraStat};
 pub use geographic_distribution::{GeographicDistribution, GeographicDistributionStat};
 pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
 pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
+#[cfg(feature = "redis")]
+pub(crate) use lua::BUILT_IN;
+pub use lua::Lua;
 pub use named::{NAMES, named};
 pub use priority_queue::{PriorityQueue, PriorityQueueStat};
 pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};
@@ -129,6 +133,16 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     /// a cost of zero is always admitted. A cell whose words it cannot have written decides like
     /// a fresh one.
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision;
+
+    /// The same step for Redis, where all of a batch is decided in one round trip. Without it a
+    /// hit on Redis takes two, and more if others write the same key at the same time.
+    ///
+    /// Asked for hits of a cost above zero, under a rate that is not unlimited. Whatever does not
+    /// depend on the cell or the time had better be computed here and passed as an argument.
+    fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
+        let _ = (rate, cost, attributes);
+        None
+    }
 
     /// Who shares one cell: by default, nobody but the hits of one identity.
     fn sharing(&self) -> Sharing {

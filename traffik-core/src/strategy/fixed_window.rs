@@ -1,6 +1,8 @@
-use super::{Details, Hit, Strategy, window};
+use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::identity::Attributes;
+use crate::rate::Rate;
 use crate::time::Timestamp;
 
 /// Counts hits in windows aligned to the epoch: `100/minute` starts anew with every minute of the
@@ -30,6 +32,10 @@ impl Strategy for FixedWindow {
     #[inline]
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         window::step(cell, hit, u64::from(hit.rate.limit()))
+    }
+
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        Some(window::lua(rate, cost, rate.limit().into()))
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use super::{Details, Hit, Strategy, schedule};
+use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::span::Span;
 use crate::time::{Timestamp, micros};
@@ -55,6 +56,11 @@ impl Gcra {
         Span::from_micros(self.tolerance_us)
     }
 
+    /// The capacity of the strict kind: what fits into the tolerance, and one.
+    fn capacity(&self, rate: &Rate) -> Span {
+        self.tolerance().plus(rate.time_for(1), rate.limit())
+    }
+
     fn post_paid(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         let denominator = hit.rate.limit();
         let limit = u64::from(denominator);
@@ -93,12 +99,17 @@ impl Strategy for Gcra {
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         if self.strict {
-            let capacity = self
-                .tolerance()
-                .plus(hit.rate.time_for(1), hit.rate.limit());
-            return schedule::prepaid(cell, hit, u64::from(hit.rate.limit()), capacity);
+            let limit = u64::from(hit.rate.limit());
+            return schedule::prepaid(cell, hit, limit, self.capacity(hit.rate));
         }
         self.post_paid(cell, hit)
+    }
+
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        Some(match self.strict {
+            true => schedule::prepaid_lua(rate, cost, self.capacity(rate)),
+            false => schedule::lua(LUA, rate, cost, self.tolerance()),
+        })
     }
 
     fn parameters(&self) -> String {
@@ -125,6 +136,8 @@ impl Strategy for Gcra {
         })
     }
 }
+
+pub(super) const LUA: &str = concat!(include_str!("schedule.lua"), include_str!("gcra.lua"));
 
 /// What [`Gcra`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

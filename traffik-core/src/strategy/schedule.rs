@@ -5,7 +5,7 @@
 //! is exact because the part below a microsecond is kept as a fraction (see [`Span`]).
 //! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>
 
-use super::Hit;
+use super::{Hit, Lua};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -73,6 +73,30 @@ pub(super) fn validate(what: &str, capacity: u64, rate: &Rate) -> Result<()> {
     }
     Ok(())
 }
+
+/// [`prepaid`] for Redis.
+pub(super) fn prepaid_lua(rate: &Rate, cost: u32, capacity: Span) -> Lua {
+    lua(PREPAID_LUA, rate, cost, capacity)
+}
+
+/// A script that starts with `schedule.lua`.
+pub(super) fn lua(source: &'static str, rate: &Rate, cost: u32, capacity: Span) -> Lua {
+    let price = rate.time_for(u64::from(cost));
+    let part = |span: Span| u64::from(span.fraction());
+    Lua::new(
+        source,
+        &[
+            u64::from(rate.limit()),
+            price.micros(),
+            part(price),
+            capacity.micros(),
+            part(capacity),
+        ],
+    )
+}
+
+pub(super) const PREPAID_LUA: &str =
+    concat!(include_str!("schedule.lua"), include_str!("prepaid.lua"));
 
 #[cfg(test)]
 mod tests {

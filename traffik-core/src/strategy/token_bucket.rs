@@ -1,7 +1,8 @@
-use super::{Details, Hit, Strategy, schedule};
+use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::span::Span;
 use crate::time::Timestamp;
@@ -32,6 +33,15 @@ impl TokenBucket {
     fn capacity(&self, rate: &Rate) -> u64 {
         u64::from(self.burst.unwrap_or(rate.limit()))
     }
+
+    /// How long an empty bucket takes to fill.
+    fn time_to_fill(&self, rate: &Rate) -> Span {
+        match self.burst {
+            // The time in which a rate earns its own limit is its period; no division needed.
+            None => Span::from_micros(rate.period_us()),
+            Some(burst) => rate.time_for(u64::from(burst)),
+        }
+    }
 }
 
 impl Strategy for TokenBucket {
@@ -41,12 +51,11 @@ impl Strategy for TokenBucket {
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         let capacity = self.capacity(hit.rate);
-        let full = match self.burst {
-            // The time in which a rate earns its own limit is its period; no division needed.
-            None => Span::from_micros(hit.rate.period_us()),
-            Some(_) => hit.rate.time_for(capacity),
-        };
-        schedule::prepaid(cell, hit, capacity, full)
+        schedule::prepaid(cell, hit, capacity, self.time_to_fill(hit.rate))
+    }
+
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        Some(schedule::prepaid_lua(rate, cost, self.time_to_fill(rate)))
     }
 
     fn parameters(&self) -> String {

@@ -1,8 +1,9 @@
 //! Windows of one period, aligned to the epoch, that counting strategies share.
 
-use super::Hit;
+use super::{Hit, Lua};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::rate::Rate;
 use crate::time::Timestamp;
 
 /// Counts up to `limit` in a cell of two words: the start of the window and its count.
@@ -17,6 +18,13 @@ pub(super) fn step(cell: &mut Cell, hit: &Hit<'_>, limit: u64) -> Decision {
     }
     decision
 }
+
+/// [`step`] for Redis.
+pub(super) fn lua(rate: &Rate, cost: u32, limit: u64) -> Lua {
+    Lua::new(LUA, &[cost.into(), limit, rate.period_us()])
+}
+
+pub(super) const LUA: &str = include_str!("window.lua");
 
 /// The start and count of the window in force.
 #[inline]

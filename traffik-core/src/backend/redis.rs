@@ -1,0 +1,290 @@
+//! Cells in a Redis, shared by every process that uses it.
+
+mod builder;
+#[cfg(feature = "redis-cluster")]
+mod cluster;
+mod failure;
+mod link;
+mod node;
+mod reset;
+mod script;
+#[cfg(feature = "redis-sentinel")]
+mod sentinel;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use builder::RedisBackendBuilder;
+
+use self::failure::disagreement;
+use self::link::{Link, Links, Lost};
+use self::script::{Answer, Outcome, Programs, Question, Step, Steps};
+use super::cas::Attempts;
+use super::{Backend, Batch, BoxFuture, Op};
+use crate::cell::Cell;
+use crate::decision::Decisions;
+use crate::error::{Error, Result};
+use crate::key::KeyHasher;
+use crate::time::{Clock, Timestamp};
+
+/// Keeps cells in a Redis (or Valkey) of version 4 or later, shared by every process that uses it.
+///
+/// Every decision, and every batch of the throttles of one request, is **one round trip**: one
+/// script that reads the clock of the server, decides all operations, and charges all or none.
+/// Servers with wrong clocks therefore agree. Only strategies of your own without a
+/// [script](crate::Strategy::lua) take two.
+///
+/// Clones share everything. Each thread has one connection of its own, made when first needed and
+/// replaced when it breaks; building a backend connects to nothing, so that a program starts while
+/// Redis is down. Use it from within a tokio runtime, such as actix's.
+///
+/// # Failures
+///
+/// A decision takes no longer than the [deadline](RedisBackendBuilder::deadline), whatever the
+/// server does. If the connection breaks or the time is up after the command was sent, the hit may
+/// have been charged: the error says so ([`Error::is_unexecuted`]). Nothing is sent twice unless
+/// it certainly was not executed.
+///
+/// # What is stored
+///
+/// `<namespace>:{<digest of the identity>}<digest of throttle and scope>`, a few dozen bytes, with
+/// a time to live of exactly as long as it matters. No identity is ever sent. Configure the server
+/// with `maxmemory-policy noeviction` or give it room: evicting a key forgives its owner.
+///
+/// ```no_run
+/// use traffik_core::{RedisBackend, Throttle};
+///
+/// let backend = RedisBackend::builder("redis://127.0.0.1:6379").namespace("shop").build()?;
+/// let throttle = Throttle::builder("login").rate("5/minute").backend(backend).build()?;
+/// # let _ = throttle;
+/// # Ok::<(), traffik_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct RedisBackend(Arc<Inner>);
+
+struct Inner {
+    links: Links,
+    programs: Programs,
+    namespace: String,
+    deadline: Duration,
+    persistent: bool,
+    hasher: KeyHasher,
+    clock: Option<Arc<dyn Clock>>,
+    closed: AtomicBool,
+}
+
+impl RedisBackend {
+    /// A backend with default settings on the server at `url`:
+    /// `redis://[user:password@]host[:port][/database]`.
+    ///
+    /// # Errors
+    ///
+    /// If the URL is malformed. That nobody answers there shows when a hit is decided.
+    pub fn at(url: &str) -> Result<RedisBackend> {
+        Self::builder(url).build()
+    }
+
+    /// A backend with other settings on the server at `url`.
+    pub fn builder(url: &str) -> RedisBackendBuilder {
+        RedisBackendBuilder::at(url)
+    }
+
+    /// What all keys begin with.
+    pub fn namespace(&self) -> &str {
+        &self.0.namespace
+    }
+
+    /// Whether closing keeps the cells.
+    pub fn is_persistent(&self) -> bool {
+        self.0.persistent
+    }
+
+    /// How long a decision may take.
+    pub fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+}
+
+impl Inner {
+    /// With an injected clock, Redis's own runs on, and must not drop what still matters.
+    const CLOCK_SLACK_MS: u64 = 3_600_000;
+
+    fn slack_ms(&self) -> u64 {
+        match self.clock {
+            None => 0,
+            Some(_) => Self::CLOCK_SLACK_MS,
+        }
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.clock.as_ref().map(|clock| clock.now())
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::closed("the redis backend was closed")),
+        }
+    }
+
+    async fn decide(&self, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
+        let steps: Option<Steps<'_>> = batch.ops().iter().map(Step::of).collect();
+        let Some(steps) = steps else {
+            return self.decide_in_two_trips(link, batch).await;
+        };
+        let answer = self
+            .ask(link, batch, &steps, self.now(), Some(self.slack_ms()))
+            .await?;
+        let decisions = batch.decide(&mut answer.decoded(), answer.now);
+        match decisions.is_allowed() == (answer.outcome == Outcome::Admitted) {
+            true => Ok(decisions),
+            false => Err(disagreement(answer.outcome)),
+        }
+    }
+
+    /// For strategies without a script: read, decide here, and write if nobody else has.
+    async fn decide_in_two_trips(&self, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
+        let mut attempts = Attempts::default();
+        loop {
+            let look: Steps<'_> = batch
+                .ops()
+                .iter()
+                .map(|op| Step::of(op).unwrap_or(Step::Read))
+                .collect();
+            let seen = self.ask(link, batch, &look, self.now(), None).await?;
+            let mut cells = seen.decoded();
+            let decisions = batch.decide(&mut cells, seen.now);
+            if decisions.is_denied() {
+                return Ok(decisions);
+            }
+
+            let write: Steps<'_> = batch
+                .ops()
+                .iter()
+                .zip(seen.cells.iter().zip(cells))
+                .map(|(op, (before, after))| Step::of(op).unwrap_or(Step::Swap { before, after }))
+                .collect();
+            let written = self
+                .ask(link, batch, &write, Some(seen.now), Some(self.slack_ms()))
+                .await?;
+            if written.outcome == Outcome::Admitted {
+                // Those with a script may have met a newer cell than the one seen.
+                return Ok(batch.decide(&mut written.decoded(), seen.now));
+            }
+            tokio::time::sleep(attempts.again()?).await;
+        }
+    }
+
+    /// One round trip; on a server that does not know the script yet, two.
+    async fn ask(
+        &self,
+        link: &Arc<Link>,
+        batch: &Batch<'_>,
+        steps: &[Step<'_>],
+        now: Option<Timestamp>,
+        slack_ms: Option<u64>,
+    ) -> Result<Answer> {
+        let question = Question {
+            namespace: &self.namespace,
+            batch,
+            steps,
+            now,
+            slack_ms,
+        };
+        let program = self.programs.serving(steps);
+        let mut command = question.by_sha(&program);
+        let (mut resent, mut loaded) = (false, false);
+        loop {
+            match link.ask(&command).await {
+                Ok(reply) => return Answer::parse(reply, steps.len()),
+                Err(lost) if lost.is_unknown_script() && !loaded => {
+                    loaded = true;
+                    command = question.by_text(&program);
+                }
+                Err(Lost::Unexecuted(_)) if !resent => resent = true,
+                Err(lost) => return Err(lost.into()),
+            }
+        }
+    }
+
+    /// Lets `task` take no longer than the deadline.
+    async fn in_time<T>(&self, link: &Link, task: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.deadline, task).await {
+            Ok(done) => done,
+            Err(_) => {
+                link.timed_out();
+                Err(Error::timeout(format!(
+                    "redis did not answer within {:?}",
+                    self.deadline
+                )))
+            }
+        }
+    }
+}
+
+impl Backend for RedisBackend {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(async move {
+            self.0.check_open()?;
+            if batch.ops().is_empty() {
+                return Ok(Decisions::default());
+            }
+            let link = self.0.links.of_this_thread()?;
+            self.0.in_time(&link, self.0.decide(&link, batch)).await
+        })
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        Box::pin(async move {
+            self.0.check_open()?;
+            let batch = Batch::new(std::slice::from_ref(op));
+            let look = [Step::of(op).unwrap_or(Step::Read)];
+            let link = self.0.links.of_this_thread()?;
+            let asking = self.0.ask(&link, &batch, &look, self.0.now(), None);
+            let answer = self.0.in_time(&link, asking).await?;
+            Ok((Cell::decode(&answer.cells[0]), answer.now))
+        })
+    }
+
+    /// Looks through all keys of the server for those of this namespace, and unlinks them. Hits
+    /// that are made meanwhile may or may not survive.
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.0.check_open()?;
+            reset::reset(self.0.links.connect(), &self.0.namespace).await
+        })
+    }
+
+    /// Hangs up; after this every decision is an error.
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let reset = match self.0.persistent {
+                true => Ok(()),
+                false => self.reset().await,
+            };
+            self.0.closed.store(true, Ordering::Relaxed);
+            self.0.links.close();
+            reset
+        })
+    }
+
+    fn store_id(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    fn key_hasher(&self) -> KeyHasher {
+        self.0.hasher
+    }
+}
+
+impl fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBackend")
+            .field("server", self.0.links.connect())
+            .field("namespace", &self.0.namespace)
+            .field("deadline", &self.0.deadline)
+            .finish_non_exhaustive()
+    }
+}

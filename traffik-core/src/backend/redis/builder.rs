@@ -1,0 +1,138 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use redis::aio::ConnectionLike;
+use redis::{Client, RedisResult};
+
+use super::link::{Connect, Links};
+use super::node::{Factory, Node};
+use super::{Inner, RedisBackend};
+use crate::error::{Error, Result};
+use crate::key::KeyHasher;
+use crate::time::Clock;
+
+/// Settings of a [`RedisBackend`].
+#[derive(Debug)]
+#[must_use]
+pub struct RedisBackendBuilder {
+    connect: Result<Arc<dyn Connect>>,
+    namespace: String,
+    deadline: Duration,
+    persistent: bool,
+    hasher: KeyHasher,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl RedisBackendBuilder {
+    pub(super) fn at(url: &str) -> RedisBackendBuilder {
+        Self::on(Node::at(url))
+    }
+
+    /// A backend on the server of an existing client, such as one with certificates of your own.
+    /// Set [`TCP_NODELAY`](redis::io::tcp::TcpSettings::set_nodelay) on it.
+    pub fn from_client(client: Client) -> RedisBackendBuilder {
+        Self::on(Ok(Node(client)))
+    }
+
+    /// A backend on connections that `connect` makes: one per thread, and a new one when one is
+    /// lost.
+    ///
+    /// ```no_run
+    /// use traffik_core::backend::RedisBackendBuilder;
+    /// use traffik_core::redis;
+    ///
+    /// let client = redis::Client::open("redis://127.0.0.1")?;
+    /// let backend = RedisBackendBuilder::from_factory(move || {
+    ///     let client = client.clone();
+    ///     async move { client.get_multiplexed_async_connection().await }
+    /// })
+    /// .build()?;
+    /// # let _ = backend;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_factory<F, Fut, C>(connect: F) -> RedisBackendBuilder
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = RedisResult<C>> + Send + 'static,
+        C: ConnectionLike + Clone + Send + Sync + 'static,
+    {
+        Self::on(Ok(Factory(connect)))
+    }
+
+    pub(super) fn on<C: Connect + 'static>(connect: Result<C>) -> RedisBackendBuilder {
+        RedisBackendBuilder {
+            connect: connect.map(|connect| Arc::new(connect) as Arc<dyn Connect>),
+            namespace: "traffik".into(),
+            deadline: Duration::from_millis(50),
+            persistent: true,
+            hasher: KeyHasher::shared(),
+            clock: None,
+        }
+    }
+
+    /// What all keys begin with, such as the name of the application: letters, digits and `-_.:`.
+    /// Default: `traffik`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How long a decision may take, connecting included. Default: 50 ms.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Whether [closing](crate::Backend::close) keeps the cells. Default: yes, since other
+    /// processes use them, and a restart should not give everybody a fresh quota.
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// Hashes identities under a secret, which every process on this Redis must share, so that
+    /// clients who choose their identities freely cannot make two of them collide. Default: a
+    /// constant.
+    pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.hasher = KeyHasher::with_secret(secret.as_ref());
+        self
+    }
+
+    /// Another clock than the server's: for tests, and for hosted servers that forbid scripts to
+    /// ask for the time. Keys then live for an hour longer than they matter. Default: the server's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// The backend, which does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// If the URL or the namespace is malformed or the deadline is zero.
+    pub fn build(self) -> Result<RedisBackend> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        if self.namespace.is_empty() || !self.namespace.bytes().all(legal) {
+            return Err(Error::invalid(format!(
+                "a namespace consists of letters, digits and `-_.:`, such as `shop`, unlike {:?}",
+                self.namespace
+            )));
+        }
+        if self.deadline.is_zero() {
+            return Err(Error::invalid(
+                "the deadline of a decision must be longer than zero, such as 50ms",
+            ));
+        }
+        Ok(RedisBackend(Arc::new(Inner {
+            links: Links::new(self.connect?),
+            programs: Default::default(),
+            namespace: self.namespace,
+            deadline: self.deadline,
+            persistent: self.persistent,
+            hasher: self.hasher,
+            clock: self.clock,
+            closed: AtomicBool::new(false),
+        })))
+    }
+}

@@ -1,0 +1,137 @@
+//! A Redis Cluster.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::ConnectionLike;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
+
+use super::RedisBackend;
+use super::builder::RedisBackendBuilder;
+use super::link::{Connect, Wire};
+use super::node::{info, tcp_settings};
+use crate::backend::BoxFuture;
+use crate::error::{Error, Result};
+
+impl RedisBackend {
+    /// A backend on a Redis Cluster, of which some nodes are at `urls`. Needs the feature
+    /// `redis-cluster`.
+    ///
+    /// All keys of one identity are in one slot, so that a batch is one script on one node. If a
+    /// node is lost while it decides, its successor is asked again: a hit may then be charged
+    /// twice, but never admitted twice.
+    ///
+    /// Keys whose slot is just being moved to another node are answered with errors until they
+    /// have arrived.
+    pub fn cluster<'a>(urls: impl IntoIterator<Item = &'a str>) -> RedisBackendBuilder {
+        RedisBackendBuilder::on(Cluster::at(urls))
+    }
+}
+
+struct Cluster(ClusterClient);
+
+impl Cluster {
+    fn at<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Cluster> {
+        let nodes = urls.into_iter().map(info).collect::<Result<Vec<_>>>()?;
+        ClusterClient::builder(nodes)
+            .tcp_settings(tcp_settings())
+            // Of redirections, mostly; by default it is sixteen.
+            .retries(2)
+            .min_retry_wait(2)
+            .max_retry_wait(10)
+            .connection_timeout(Duration::from_secs(1))
+            .build()
+            .map(Cluster)
+            .map_err(|error| {
+                Error::invalid("this redis cluster cannot be connected to").with_source(error)
+            })
+    }
+}
+
+impl Connect for Cluster {
+    fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
+        let client = self.0.clone();
+        Box::pin(async move { Ok(Box::new(client.get_async_connection().await?) as Box<dyn Wire>) })
+    }
+
+    fn connect_all(&self) -> BoxFuture<'static, RedisResult<Vec<Box<dyn Wire>>>> {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let mut cluster = client.get_async_connection().await?;
+            let masters = masters(&mut cluster).await?;
+            let routed = masters.into_iter().map(|(host, port)| {
+                let route = SingleNodeRoutingInfo::ByAddress { host, port };
+                let cluster = cluster.clone();
+                Box::new(Master { cluster, route }) as Box<dyn Wire>
+            });
+            Ok(routed.collect())
+        })
+    }
+}
+
+async fn masters(cluster: &mut ClusterConnection) -> RedisResult<BTreeSet<(String, u16)>> {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg("SLOTS");
+    let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+    let slots = cluster
+        .route_command(command, anybody)
+        .await?
+        .extract_error()?;
+    // First and last slot, the master, its replicas; of each its address and more.
+    let slots: Vec<Vec<Value>> = redis::from_redis_value(slots)?;
+    let mut masters = BTreeSet::new();
+    for range in slots {
+        let master: Vec<Value> = match range.into_iter().nth(2) {
+            Some(master) => redis::from_redis_value(master)?,
+            None => continue,
+        };
+        if let [host, port, ..] = &*master {
+            masters.insert((
+                redis::from_redis_value_ref(host)?,
+                redis::from_redis_value_ref(port)?,
+            ));
+        }
+    }
+    Ok(masters)
+}
+
+/// The connection to one node.
+#[derive(Clone)]
+struct Master {
+    cluster: ClusterConnection,
+    route: SingleNodeRoutingInfo,
+}
+
+impl ConnectionLike for Master {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        let route = RoutingInfo::SingleNode(self.route.clone());
+        Box::pin(self.cluster.route_command(command.clone(), route))
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        let route = self.route.clone();
+        Box::pin(
+            self.cluster
+                .route_pipeline(pipeline.clone(), offset, count, route),
+        )
+    }
+
+    fn get_db(&self) -> i64 {
+        self.cluster.get_db()
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster(..)")
+    }
+}

@@ -1,0 +1,63 @@
+//! What went wrong, in our words.
+
+use std::sync::Arc;
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use super::link::Lost;
+use super::script::Outcome;
+use crate::error::Error;
+
+impl Lost {
+    /// Whether the server does not know the script by its digest.
+    pub(super) fn is_unknown_script(&self) -> bool {
+        matches!(self, Lost::Refused(error)
+            if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+    }
+}
+
+impl From<Lost> for Error {
+    fn from(lost: Lost) -> Error {
+        match lost {
+            Lost::Unexecuted(error) => not_connected(error),
+            Lost::Interrupted(error) => {
+                Error::interrupted("the connection to redis broke before it answered")
+                    .with_source(Shared(error))
+            }
+            Lost::Refused(error) => Error::other("redis refused to decide").with_source(error),
+        }
+    }
+}
+
+pub(super) fn not_connected(error: Arc<RedisError>) -> Error {
+    Error::connection("redis cannot be reached").with_source(Shared(error))
+}
+
+/// A mistake in a script: nothing is worse than a limiter that is wrong and silent.
+pub(super) fn disagreement(outcome: Outcome) -> Error {
+    Error::other(match outcome {
+        Outcome::Admitted => {
+            "redis admitted and charged a hit that the strategy denies: its `lua` and its `step` \
+             differ"
+        }
+        Outcome::Denied | Outcome::Raced => {
+            "redis denied a hit that the strategy admits: its `lua` and its `step` differ"
+        }
+    })
+}
+
+/// One failure of a connection fails all who wait for it.
+#[derive(Debug)]
+struct Shared(Arc<RedisError>);
+
+impl std::fmt::Display for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

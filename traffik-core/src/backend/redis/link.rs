@@ -1,0 +1,316 @@
+//! Connections: one per backend and thread, made when needed and replaced when lost.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use redis::aio::ConnectionLike;
+use redis::{Cmd, RedisError, RedisResult, Value};
+use tokio::runtime::{Handle, Id};
+use tokio::sync::Notify;
+
+use crate::backend::BoxFuture;
+use crate::error::{Error, Result};
+
+/// A connection of any kind whose clones share one stream.
+pub(super) trait Wire: ConnectionLike + Send + Sync {
+    fn fork(&self) -> Box<dyn Wire>;
+}
+
+impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
+    fn fork(&self) -> Box<dyn Wire> {
+        Box::new(self.clone())
+    }
+}
+
+/// Makes connections.
+pub(super) trait Connect: fmt::Debug + Send + Sync {
+    /// One to whoever serves the keys.
+    fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>>;
+
+    /// One to each server that holds a part of the keys.
+    fn connect_all(&self) -> BoxFuture<'static, RedisResult<Vec<Box<dyn Wire>>>> {
+        let connecting = self.connect();
+        Box::pin(async { Ok(vec![connecting.await?]) })
+    }
+}
+
+/// The connections of one backend.
+///
+/// One per thread, because a connection's driver then runs on the thread that asks: with one for
+/// all threads every answer wakes another thread, which costs a third of the throughput.
+#[derive(Debug)]
+pub(super) struct Links {
+    id: u64,
+    connect: Arc<dyn Connect>,
+    all: Mutex<Vec<Arc<Link>>>,
+}
+
+/// What a thread remembers of its link.
+struct Seat {
+    links: u64,
+    runtime: Id,
+    link: Weak<Link>,
+    /// Tells [`Links`] that the thread lives and still uses the link.
+    _occupied: Arc<()>,
+}
+
+thread_local! {
+    static SEATS: RefCell<Vec<Seat>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Links {
+    pub(super) fn new(connect: Arc<dyn Connect>) -> Links {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Links {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            connect,
+            all: Mutex::default(),
+        }
+    }
+
+    pub(super) fn connect(&self) -> &Arc<dyn Connect> {
+        &self.connect
+    }
+
+    /// The link of this thread.
+    ///
+    /// # Errors
+    ///
+    /// If there is no tokio runtime.
+    pub(super) fn of_this_thread(&self) -> Result<Arc<Link>> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::invalid("the redis backend needs a tokio runtime, such as actix's")
+                .with_source(error)
+        })?;
+        let (links, runtime) = (self.id, runtime.id());
+        SEATS.with_borrow_mut(|seats| {
+            let known = seats
+                .iter()
+                .find(|seat| seat.links == links && seat.runtime == runtime)
+                .and_then(|seat| seat.link.upgrade());
+            if let Some(link) = known {
+                return Ok(link);
+            }
+            // Links of dropped backends, and this one's in a runtime that has ended: a
+            // connection's driver lives and dies with its runtime.
+            seats.retain(|seat| seat.links != links && seat.link.strong_count() > 0);
+            let occupied = Arc::new(());
+            let link = self.open(Arc::downgrade(&occupied));
+            seats.push(Seat {
+                links,
+                runtime,
+                link: Arc::downgrade(&link),
+                _occupied: occupied,
+            });
+            Ok(link)
+        })
+    }
+
+    fn open(&self, seat: Weak<()>) -> Arc<Link> {
+        let link = Arc::new(Link {
+            connect: Arc::clone(&self.connect),
+            seat,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            timeouts: AtomicU32::new(0),
+        });
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|link| link.seat.strong_count() > 0);
+        all.push(Arc::clone(&link));
+        link
+    }
+
+    /// Hangs up.
+    pub(super) fn close(&self) {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        for link in &*all {
+            link.lock().wire = None;
+        }
+    }
+}
+
+/// The connection of one thread, or the lack of one.
+pub(super) struct Link {
+    connect: Arc<dyn Connect>,
+    seat: Weak<()>,
+    state: Mutex<State>,
+    changed: Notify,
+    /// Commands in a row that were not answered in time.
+    timeouts: AtomicU32,
+}
+
+#[derive(Default)]
+struct State {
+    wire: Option<Box<dyn Wire>>,
+    /// Counts connections, so that whoever finds one broken does not hang up on its successor.
+    epoch: u64,
+    connecting: bool,
+    failure: Option<(Instant, Arc<RedisError>)>,
+}
+
+/// Why a command has no answer.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// It was never sent, or refused unread.
+    Unexecuted(Arc<RedisError>),
+    /// It may have been executed.
+    Interrupted(Arc<RedisError>),
+    /// The server's complaint.
+    Refused(RedisError),
+}
+
+impl Link {
+    /// Once a server did not accept a connection, the next attempt is not made before this. Until
+    /// then decisions fail at once.
+    const COOL_OFF: Duration = Duration::from_millis(10);
+
+    /// A connection that takes longer than this to establish is given up. Decisions do not wait
+    /// for it beyond their own deadline.
+    const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+    /// After so many timeouts in a row the connection is given up: the server may have been
+    /// replaced by one at the same address without telling us.
+    const MOST_TIMEOUTS: u32 = 3;
+
+    /// Sends a command on the present connection, or a new one if there is none.
+    pub(super) async fn ask(self: &Arc<Self>, command: &Cmd) -> Result<Value, Lost> {
+        let (mut wire, epoch) = self.wire().await.map_err(Lost::Unexecuted)?;
+        let mut reply = pin!(wire.req_packed_command(command));
+        // What fails at once was never sent: the driver had hung up before.
+        let mut waited = false;
+        let reply = poll_fn(|context| match reply.as_mut().poll(context) {
+            Poll::Ready(reply) => Poll::Ready(reply),
+            Poll::Pending => {
+                waited = true;
+                Poll::Pending
+            }
+        })
+        .await;
+        match reply.and_then(Value::extract_error) {
+            Ok(value) => {
+                self.answered();
+                Ok(value)
+            }
+            Err(error) => {
+                self.answered();
+                Err(self.explain(error, epoch, waited))
+            }
+        }
+    }
+
+    fn explain(&self, error: RedisError, epoch: u64, waited: bool) -> Lost {
+        use redis::{ErrorKind, ServerErrorKind};
+        let refused = matches!(
+            error.kind(),
+            ErrorKind::Server(
+                ServerErrorKind::ReadOnly
+                    | ServerErrorKind::BusyLoading
+                    | ServerErrorKind::MasterDown
+                    | ServerErrorKind::ClusterDown
+                    | ServerErrorKind::Moved
+                    | ServerErrorKind::Ask
+                    | ServerErrorKind::TryAgain
+            ) | ErrorKind::ClusterConnectionNotFound
+        );
+        if refused {
+            // The server is not, or no longer, the one to ask.
+            self.hang_up(epoch);
+            return Lost::Unexecuted(Arc::new(error));
+        }
+        if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+            return Lost::Refused(error);
+        }
+        self.hang_up(epoch);
+        match waited {
+            true => Lost::Interrupted(Arc::new(error)),
+            false => Lost::Unexecuted(Arc::new(error)),
+        }
+    }
+
+    /// Takes note that a command was not answered in time.
+    pub(super) fn timed_out(&self) {
+        if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= Self::MOST_TIMEOUTS {
+            self.answered();
+            self.lock().wire = None;
+        }
+    }
+
+    fn answered(&self) {
+        // A load is cheaper than a store, and this is the hot path.
+        if self.timeouts.load(Ordering::Relaxed) > 0 {
+            self.timeouts.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn hang_up(&self, epoch: u64) {
+        let mut state = self.lock();
+        if state.epoch == epoch {
+            state.wire = None;
+        }
+    }
+
+    async fn wire(self: &Arc<Self>) -> Result<(Box<dyn Wire>, u64), Arc<RedisError>> {
+        let mut waited = false;
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let mut state = self.lock();
+                if let Some(wire) = &state.wire {
+                    return Ok((wire.fork(), state.epoch));
+                }
+                if let Some((at, error)) = &state.failure
+                    && (waited || at.elapsed() < Self::COOL_OFF)
+                {
+                    return Err(Arc::clone(error));
+                }
+                if !state.connecting {
+                    state.connecting = true;
+                    state.failure = None;
+                    // In a task of its own, so that a decision's deadline does not end it.
+                    tokio::spawn(Arc::clone(self).dial());
+                }
+            }
+            changed.await;
+            waited = true;
+        }
+    }
+
+    async fn dial(self: Arc<Self>) {
+        let dialled = tokio::time::timeout(Self::CONNECT_TIMEOUT, self.connect.connect()).await;
+        let dialled = dialled
+            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+        let mut state = self.lock();
+        state.connecting = false;
+        match dialled {
+            Ok(wire) => {
+                state.wire = Some(wire);
+                state.epoch += 1;
+            }
+            Err(error) => state.failure = Some((Instant::now(), Arc::new(error))),
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Link")
+            .field("connected", &state.wire.is_some())
+            .field("connecting", &state.connecting)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,103 @@
+//! A single Redis, or whatever a function of the user's connects to.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::aio::ConnectionLike;
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, RedisResult};
+
+use super::link::{Connect, Wire};
+use crate::backend::BoxFuture;
+use crate::error::{Error, Result};
+
+/// One server.
+pub(super) struct Node(pub(super) Client);
+
+impl Node {
+    /// The server at a URL.
+    pub(super) fn at(url: &str) -> Result<Node> {
+        Ok(Node(open(info(url)?)?))
+    }
+}
+
+impl Connect for Node {
+    fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
+        let client = self.0.clone();
+        Box::pin(async move { dial(&client).await })
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The address only: the rest of a URL may be secret.
+        write!(f, "Node({})", self.0.get_connection_info().addr())
+    }
+}
+
+/// Parses a URL, and sets what the client leaves unset.
+///
+/// # Errors
+///
+/// If it is no URL of a Redis; the message does not repeat it, since it may hold a password.
+pub(super) fn info(url: &str) -> Result<ConnectionInfo> {
+    let info = url.into_connection_info().map_err(|error| {
+        Error::invalid(
+            "the URL of a redis must look like `redis://user:password@host:6379/0`, or begin with \
+             `rediss://` (feature `redis-tls`) or `redis+unix://`",
+        )
+        .with_source(error.category().to_owned())
+    })?;
+    Ok(info.set_tcp_settings(tcp_settings()))
+}
+
+pub(super) fn open(info: ConnectionInfo) -> Result<Client> {
+    Client::open(info)
+        .map_err(|error| Error::invalid("this redis cannot be connected to").with_source(error))
+}
+
+/// Without `TCP_NODELAY` small commands wait for each other's acknowledgements, and without
+/// keepalive and user timeout a server that vanished stays connected for a quarter of an hour.
+pub(super) fn tcp_settings() -> TcpSettings {
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(
+        TcpKeepalive::new()
+            .with_time(Duration::from_secs(15))
+            .with_interval(Duration::from_secs(5)),
+    );
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    let settings = settings.set_user_timeout(Duration::from_secs(5));
+    settings
+}
+
+pub(super) async fn dial(client: &Client) -> RedisResult<Box<dyn Wire>> {
+    let config = AsyncConnectionConfig::new()
+        // Decisions have a deadline of their own; a second timer would only cost time.
+        .set_response_timeout(None)
+        .set_connection_timeout(None)
+        .set_pipeline_buffer_size(1024);
+    let connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?;
+    Ok(Box::new(connection))
+}
+
+/// A function that connects.
+pub(super) struct Factory<F>(pub(super) F);
+
+impl<F, Fut, C> Connect for Factory<F>
+where
+    F: Fn() -> Fut + Send + Sync,
+    Fut: Future<Output = RedisResult<C>> + Send + 'static,
+    C: ConnectionLike + Clone + Send + Sync + 'static,
+{
+    fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
+        let connecting = (self.0)();
+        Box::pin(async { Ok(Box::new(connecting.await?) as Box<dyn Wire>) })
+    }
+}
+
+impl<F> fmt::Debug for Factory<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Factory(..)")
+    }
+}

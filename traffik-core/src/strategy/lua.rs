@@ -1,0 +1,69 @@
+//! Steps in the language of Redis.
+
+use smallvec::SmallVec;
+
+use super::{gcra, schedule, window};
+use crate::cell::Cell;
+
+/// A strategy's step as Lua, and its arguments for one hit.
+///
+/// The script need not compute the decision. It only says whether the hit is admitted and what the
+/// cell becomes; [`Strategy::step`](super::Strategy::step) then makes the decision from the cell
+/// and the time that Redis saw, so that it is the same on every backend. If the two ever disagree
+/// about admission, the hit is an error.
+///
+/// # The script
+///
+/// It is a piece of Lua 5.1 in which these are in scope:
+///
+/// * `now`: the time in µs;
+/// * `words(n)`: the words of the cell, or nothing if it is missing or has not exactly `n`;
+/// * `unpack(format, arguments)`: the arguments, one `I8` each: `'>I8I8'` for two;
+/// * `take(expires, word, ...)`: admits the hit, charging the cell, which is kept until `expires`
+///   in µs. A script that does not call it denies.
+///
+/// Numbers are doubles: below 2^53 sums and differences are exact, products may not be. The
+/// script must not `return`, write keys itself or depend on anything else.
+///
+/// ```
+/// use traffik_core::strategy::Lua;
+///
+/// const ONE_PER_PERIOD: &str = "
+///     local period = unpack('>I8', arguments)
+///     if now >= (words(1) or 0) then
+///       take(now + period, now + period)
+///     end
+/// ";
+/// let lua = Lua::new(ONE_PER_PERIOD, &[60_000_000]);
+/// assert_eq!(lua.arguments(), [60_000_000]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lua {
+    source: &'static str,
+    arguments: SmallVec<[u64; 6]>,
+}
+
+impl Lua {
+    /// A script and its arguments, each below 2^53.
+    pub fn new(source: &'static str, arguments: &[u64]) -> Lua {
+        debug_assert!(arguments.iter().all(|word| *word < Cell::WORD_LIMIT));
+        Lua {
+            source,
+            arguments: SmallVec::from_slice(arguments),
+        }
+    }
+
+    /// The script.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// The arguments.
+    pub fn arguments(&self) -> &[u64] {
+        &self.arguments
+    }
+}
+
+/// Every script of this crate; Redis gets them all as one, so that it is loaded once.
+#[cfg_attr(not(feature = "redis"), expect(dead_code))]
+pub(crate) const BUILT_IN: [&str; 3] = [window::LUA, schedule::PREPAID_LUA, gcra::LUA];

@@ -1,0 +1,13 @@
+-- schedule::arrival, and what this hit would make of it. Spans are whole µs and parts of 1/limit.
+local limit, price, price_part, capacity, capacity_part = unpack('>I8I8I8I8I8', arguments)
+local tat, part = words(2)
+if not tat or tat < now then
+  tat, part = now, 0
+end
+part = math.min(part, limit - 1)
+local after, after_part = tat + price, part + price_part
+if after_part >= limit then
+  after, after_part = after + 1, after_part - limit
+end
+local after_ceil = after_part > 0 and after + 1 or after
+local horizon = now + capacity
