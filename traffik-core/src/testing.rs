@@ -1,3 +1,5 @@
 //! The tests that every strategy and backend of this crate passes, for your own types.
 
 pub mod laws;
+
+pub mod conformance;

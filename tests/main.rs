@@ -1,0 +1,8 @@
+//! Tests against real servers. Each starts those it needs on free ports of the loopback interface
+//! and ends them; nothing is mocked, and nothing is skipped if a server is not installed.
+
+#![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
+
+mod memory_backend;
+mod redis_backend;
+mod support;

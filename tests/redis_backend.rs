@@ -1,0 +1,26 @@
+//! `RedisBackend` against a Redis.
+
+mod cluster;
+mod conformance;
+mod decisions;
+mod failures;
+mod keys;
+mod sentinel;
+mod strategies;
+mod trips;
+
+use traffik_core::{Backend, Throttle, ThrottleBuilder};
+
+fn throttle(name: &str, rate: &str, backend: impl Backend) -> Throttle {
+    builder(name, rate, backend)
+        .build()
+        .expect("valid settings")
+}
+
+fn builder(name: &str, rate: &str, backend: impl Backend) -> ThrottleBuilder {
+    // What a failure is, a test wants to see.
+    Throttle::builder(name)
+        .rate(rate)
+        .backend(backend)
+        .on_error(traffik_core::OnError::Raise)
+}

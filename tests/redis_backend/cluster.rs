@@ -1,0 +1,66 @@
+use std::time::Duration;
+
+use traffik_core::backend::RedisBackendBuilder;
+use traffik_core::testing::conformance;
+use traffik_core::{Hits, Identity, ManualClock, RedisBackend};
+
+use super::throttle;
+use crate::support::{RedisCluster, strategies};
+
+fn builder(cluster: &RedisCluster) -> RedisBackendBuilder {
+    let urls = cluster.urls();
+    // One node is enough to find the others.
+    RedisBackend::cluster([urls[0].as_str()]).deadline(Duration::from_secs(10))
+}
+
+#[tokio::test]
+async fn conforms() {
+    let (cluster, clock) = (RedisCluster::start(), ManualClock::default());
+    let backend = builder(&cluster).clock(clock.clone()).build().unwrap();
+    conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 10).await;
+    let backend = builder(&cluster).namespace("now").build().unwrap();
+    conformance::admits_exactly_the_limit(&backend, &strategies()).await;
+    conformance::batches_are_all_or_nothing(&backend).await;
+    conformance::dropped_futures_leave_nothing_behind(&backend).await;
+    let neighbour = builder(&cluster).namespace("neighbour").build().unwrap();
+    conformance::resets_its_own_namespace_only(&backend, &neighbour).await;
+}
+
+#[tokio::test]
+async fn identities_spread_over_nodes_and_a_batch_is_one_trip() {
+    let cluster = RedisCluster::start();
+    let backend = builder(&cluster).build().unwrap();
+    let throttles = ["a", "b", "c"].map(|name| throttle(name, "9/day", backend.clone()));
+    let hit = async |who: u32| {
+        let who = Identity::of(who);
+        let batch = Hits::from_iter(throttles.iter().map(|throttle| (throttle, &who)));
+        assert!(batch.decide().await.unwrap().is_allowed());
+    };
+    for who in 0..100 {
+        hit(who).await;
+    }
+    for node in cluster.nodes() {
+        assert!(
+            node.keys().len() >= 3 * 10,
+            "a node has too few of 300 keys"
+        );
+        node.calls();
+    }
+    for who in 0..100 {
+        hit(who).await;
+    }
+    let trips = |node: &crate::support::RedisServer| node.calls()["evalsha"];
+    assert_eq!(cluster.nodes().iter().map(trips).sum::<u64>(), 100);
+}
+
+#[tokio::test]
+async fn a_flushed_script_is_brought_along_again() {
+    let cluster = RedisCluster::start();
+    let throttle = throttle("flush", "3/day", builder(&cluster).build().unwrap());
+    let ann = Identity::of("ann");
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 2);
+    for node in cluster.nodes() {
+        let _: () = node.command(&["SCRIPT", "FLUSH"]);
+    }
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 1);
+}

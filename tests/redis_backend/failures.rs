@@ -1,0 +1,174 @@
+use std::time::{Duration, Instant};
+
+use traffik_core::{Backend, Hits, Identity, RedisBackend};
+
+use super::throttle;
+use crate::support::RedisServer;
+
+#[tokio::test]
+async fn a_flushed_script_is_brought_along_again() {
+    let server = RedisServer::start();
+    let throttle = throttle("flush", "3/day", server.backend());
+    let ann = Identity::of("ann");
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 2);
+    let _: () = server.command(&["SCRIPT", "FLUSH"]);
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 1);
+}
+
+#[tokio::test]
+async fn a_restarted_server_answers_the_very_next_hit() {
+    let mut server = RedisServer::start();
+    let throttle = throttle("restart", "3/day", server.backend());
+    let ann = Identity::of("ann");
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 2);
+    // On another thread, as in life: ours goes on and learns of the loss.
+    let restarted = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server.resurrect();
+        server
+    });
+    let server = restarted.await.unwrap();
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 2);
+    assert_eq!(server.calls()["eval"], 1);
+}
+
+#[tokio::test]
+async fn starts_while_the_server_is_down_and_recovers() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let throttle = throttle("down", "3/day", server.backend());
+    let ann = Identity::of("ann");
+    let error = throttle.hit(&ann).await.unwrap_err();
+    assert!(error.is_connection() && error.is_unexecuted(), "{error:?}");
+    server.resurrect();
+    // Connecting is not tried again within a few ms of a failure; starting a server takes longer.
+    assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+}
+
+#[tokio::test]
+async fn a_replica_is_not_the_one_to_ask() {
+    let server = RedisServer::start();
+    let throttle = throttle("replica", "3/day", server.backend());
+    let ann = Identity::of("ann");
+    assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+    let _: () = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    let error = throttle.hit(&ann).await.unwrap_err();
+    assert!(error.is_connection() && error.is_unexecuted(), "{error:?}");
+    let _: () = server.command(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 1);
+}
+
+#[tokio::test]
+async fn a_server_without_memory_charges_nothing() {
+    let server = RedisServer::start();
+    let backend = server.backend();
+    let (one, other) = (
+        throttle("one", "3/day", backend.clone()),
+        throttle("other", "3/day", backend),
+    );
+    let ann = Identity::of("ann");
+    assert!(one.hit(&ann).await.unwrap().is_allowed());
+    let _: () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    let batch = Hits::from_iter([(&one, &ann), (&other, &ann)]);
+    assert!(batch.decide().await.is_err());
+    let _: () = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(one.stat(&ann).await.unwrap().remaining, 2);
+    assert_eq!(other.stat(&ann).await.unwrap().remaining, 3);
+}
+
+#[tokio::test]
+async fn a_hung_server_costs_one_deadline() {
+    let server = RedisServer::start();
+    let deadline = Duration::from_millis(80);
+    let backend = server.builder().deadline(deadline).build().unwrap();
+    let throttle = throttle("hung", "100/day", backend);
+    let ann = Identity::of("ann");
+    // The first connection may take longer than the deadline on a busy machine.
+    while throttle.hit(&ann).await.is_err() {}
+
+    server.pause();
+    // Enough of them that the connection is given up and made anew meanwhile.
+    for _ in 0..6 {
+        let start = Instant::now();
+        let error = throttle.hit(&ann).await.unwrap_err();
+        assert!(error.is_timeout() && !error.is_unexecuted(), "{error:?}");
+        assert!(start.elapsed() < 3 * deadline, "{:?}", start.elapsed());
+    }
+    server.resume();
+    let start = Instant::now();
+    while throttle.hit(&ann).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never recovers");
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_is_shown_has_a_password_in_it() {
+    let url = "redis://xavier:sesame@127.0.0.1:1/0";
+    let backend = RedisBackend::at(url).unwrap();
+    let error = throttle("secret", "3/day", backend.clone())
+        .hit(&Identity::of("bob"))
+        .await
+        .unwrap_err();
+    let builder = RedisBackend::builder(url);
+    let malformed = RedisBackend::at("redis://xavier:sesame@:x").unwrap_err();
+    for shown in [
+        format!("{backend:?}"),
+        format!("{builder:?}"),
+        format!("{error:?} {error}"),
+        format!("{malformed:?} {malformed}"),
+    ] {
+        assert!(
+            !shown.contains("sesame") && !shown.contains("xavier"),
+            "{shown}"
+        );
+    }
+    assert!(format!("{backend:?}").contains("127.0.0.1:1"));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_an_error_and_no_hang() {
+    let server = RedisServer::start_with(&["--requirepass", "sesame"]);
+    let backend = |password: &str| {
+        let url = server
+            .url()
+            .replace("redis://", &format!("redis://:{password}@"));
+        let builder = RedisBackend::builder(&url).deadline(Duration::from_secs(10));
+        builder.build().unwrap()
+    };
+    let error = throttle("wrong", "3/day", backend("simsim"))
+        .hit(&Identity::of("ann"))
+        .await
+        .unwrap_err();
+    assert!(error.is_connection(), "{error:?}");
+    let right = backend("sesame");
+    assert!(
+        throttle("right", "3/day", right)
+            .hit(&Identity::of("ann"))
+            .await
+            .unwrap()
+            .is_allowed()
+    );
+}
+
+#[tokio::test]
+async fn a_closed_backend_says_so() {
+    let server = RedisServer::start();
+    let backend = server.backend();
+    let throttle = throttle("closed", "3/day", backend.clone());
+    assert!(
+        throttle
+            .hit(&Identity::of("ann"))
+            .await
+            .unwrap()
+            .is_allowed()
+    );
+    backend.close().await.unwrap();
+    assert!(
+        throttle
+            .hit(&Identity::of("ann"))
+            .await
+            .unwrap_err()
+            .is_closed()
+    );
+    assert_eq!(server.keys().len(), 1, "persistent by default");
+}

@@ -1,0 +1,101 @@
+use std::collections::BTreeMap;
+
+use traffik_core::{Backend, Gcra, Hits, Identity, Strategy, Throttle, TokenBucket};
+
+use super::{builder, throttle};
+use crate::support::RedisServer;
+
+/// What `times` batches of `size` hits in one trip each look like to the server.
+fn one_trip_each(times: u64, size: u64) -> BTreeMap<String, u64> {
+    let calls = [
+        ("evalsha", times),
+        ("get", times * size),
+        ("set", times * size),
+        ("time", times),
+    ];
+    calls.map(|(name, calls)| (name.to_owned(), calls)).into()
+}
+
+fn one(strategy: impl Strategy, backend: impl Backend) -> Throttle {
+    let name = strategy.id();
+    builder(name, "1000/day", backend)
+        .strategy(strategy)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_decision_is_one_round_trip_and_so_is_a_batch() {
+    let server = RedisServer::start();
+    let backend = server.backend();
+    let ann = Identity::of("ann");
+    let throttles = [
+        throttle("fixed", "1000/day", backend.clone()),
+        one(TokenBucket::new(), backend.clone()),
+        one(
+            Gcra::new().burst_tolerance(std::time::Duration::from_secs(90_000)),
+            backend,
+        ),
+    ];
+    assert!(throttles[0].hit(&ann).await.unwrap().is_allowed());
+    let first = server.calls();
+    assert_eq!(
+        (first["evalsha"], first["eval"]),
+        (1, 1),
+        "brings the script along"
+    );
+
+    for throttle in &throttles {
+        for _ in 0..10 {
+            assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+        }
+        assert_eq!(server.calls(), one_trip_each(10, 1), "{}", throttle.name());
+    }
+    let batch = Hits::from_iter(throttles.iter().map(|throttle| (throttle, &ann)));
+    for _ in 0..10 {
+        assert!(batch.decide().await.unwrap().is_allowed());
+    }
+    assert_eq!(server.calls(), one_trip_each(10, 3));
+    assert_eq!(throttles[0].stat(&ann).await.unwrap().remaining, 979);
+    assert_eq!(server.calls()["evalsha"], 1);
+}
+
+#[test]
+fn every_thread_has_one_connection() {
+    let server = RedisServer::start();
+    let throttle = throttle("threads", "1000/day", server.backend());
+    let connections = || {
+        let clients: String = server.command(&["CLIENT", "LIST"]);
+        // But for the one that asks.
+        clients.lines().count() - 1
+    };
+    let hit = |times: u32| {
+        let throttle = throttle.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                for _ in 0..times {
+                    assert!(
+                        throttle
+                            .hit(&Identity::of("ann"))
+                            .await
+                            .unwrap()
+                            .is_allowed()
+                    );
+                }
+            });
+            runtime
+        })
+        .join()
+        .unwrap()
+    };
+    let first = hit(5);
+    assert_eq!(connections(), 1);
+    let second = hit(5);
+    assert_eq!(connections(), 2);
+    drop((first, second));
+    drop(hit(1));
+}

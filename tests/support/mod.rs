@@ -1,0 +1,12 @@
+//! What tests need to run servers.
+
+mod process;
+mod redis_cluster;
+mod redis_sentinel;
+mod redis_server;
+mod strategies;
+
+pub(crate) use redis_cluster::RedisCluster;
+pub(crate) use redis_sentinel::WatchedRedis;
+pub(crate) use redis_server::RedisServer;
+pub(crate) use strategies::strategies;

@@ -1,0 +1,125 @@
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// A server of ours: a process, its port and its directory. Both end with it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    program: &'static str,
+    arguments: Vec<String>,
+    child: Option<Child>,
+    port: u16,
+    directory: PathBuf,
+}
+
+impl Process {
+    /// Starts a program on a port that nobody uses, in a directory of its own. `arguments` gets
+    /// both.
+    pub(crate) fn start(
+        program: &'static str,
+        arguments: impl FnOnce(u16, &Path) -> Vec<String>,
+    ) -> Process {
+        let port = free_port();
+        let name = format!("traffik-{}-{port}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("a directory for the server");
+        let mut process = Process {
+            program,
+            arguments: arguments(port, &directory),
+            child: None,
+            port,
+            directory,
+        };
+        process.resurrect();
+        process
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts it again after [`kill`](Process::kill).
+    pub(crate) fn resurrect(&mut self) {
+        let log = std::fs::File::create(self.directory.join("log")).expect("a log");
+        let child = Command::new(self.program)
+            .args(&self.arguments)
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().expect("a log"))
+            .stdout(log)
+            .spawn();
+        self.child = Some(child.unwrap_or_else(|error| {
+            panic!(
+                "`{}` cannot be run ({error}): apt-get install redis-server redis-sentinel memcached",
+                self.program
+            )
+        }));
+        self.wait_until_it_listens();
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        let start = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let ended = self.child.as_mut().map(|child| child.try_wait());
+            let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            assert!(
+                matches!(ended, Some(Ok(None))) && start.elapsed() < Duration::from_secs(20),
+                "`{}` does not listen on port {}: {log}",
+                self.program,
+                self.port,
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends it without warning.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // A stopped process dies of SIGKILL as well.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops it in its tracks: it accepts connections and commands, and answers none.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let child = self.child.as_ref().expect("a running server");
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(status.is_ok_and(|status| status.success()));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// A port below those the system gives to clients, free now, and not given to anybody else by us.
+/// A cluster node's second port, 10,000 above, is as likely free.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 10_000).expect("less than 10,000");
+    loop {
+        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let port = 12_000 + offset;
+        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if free(port) && free(port + 10_000) {
+            return port;
+        }
+    }
+}

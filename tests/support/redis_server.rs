@@ -1,0 +1,100 @@
+use std::collections::BTreeMap;
+
+use traffik_core::RedisBackend;
+use traffik_core::backend::RedisBackendBuilder;
+
+use super::process::Process;
+
+/// A Redis of our own.
+#[derive(Debug)]
+pub(crate) struct RedisServer(Process);
+
+impl RedisServer {
+    pub(crate) fn start() -> RedisServer {
+        Self::start_with(&[])
+    }
+
+    /// One with settings of its own.
+    pub(crate) fn start_with(settings: &[&str]) -> RedisServer {
+        RedisServer(Process::start("redis-server", |port, directory| {
+            let port = port.to_string();
+            let directory = directory.display().to_string();
+            [
+                "--port",
+                &port,
+                "--dir",
+                &directory,
+                "--save",
+                "",
+                "--bind",
+                "127.0.0.1",
+            ]
+            .iter()
+            .chain(settings)
+            .map(ToString::to_string)
+            .collect()
+        }))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.0.port())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    /// A backend that no scheduling hiccup of a busy machine can time out.
+    pub(crate) fn backend(&self) -> RedisBackend {
+        self.builder().build().expect("valid settings")
+    }
+
+    pub(crate) fn builder(&self) -> RedisBackendBuilder {
+        RedisBackend::builder(&self.url()).deadline(std::time::Duration::from_secs(10))
+    }
+
+    /// Sends a command on a connection of its own.
+    pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let mut connection = client.get_connection().expect("a connection");
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        command.query(&mut connection).expect("an answer")
+    }
+
+    /// How often each command was executed since the last time this was asked, those of scripts
+    /// included, those of connecting and counting not.
+    pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
+        let stats: String = self.command(&["INFO", "commandstats"]);
+        let _: () = self.command(&["CONFIG", "RESETSTAT"]);
+        let calls = |line: &str| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let calls = rest.split(',').next()?.parse().ok()?;
+            Some((name.to_owned(), calls))
+        };
+        let all = stats.lines().filter_map(calls);
+        all.filter(|(name, _)| !name.starts_with("client") && !name.starts_with("config"))
+            .filter(|(name, _)| name != "info")
+            .collect()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.command(&["KEYS", "*"])
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill();
+    }
+
+    pub(crate) fn resurrect(&mut self) {
+        self.0.resurrect();
+    }
+
+    pub(crate) fn pause(&self) {
+        self.0.pause();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.0.resume();
+    }
+}

@@ -1,0 +1,218 @@
+use super::{Arc, Attributes, Backend, Batch, Cell, Decision, ManualClock, Op, Rate, Strategy};
+use super::{Timestamp, decide, key};
+use crate::time::Clock;
+
+/// A random sequence of hits, applied to a backend and to cells of our own.
+pub(super) struct Trace<'a> {
+    backend: &'a dyn Backend,
+    clock: &'a ManualClock,
+    seed: u64,
+    choices: Choices,
+    lanes: Vec<Lane<'a>>,
+    /// The clock does not step back before this: some cell has expired since, and the backend may
+    /// or may not have dropped it.
+    earliest: Timestamp,
+}
+
+/// A key, and what should be stored under it.
+struct Lane<'a> {
+    strategy: &'a Arc<dyn Strategy>,
+    key: crate::Key,
+    rate: Rate,
+    cell: Cell,
+    /// What the last hit was told to wait for.
+    wait_us: u64,
+}
+
+impl<'a> Trace<'a> {
+    const STEPS: u32 = 60;
+
+    pub(super) fn new(
+        backend: &'a dyn Backend,
+        clock: &'a ManualClock,
+        strategies: &'a [Arc<dyn Strategy>],
+        seed: u64,
+    ) -> Trace<'a> {
+        let mut choices = Choices(seed);
+        let lanes = strategies.iter().map(|strategy| Lane {
+            strategy,
+            key: key(
+                backend,
+                &format!("trace {seed} of {}", strategies.len()),
+                strategy,
+                seed,
+            ),
+            rate: choices.rate(&**strategy),
+            cell: Cell::fresh(),
+            wait_us: 0,
+        });
+        let lanes = lanes.collect();
+        Trace {
+            backend,
+            clock,
+            seed,
+            lanes,
+            choices,
+            earliest: clock.now(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        for step in 0..Self::STEPS {
+            self.move_clock();
+            // Up to three different lanes.
+            let mut hit: Vec<usize> = (0..=self.choices.below(3))
+                .map(|_| self.choices.index(self.lanes.len()))
+                .collect();
+            hit.sort_unstable();
+            hit.dedup();
+            let costs: Vec<u32> = hit.iter().map(|lane| self.cost(*lane)).collect();
+            self.compare(step, &hit, &costs).await;
+            if self.choices.below(8) == 0 {
+                let lane = &mut self.lanes[hit[0]];
+                lane.rate = self.choices.rate(&**lane.strategy);
+            }
+        }
+    }
+
+    /// Moments that matter: the promised one, just before it, the same again, far later, earlier.
+    fn move_clock(&mut self) {
+        let lane = self.choices.index(self.lanes.len());
+        let (wait, period) = (self.lanes[lane].wait_us, self.lanes[lane].rate.period_us());
+        let now = self.clock.now();
+        let to = match self.choices.below(10) {
+            0..=2 => now,
+            3 | 4 => now.plus_micros(wait),
+            5 => now.plus_micros(wait.saturating_sub(1)),
+            6 => now.plus_micros(self.choices.below(period / 2 + 1)),
+            7 => now.plus_micros(self.choices.below(5_000)),
+            8 => now.plus_micros(self.choices.below(3 * period)),
+            _ => {
+                let back = self.choices.below(period + 1);
+                Timestamp::from_micros(now.as_micros().saturating_sub(back)).max(self.earliest)
+            }
+        };
+        // The present century: a trace of long periods must not run out of numbers.
+        if to.as_micros() < 4_000_000_000_000_000 {
+            self.clock.set(to);
+        }
+        for lane in &self.lanes {
+            if lane.cell.is_expired(self.clock.now()) {
+                self.earliest = self.earliest.max(lane.cell.expires());
+            }
+        }
+    }
+
+    fn cost(&mut self, lane: usize) -> u32 {
+        let limit = self.lanes[lane].rate.limit();
+        match self.choices.below(12) {
+            0 => 0,
+            1..=6 => 1,
+            7 => limit,
+            8 => limit + 1,
+            9 => u32::MAX,
+            _ => 1 + u32::try_from(self.choices.below(u64::from(limit))).expect("below a u32"),
+        }
+    }
+
+    async fn compare(&mut self, step: u32, hit: &[usize], costs: &[u32]) {
+        let ops: Vec<Op<'_>> = hit
+            .iter()
+            .zip(costs)
+            .map(|(lane, cost)| self.lanes[*lane].op(*cost))
+            .collect();
+        let batch = Batch::new(&ops);
+        let now = self.clock.now();
+        let mut cells: Vec<Cell> = hit
+            .iter()
+            .map(|lane| self.lanes[*lane].cell.clone())
+            .collect();
+
+        let (loaded, time) = self.backend.load(&ops[0]).await.expect("a load");
+        assert_eq!(time, now, "the time of a load");
+        assert_eq!(
+            ops[0].stat(&loaded, now),
+            ops[0].stat(&cells[0], now),
+            "{} loads another cell in step {step} of trace {}: {loaded:?} for {:?}",
+            ops[0].strategy.id(),
+            self.seed,
+            cells[0],
+        );
+
+        let expected = batch.decide(&mut cells, now);
+        let actual = decide(self.backend, &batch).await;
+        assert_eq!(
+            actual, expected,
+            "step {step} of trace {} differs (left: the backend; right: the strategy): {ops:?}, \
+             cells after it {cells:?}",
+            self.seed,
+        );
+        for ((lane, cell), decision) in hit.iter().zip(cells).zip(expected.iter()) {
+            let lane = &mut self.lanes[*lane];
+            lane.cell = cell;
+            lane.wait_us = wait_us(decision);
+        }
+    }
+}
+
+impl Lane<'_> {
+    fn op(&self, cost: u32) -> Op<'_> {
+        Op {
+            key: self.key,
+            strategy: self.strategy,
+            rate: self.rate,
+            cost,
+            attributes: &Attributes::NONE,
+        }
+    }
+}
+
+fn wait_us(decision: &Decision) -> u64 {
+    crate::time::micros(decision.wait())
+}
+
+/// A source of choices that is the same everywhere: splitmix64,
+/// <https://prng.di.unimi.it/splitmix64.c>.
+pub(super) struct Choices(u64);
+
+impl Choices {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("below a usize")
+    }
+
+    /// Ordinary rates, odd ones and extreme ones, that the strategy can serve.
+    fn rate(&mut self, strategy: &dyn Strategy) -> Rate {
+        loop {
+            let limit = match self.below(8) {
+                0 => 1,
+                1 => u64::from(Rate::MAX_LIMIT) - self.below(3),
+                2 => 1 + self.below(u64::from(Rate::MAX_LIMIT)),
+                _ => 1 + self.below(20),
+            };
+            let period_ms = match self.below(8) {
+                0 => 1,
+                1 => 31_622_400_000,
+                2 => 1 + self.below(31_622_400_000),
+                3 => 1 + self.below(1_000),
+                _ => 1_000 * [1, 7, 60, 3_600, 86_400][self.index(5)],
+            };
+            let limit = u32::try_from(limit).expect("at most a thousand million");
+            let rate = Rate::new(limit, std::time::Duration::from_millis(period_ms));
+            let rate = rate.expect("a limit and a period in range");
+            if strategy.validate(&rate).is_ok() {
+                return rate;
+            }
+        }
+    }
+}
