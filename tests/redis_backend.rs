@@ -5,6 +5,7 @@ mod conformance;
 mod decisions;
 mod failures;
 mod keys;
+mod processes;
 mod sentinel;
 mod strategies;
 mod trips;
