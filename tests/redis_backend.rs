@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod decisions;
+mod denials;
 mod failures;
 mod keys;
 mod processes;

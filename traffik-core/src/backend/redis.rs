@@ -3,6 +3,7 @@
 mod builder;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod denials;
 mod failure;
 mod link;
 mod node;
@@ -14,10 +15,11 @@ mod sentinel;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use builder::RedisBackendBuilder;
 
+use self::denials::Denials;
 use self::failure::disagreement;
 use self::link::{Link, Links, Lost};
 use self::script::{Answer, Outcome, Programs, Question, Step, Steps};
@@ -27,7 +29,7 @@ use crate::cell::Cell;
 use crate::decision::Decisions;
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Timestamp, micros};
 
 /// Keeps cells in a Redis (or Valkey) of version 4 or later, shared by every process that uses it.
 ///
@@ -39,6 +41,10 @@ use crate::time::{Clock, Timestamp};
 /// Clones share everything. Each thread has one connection of its own, made when first needed and
 /// replaced when it breaks; building a backend connects to nothing, so that a program starts while
 /// Redis is down. Use it from within a tokio runtime, such as actix's.
+///
+/// A hit that was denied is denied again without asking Redis until its wait is over, at most for
+/// a second at a time, so that a flood costs little; see
+/// [`deny_cache`](RedisBackendBuilder::deny_cache).
 ///
 /// # Failures
 ///
@@ -72,6 +78,8 @@ struct Inner {
     persistent: bool,
     hasher: KeyHasher,
     clock: Option<Arc<dyn Clock>>,
+    start: Instant,
+    denials: Denials,
     closed: AtomicBool,
 }
 
@@ -122,6 +130,14 @@ impl Inner {
         self.clock.as_ref().map(|clock| clock.now())
     }
 
+    /// µs since some instant, on a clock that runs like the one that decides.
+    fn stopwatch(&self) -> u64 {
+        match &self.clock {
+            None => micros(self.start.elapsed()),
+            Some(clock) => clock.now().as_micros(),
+        }
+    }
+
     fn check_open(&self) -> Result<()> {
         match self.closed.load(Ordering::Relaxed) {
             false => Ok(()),
@@ -129,7 +145,28 @@ impl Inner {
         }
     }
 
+    /// Without asking Redis, if it is known to deny.
+    fn deny(&self, batch: &Batch<'_>) -> Option<Decisions> {
+        self.denials.answer(batch, || self.stopwatch())
+    }
+
     async fn decide(&self, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
+        let ticket = self.denials.ticket(batch, || self.stopwatch());
+        let (decisions, seen) = self.ask_to_decide(link, batch).await?;
+        if let Some(ticket) = ticket
+            && decisions.is_denied()
+        {
+            ticket.denied(&decisions, seen.decoded(), seen.now);
+        }
+        Ok(decisions)
+    }
+
+    /// Also returns the cells before the decision.
+    async fn ask_to_decide(
+        &self,
+        link: &Arc<Link>,
+        batch: &Batch<'_>,
+    ) -> Result<(Decisions, Answer)> {
         let steps: Option<Steps<'_>> = batch.ops().iter().map(Step::of).collect();
         let Some(steps) = steps else {
             return self.decide_in_two_trips(link, batch).await;
@@ -139,13 +176,17 @@ impl Inner {
             .await?;
         let decisions = batch.decide(&mut answer.decoded(), answer.now);
         match decisions.is_allowed() == (answer.outcome == Outcome::Admitted) {
-            true => Ok(decisions),
+            true => Ok((decisions, answer)),
             false => Err(disagreement(answer.outcome)),
         }
     }
 
     /// For strategies without a script: read, decide here, and write if nobody else has.
-    async fn decide_in_two_trips(&self, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
+    async fn decide_in_two_trips(
+        &self,
+        link: &Arc<Link>,
+        batch: &Batch<'_>,
+    ) -> Result<(Decisions, Answer)> {
         let mut attempts = Attempts::default();
         loop {
             let look: Steps<'_> = batch
@@ -157,7 +198,7 @@ impl Inner {
             let mut cells = seen.decoded();
             let decisions = batch.decide(&mut cells, seen.now);
             if decisions.is_denied() {
-                return Ok(decisions);
+                return Ok((decisions, seen));
             }
 
             let write: Steps<'_> = batch
@@ -171,7 +212,8 @@ impl Inner {
                 .await?;
             if written.outcome == Outcome::Admitted {
                 // Those with a script may have met a newer cell than the one seen.
-                return Ok(batch.decide(&mut written.decoded(), seen.now));
+                let decisions = batch.decide(&mut written.decoded(), seen.now);
+                return Ok((decisions, written));
             }
             tokio::time::sleep(attempts.again()?).await;
         }
@@ -231,9 +273,20 @@ impl Backend for RedisBackend {
             if batch.ops().is_empty() {
                 return Ok(Decisions::default());
             }
+            if let Some(denied) = self.0.deny(batch) {
+                return Ok(denied);
+            }
             let link = self.0.links.of_this_thread()?;
             self.0.in_time(&link, self.0.decide(&link, batch)).await
         })
+    }
+
+    /// Answers only what is known to be denied.
+    fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        match self.0.check_open() {
+            Ok(()) => self.0.deny(batch).map(Ok),
+            Err(closed) => Some(Err(closed)),
+        }
     }
 
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
@@ -253,7 +306,9 @@ impl Backend for RedisBackend {
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.0.check_open()?;
-            reset::reset(self.0.links.connect(), &self.0.namespace).await
+            let reset = reset::reset(self.0.links.connect(), &self.0.namespace).await;
+            self.0.denials.clear();
+            reset
         })
     }
 

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
 use redis::{Client, RedisResult};
 
+use super::denials::Denials;
 use super::link::{Connect, Links};
 use super::node::{Factory, Node};
 use super::{Inner, RedisBackend};
@@ -22,6 +23,7 @@ pub struct RedisBackendBuilder {
     persistent: bool,
     hasher: KeyHasher,
     clock: Option<Arc<dyn Clock>>,
+    deny_cache: usize,
 }
 
 impl RedisBackendBuilder {
@@ -68,6 +70,7 @@ impl RedisBackendBuilder {
             persistent: true,
             hasher: KeyHasher::shared(),
             clock: None,
+            deny_cache: 10_000,
         }
     }
 
@@ -106,6 +109,18 @@ impl RedisBackendBuilder {
         self
     }
 
+    /// How many denials are remembered, so that they can be repeated without asking Redis; 0 turns
+    /// it off. Default: 10,000, of about 300 bytes each.
+    ///
+    /// A remembered denial is as exact as Redis's own. It is forgotten when its wait is over, when
+    /// this backend is reset, when a hit at another cost or rate on the same key is admitted
+    /// through it, and after a second in any case: so that a reset by another process, or a key
+    /// that other processes hit under other rates, is noticed within that time.
+    pub fn deny_cache(mut self, denials: usize) -> Self {
+        self.deny_cache = denials;
+        self
+    }
+
     /// The backend, which does not connect yet.
     ///
     /// # Errors
@@ -132,6 +147,8 @@ impl RedisBackendBuilder {
             persistent: self.persistent,
             hasher: self.hasher,
             clock: self.clock,
+            start: Instant::now(),
+            denials: Denials::new(self.deny_cache),
             closed: AtomicBool::new(false),
         })))
     }

@@ -1,0 +1,201 @@
+//! Denials that are answered without asking Redis.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::backend::{Batch, Op};
+use crate::cell::Cell;
+use crate::decision::Decisions;
+use crate::key::Key;
+use crate::rate::Rate;
+use crate::time::{Timestamp, micros};
+
+/// Remembers batches that were denied, for as long as they certainly would be again.
+///
+/// Other people's hits only make a denial last longer, so it holds until its wait is over, unless
+/// a hit under another rate rewrites the cell, or a reset forgets it. Of those, the ones made
+/// through this backend are seen; the ones of other processes are noticed after
+/// [`Denials::LONGEST`].
+pub(super) struct Denials {
+    shards: Box<[Mutex<HashMap<Key, Denial>>]>,
+    /// How many hits each of so many groups of keys has had that may have changed a cell. A denial
+    /// is good while those of its keys are what they were before it was asked for.
+    changes: Box<[AtomicU32]>,
+    max_per_shard: usize,
+}
+
+/// A batch that was denied; found by the key of its first operation.
+struct Denial {
+    parts: SmallVec<[(Key, Rate, u32); 3]>,
+    cells: SmallVec<[Cell; 3]>,
+    changes: SmallVec<[u32; 3]>,
+    /// The server's time when it denied.
+    now: Timestamp,
+    /// Our stopwatch before it was asked: the server's clock has since advanced by no more.
+    asked_us: u64,
+    /// How long the denial holds, from then on.
+    hold_us: u64,
+}
+
+/// A batch that Redis is being asked about. Unless it turns out to be [denied](Ticket::denied),
+/// even if nobody waits for the answer any more, its keys count as changed.
+pub(super) struct Ticket<'a> {
+    denials: &'a Denials,
+    batch: &'a Batch<'a>,
+    changes: SmallVec<[u32; 3]>,
+    asked_us: u64,
+    settled: bool,
+}
+
+impl Denials {
+    /// After this long Redis is asked again, whatever the wait.
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    const SHARDS: usize = 16;
+
+    /// So many that at a hundred thousand admissions a second a group changes about once in it.
+    const GROUPS: usize = 1 << 16;
+
+    /// Remembers up to `max` batches; none if it is zero.
+    pub(super) fn new(max: usize) -> Denials {
+        let (shards, groups) = match max {
+            0 => (0, 0),
+            _ => (Self::SHARDS, Self::GROUPS),
+        };
+        Denials {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            changes: (0..groups).map(|_| AtomicU32::new(0)).collect(),
+            max_per_shard: max.div_ceil(Self::SHARDS),
+        }
+    }
+
+    /// What Redis would decide, if it is known to deny. `stopwatch` is in µs.
+    pub(super) fn answer(
+        &self,
+        batch: &Batch<'_>,
+        stopwatch: impl Fn() -> u64,
+    ) -> Option<Decisions> {
+        let first = batch.ops().first()?.key;
+        let mut denials = self.shard_of(&first)?;
+        let denial = denials.get(&first)?;
+        // None if an injected clock has stepped back.
+        let elapsed_us = stopwatch().checked_sub(denial.asked_us)?;
+        if elapsed_us >= denial.hold_us {
+            denials.remove(&first);
+            return None;
+        }
+        if !denial.is_of(batch) || denial.changes != self.changes_of(batch.ops()) {
+            return None;
+        }
+        let (mut cells, now) = (denial.cells.clone(), denial.now.plus_micros(elapsed_us));
+        drop(denials);
+        Some(batch.decide(&mut cells, now)).filter(Decisions::is_denied)
+    }
+
+    /// To be drawn before Redis is asked; `None` if nothing is to be remembered.
+    pub(super) fn ticket<'a>(
+        &'a self,
+        batch: &'a Batch<'a>,
+        stopwatch: impl Fn() -> u64,
+    ) -> Option<Ticket<'a>> {
+        (!self.shards.is_empty()).then(|| Ticket {
+            denials: self,
+            batch,
+            changes: self.changes_of(batch.ops()),
+            asked_us: stopwatch(),
+            settled: false,
+        })
+    }
+
+    /// Forgets everything, and what is being asked right now.
+    pub(super) fn clear(&self) {
+        for group in &self.changes {
+            group.fetch_add(1, Ordering::AcqRel);
+        }
+        for shard in &self.shards {
+            lock(shard).clear();
+        }
+    }
+
+    fn changes_of(&self, ops: &[Op<'_>]) -> SmallVec<[u32; 3]> {
+        let changes = |op: &Op<'_>| self.group_of(&op.key).load(Ordering::Acquire);
+        ops.iter().map(changes).collect()
+    }
+
+    fn group_of(&self, key: &Key) -> &AtomicU32 {
+        let [.., a, b] = key.digest().to_le_bytes();
+        &self.changes[usize::from(u16::from_le_bytes([a, b])) % Self::GROUPS]
+    }
+
+    fn shard_of(&self, key: &Key) -> Option<MutexGuard<'_, HashMap<Key, Denial>>> {
+        let [place, ..] = key.digest().to_le_bytes();
+        self.shards.get(usize::from(place) % Self::SHARDS).map(lock)
+    }
+}
+
+impl Ticket<'_> {
+    /// Redis denied the batch at `now`, when its cells were these.
+    pub(super) fn denied(
+        mut self,
+        decisions: &Decisions,
+        cells: impl IntoIterator<Item = Cell>,
+        now: Timestamp,
+    ) {
+        self.settled = true;
+        let hold = decisions.retry_after().unwrap_or(Denials::LONGEST);
+        let denial = Denial {
+            parts: self.batch.ops().iter().map(part).collect(),
+            cells: cells.into_iter().collect(),
+            changes: std::mem::take(&mut self.changes),
+            now,
+            asked_us: self.asked_us,
+            hold_us: micros(hold.min(Denials::LONGEST)),
+        };
+        let Some(mut denials) = self.denials.shard_of(&denial.parts[0].0) else {
+            return;
+        };
+        if denials.len() >= self.denials.max_per_shard {
+            denials.retain(|_, denial| denial.asked_us + denial.hold_us > self.asked_us);
+        }
+        if denials.len() < self.denials.max_per_shard {
+            denials.insert(denial.parts[0].0, denial);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            for op in self.batch.ops() {
+                let group = self.denials.group_of(&op.key);
+                group.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+}
+
+impl Denial {
+    fn is_of(&self, batch: &Batch<'_>) -> bool {
+        self.parts.iter().copied().eq(batch.ops().iter().map(part))
+    }
+}
+
+fn part(op: &Op<'_>) -> (Key, Rate, u32) {
+    (op.key, op.rate, op.cost)
+}
+
+fn lock(shard: &Mutex<HashMap<Key, Denial>>) -> MutexGuard<'_, HashMap<Key, Denial>> {
+    // A map is consistent between calls.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Denials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denials").finish_non_exhaustive()
+    }
+}
