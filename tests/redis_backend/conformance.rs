@@ -31,7 +31,7 @@ impl Strategy for Scriptless {
 async fn scripts_decide_like_their_strategies() {
     let (server, clock) = (RedisServer::start(), ManualClock::default());
     let backend = server.builder().clock(clock.clone()).build().unwrap();
-    conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 60).await;
+    conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 40).await;
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn two_trips_decide_like_one() {
         .map(|strategy| Arc::new(Scriptless(strategy)));
     let mut mixed: Vec<Arc<dyn Strategy>> = scriptless.map(|strategy| strategy as _).collect();
     mixed.extend(strategies());
-    conformance::decides_like_the_strategy(&backend, &clock, &mixed, 10).await;
+    conformance::decides_like_the_strategy(&backend, &clock, &mixed, 6).await;
     conformance::admits_exactly_the_limit(&backend, &mixed).await;
 }
 

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use traffik_core::{Backend, Gcra, Hits, Identity, Strategy, Throttle, TokenBucket};
+use traffik_core::{
+    Backend, Gcra, Hits, Identity, ManualClock, SlidingWindowLog, Strategy, Throttle, TokenBucket,
+};
 
 use super::{builder, throttle};
 use crate::support::RedisServer;
@@ -98,4 +100,44 @@ fn every_thread_has_one_connection() {
     assert_eq!(connections(), 2);
     drop((first, second));
     drop(hit(1));
+}
+
+/// The log of a busy client is long; a hit must not move all of it.
+#[tokio::test]
+async fn a_hit_on_a_long_log_moves_little_of_it() {
+    let (server, clock) = (RedisServer::start(), ManualClock::default());
+    let backend = server.builder().clock(clock.clone()).build().unwrap();
+    let throttle = builder("log", "2000/minute", backend).strategy(SlidingWindowLog);
+    let throttle = throttle.build().unwrap();
+    let ann = Identity::of("ann");
+    for _ in 0..2_000 {
+        clock.advance_micros(10);
+        assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+    }
+    let size = async || server.command::<u64>(&["STRLEN", &server.keys()[0]]);
+    assert_eq!(size().await, 25 + 16 * 2_000);
+
+    let wait = throttle.hit(&ann).await.unwrap().retry_after().unwrap();
+    clock.advance(wait);
+    server.calls();
+    for _ in 0..100 {
+        assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+        clock.advance_micros(10);
+    }
+    let calls = server.calls();
+    assert_eq!(
+        (calls["evalsha"], calls.get("get"), calls.get("set")),
+        (100, None, None)
+    );
+    assert_eq!(calls["setrange"], 200);
+    assert!(calls["getrange"] < 100 * 16, "{calls:?}");
+    assert_eq!(size().await, 25 + 16 * 2_100);
+
+    // What has left is dropped once it is the larger part.
+    for _ in 0..2_000 {
+        assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+        clock.advance_micros(10);
+    }
+    assert_eq!(server.calls()["set"], 1);
+    assert!(size().await < 25 + 16 * 2_200);
 }

@@ -1,7 +1,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use traffik_core::{FixedWindow, Gcra, Strategy, TokenBucket};
+use traffik_core::{
+    FixedWindow, Gcra, LeakyBucket, LeakyBucketWithQueue, QuotaWithRollover, SlidingWindowCounter,
+    SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
+};
 
 /// Every strategy, with its parameters at and off their defaults.
 pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
@@ -9,6 +12,9 @@ pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
         Arc::new(FixedWindow),
         Arc::new(TokenBucket::new()),
         Arc::new(TokenBucket::new().burst(7)),
+        Arc::new(TokenBucketWithDebt::new().burst(3).max_debt(5)),
+        Arc::new(LeakyBucket),
+        Arc::new(LeakyBucketWithQueue),
         Arc::new(Gcra::new()),
         Arc::new(Gcra::new().burst_tolerance(Duration::from_micros(1_234_567))),
         Arc::new(Gcra::new().strict()),
@@ -16,6 +22,16 @@ pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
             Gcra::new()
                 .strict()
                 .burst_tolerance(Duration::from_secs(60)),
+        ),
+        Arc::new(SlidingWindowLog),
+        Arc::new(SlidingWindowCounter),
+        Arc::new(TieredRate::new().tier("free", 1.5)),
+        Arc::new(QuotaWithRollover::new()),
+        Arc::new(
+            QuotaWithRollover::new()
+                .rollover_percentage(0.9)
+                .max_rollover(7)
+                .cumulative(),
         ),
     ]
 }

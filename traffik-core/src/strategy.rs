@@ -47,9 +47,9 @@ pub use gcra::{Gcra, GcraStat};
 pub use geographic_distribution::{GeographicDistribution, GeographicDistributionStat};
 pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
 pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
-#[cfg(feature = "redis")]
-pub(crate) use lua::BUILT_IN;
 pub use lua::Lua;
+#[cfg(feature = "redis")]
+pub(crate) use lua::{BUILT_IN, IN_PLACE};
 pub use named::{NAMES, named};
 pub use priority_queue::{PriorityQueue, PriorityQueueStat};
 pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};

@@ -293,7 +293,7 @@ impl Backend for RedisBackend {
         Box::pin(async move {
             self.0.check_open()?;
             let batch = Batch::new(std::slice::from_ref(op));
-            let look = [Step::of(op).unwrap_or(Step::Read)];
+            let look = [Step::Read];
             let link = self.0.links.of_this_thread()?;
             let asking = self.0.ask(&link, &batch, &look, self.0.now(), None);
             let answer = self.0.in_time(&link, asking).await?;

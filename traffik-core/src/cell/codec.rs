@@ -1,7 +1,8 @@
 //! Cells as bytes, for stores that keep bytes.
 //!
-//! One byte of version and shape, then expiry, words and pairs of the queue, eight bytes each, most
-//! significant first. Not text: Redis spends a fifth less on a decision when its script can unpack
+//! One byte of version and shape, then expiry and words, and if there is a queue, how many of the
+//! pairs that follow have been popped, and the pairs. All numbers have eight bytes, most
+//! significant first. Popped pairs are for stores that change a queue in place. Not text: Redis spends a fifth less on a decision when its script can unpack
 //! numbers instead of parsing and printing them.
 
 use super::{Cell, Queue};
@@ -26,16 +27,14 @@ impl Cell {
     /// ```
     pub fn encode(&self) -> Vec<u8> {
         let pairs = self.queue().map_or(&[][..], Queue::items);
-        let mut bytes = Vec::with_capacity(9 + 8 * self.words.len + 16 * pairs.len());
+        let mut bytes = Vec::with_capacity(17 + 8 * self.words.len + 16 * pairs.len());
         // There are six words at most.
         let shape = self.words.len.to_le_bytes()[0] | if self.queue.is_some() { QUEUE } else { 0 };
         bytes.push(VERSION | shape);
         let expires = self.expires.as_micros().min(Self::WORD_LIMIT - 1);
-        for word in [expires]
-            .iter()
-            .chain(self.words())
-            .chain(pairs.as_flattened())
-        {
+        let popped = self.queue.as_ref().map(|_| &0);
+        let words = [&expires].into_iter().chain(self.words()).chain(popped);
+        for word in words.chain(pairs.as_flattened()) {
             bytes.extend_from_slice(&word.to_be_bytes());
         }
         bytes
@@ -57,24 +56,24 @@ fn parse(bytes: &[u8]) -> Option<Cell> {
     if head & !(2 * QUEUE - 1) != VERSION || count > Cell::MAX_WORDS || body.len() <= count {
         return None;
     }
-    let (words, pairs) = body.split_at(count + 1);
-    let (pairs, []) = pairs.as_chunks::<2>() else {
-        return None;
-    };
-
+    let (words, queue) = body.split_at(count + 1);
     let mut all = [0; Cell::MAX_WORDS + 1];
     for (slot, bytes) in all.iter_mut().zip(words) {
         *slot = word(*bytes)?;
     }
     let mut cell = Cell::fresh();
     cell.set(&all[1..=count], Timestamp::from_micros(all[0]));
-    if head & QUEUE != 0 {
-        let queue = cell.queue_mut();
-        for [first, second] in pairs {
-            queue.push([word(*first)?, word(*second)?]);
-        }
-    } else if !pairs.is_empty() {
+    if head & QUEUE == 0 {
+        return queue.is_empty().then_some(cell);
+    }
+    let (popped, pairs) = queue.split_first()?;
+    let (pairs, []) = pairs.as_chunks::<2>() else {
         return None;
+    };
+    let popped = usize::try_from(word(*popped)?).ok()?;
+    let queue = cell.queue_mut();
+    for [first, second] in pairs.get(popped..)? {
+        queue.push([word(*first)?, word(*second)?]);
     }
     Some(cell)
 }
@@ -106,6 +105,22 @@ mod tests {
             cell.queue_mut().pop();
             assert_eq!(Cell::decode(&cell.encode()), cell);
         }
+    }
+
+    #[test]
+    fn popped_pairs_are_passed_over() {
+        let mut cell = Cell::fresh();
+        cell.set(&[5], Timestamp::from_micros(9));
+        for item in [[1, 2], [3, 4], [5, 6]] {
+            cell.queue_mut().push(item);
+        }
+        let mut bytes = cell.encode();
+        bytes[24] = 2;
+        cell.queue_mut().pop();
+        cell.queue_mut().pop();
+        assert_eq!(Cell::decode(&bytes), cell);
+        bytes[24] = 4;
+        assert!(Cell::decode(&bytes).is_fresh());
     }
 
     #[test]

@@ -137,7 +137,11 @@ impl Strategy for Gcra {
     }
 }
 
-pub(super) const LUA: &str = concat!(include_str!("schedule.lua"), include_str!("gcra.lua"));
+pub(super) const LUA: &str = concat!(
+    "local tat, part = words(2)\n",
+    include_str!("schedule.lua"),
+    include_str!("gcra.lua")
+);
 
 /// What [`Gcra`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
-use super::{Details, Hit, Strategy, schedule};
+use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::span::Span;
 use crate::time::Timestamp;
@@ -37,6 +38,10 @@ impl Strategy for LeakyBucket {
         fill(cell, hit)
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        Some(schedule::prepaid_lua(rate, cost, capacity(rate)))
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         Details::LeakyBucket(LeakyBucketStat {
             bucket_level: level(cell, hit),
@@ -49,9 +54,12 @@ impl Strategy for LeakyBucket {
 
 /// Fills a bucket that holds the rate's limit, if it does not overflow.
 pub(super) fn fill(cell: &mut Cell, hit: &Hit<'_>) -> Decision {
-    // The time in which a rate earns its own limit is its period.
-    let capacity = Span::from_micros(hit.rate.period_us());
-    schedule::prepaid(cell, hit, hit.rate.limit().into(), capacity)
+    schedule::prepaid(cell, hit, hit.rate.limit().into(), capacity(hit.rate))
+}
+
+/// The time in which a rate earns its own limit is its period.
+pub(super) fn capacity(rate: &Rate) -> Span {
+    Span::from_micros(rate.period_us())
 }
 
 /// How much is in that bucket, rounded up.

@@ -1,7 +1,8 @@
 use super::log::{self, Entry, Log};
-use super::{Details, Hit, Strategy, leaky_bucket, schedule};
+use super::{Details, Hit, Lua, Strategy, leaky_bucket, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -50,6 +51,11 @@ impl Strategy for LeakyBucketWithQueue {
         decision
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        let capacity = leaky_bucket::capacity(rate);
+        Some(schedule::lua(LUA, rate, cost, capacity))
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let log = Log::of(cell, dropped(cell));
         Details::LeakyBucketWithQueue(LeakyBucketWithQueueStat {
@@ -61,6 +67,14 @@ impl Strategy for LeakyBucketWithQueue {
         })
     }
 }
+
+pub(super) const LUA: &str = concat!(
+    "local count = 3\n",
+    include_str!("log.lua"),
+    "local tat, part = stored[1], stored[2]\n",
+    include_str!("schedule.lua"),
+    include_str!("leaky_bucket_with_queue.lua")
+);
 
 /// What a [`LeakyBucketWithQueue`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,10 @@
 
 use smallvec::SmallVec;
 
-use super::{gcra, schedule, window};
+use super::{
+    gcra, leaky_bucket_with_queue, quota_with_rollover, schedule, sliding_window_counter,
+    sliding_window_log, window,
+};
 use crate::cell::Cell;
 
 /// A strategy's step as Lua, and its arguments for one hit.
@@ -66,4 +69,14 @@ impl Lua {
 
 /// Every script of this crate; Redis gets them all as one, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 3] = [window::LUA, schedule::PREPAID_LUA, gcra::LUA];
+pub(crate) const BUILT_IN: [&str; 5] = [
+    window::LUA,
+    schedule::PREPAID_LUA,
+    gcra::LUA,
+    sliding_window_counter::LUA,
+    quota_with_rollover::LUA,
+];
+
+/// Those of them that read and write their cells themselves, because these may be large.
+#[cfg_attr(not(feature = "redis"), expect(dead_code))]
+pub(crate) const IN_PLACE: [&str; 2] = [sliding_window_log::LUA, leaky_bucket_with_queue::LUA];

@@ -1,8 +1,9 @@
 use super::ratio::Ratio;
-use super::{Details, Hit, Strategy, window};
+use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -145,6 +146,18 @@ impl Strategy for QuotaWithRollover {
         Decision::deny(quota, available, ready.saturating_sub(now)).resets_in(left)
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        let arguments = [
+            cost.into(),
+            rate.limit().into(),
+            rate.period_us(),
+            self.percentage.ppm(),
+            self.max_rollover.into(),
+            self.cumulative.into(),
+        ];
+        Some(Lua::new(LUA, &arguments))
+    }
+
     fn validate(&self, _rate: &Rate) -> Result<()> {
         self.percentage
             .validate("the rollover percentage", 0.0, 1.0)
@@ -163,6 +176,8 @@ impl Strategy for QuotaWithRollover {
         })
     }
 }
+
+pub(super) const LUA: &str = include_str!("quota_with_rollover.lua");
 
 /// What a [`QuotaWithRollover`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -79,7 +79,7 @@ pub(super) fn prepaid_lua(rate: &Rate, cost: u32, capacity: Span) -> Lua {
     lua(PREPAID_LUA, rate, cost, capacity)
 }
 
-/// A script that starts with `schedule.lua`.
+/// A script that goes on with `schedule.lua`, after `tat` and `part`.
 pub(super) fn lua(source: &'static str, rate: &Rate, cost: u32, capacity: Span) -> Lua {
     let price = rate.time_for(u64::from(cost));
     let part = |span: Span| u64::from(span.fraction());
@@ -95,8 +95,11 @@ pub(super) fn lua(source: &'static str, rate: &Rate, cost: u32, capacity: Span) 
     )
 }
 
-pub(super) const PREPAID_LUA: &str =
-    concat!(include_str!("schedule.lua"), include_str!("prepaid.lua"));
+pub(super) const PREPAID_LUA: &str = concat!(
+    "local tat, part = words(2)\n",
+    include_str!("schedule.lua"),
+    include_str!("prepaid.lua")
+);
 
 #[cfg(test)]
 mod tests {

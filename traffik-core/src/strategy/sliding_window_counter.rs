@@ -1,6 +1,8 @@
-use super::{Details, Hit, Strategy, window};
+use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::identity::Attributes;
+use crate::rate::Rate;
 use crate::span::mul_div;
 use crate::time::Timestamp;
 
@@ -132,6 +134,11 @@ impl Strategy for SlidingWindowCounter {
         Decision::deny(limit, available, wait).resets_in(clear.saturating_sub(now))
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        let limit = rate.limit().into();
+        Some(Lua::new(LUA, &[cost.into(), limit, rate.period_us()]))
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let counts = Counts::of(cell, hit);
         let period = hit.rate.period_us();
@@ -144,6 +151,8 @@ impl Strategy for SlidingWindowCounter {
         })
     }
 }
+
+pub(super) const LUA: &str = include_str!("sliding_window_counter.lua");
 
 /// What a [`SlidingWindowCounter`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

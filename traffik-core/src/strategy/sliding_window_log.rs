@@ -1,7 +1,9 @@
 use super::log::{self, Entry, Log};
-use super::{Details, Hit, Strategy};
+use super::{Details, Hit, Lua, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::identity::Attributes;
+use crate::rate::Rate;
 use crate::time::Timestamp;
 
 /// Remembers every admitted hit for one period, and admits what fits beside them.
@@ -67,6 +69,11 @@ impl Strategy for SlidingWindowLog {
         Decision::allow(limit, available - cost).resets_in(clear - now)
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        let limit = rate.limit().into();
+        Some(Lua::new(LUA, &[cost.into(), limit, rate.period_us()]))
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let log = Log::of(cell, log::dropped(cell));
         let left = log.departed(hit);
@@ -79,6 +86,12 @@ impl Strategy for SlidingWindowLog {
         })
     }
 }
+
+pub(super) const LUA: &str = concat!(
+    "local count = 1\n",
+    include_str!("log.lua"),
+    include_str!("sliding_window_log.lua")
+);
 
 /// What a [`SlidingWindowLog`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

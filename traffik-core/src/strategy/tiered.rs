@@ -1,10 +1,11 @@
 use std::borrow::Cow;
 
 use super::ratio::Ratio;
-use super::{Details, Hit, Strategy, window};
+use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -86,8 +87,8 @@ impl TieredRate {
         self
     }
 
-    fn tier_of<'a>(&'a self, hit: &'a Hit<'_>) -> &'a str {
-        hit.attributes.tier.as_ref().unwrap_or(&self.default_tier)
+    fn tier_of<'a>(&'a self, attributes: &'a Attributes) -> &'a str {
+        attributes.tier.as_ref().unwrap_or(&self.default_tier)
     }
 
     fn multiplier(&self, tier: &str) -> Ratio {
@@ -95,9 +96,9 @@ impl TieredRate {
         known.map_or(Ratio::ONE, |(_, multiplier)| *multiplier)
     }
 
-    fn limit(&self, hit: &Hit<'_>) -> u64 {
-        self.multiplier(self.tier_of(hit))
-            .of(hit.rate.limit().into())
+    fn limit(&self, rate: &Rate, attributes: &Attributes) -> u64 {
+        self.multiplier(self.tier_of(attributes))
+            .of(rate.limit().into())
     }
 }
 
@@ -113,7 +114,11 @@ impl Strategy for TieredRate {
     }
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
-        window::step(cell, hit, self.limit(hit))
+        window::step(cell, hit, self.limit(hit.rate, hit.attributes))
+    }
+
+    fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
+        Some(window::lua(rate, cost, self.limit(rate, attributes)))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {
@@ -137,11 +142,11 @@ impl Strategy for TieredRate {
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let (start, count) = window::count(cell, hit);
-        let tier = self.tier_of(hit);
+        let tier = self.tier_of(hit.attributes);
         Details::TieredRate(TieredRateStat {
             tier: tier.to_owned(),
             tier_multiplier_ppm: self.multiplier(tier).ppm(),
-            effective_limit: self.limit(hit),
+            effective_limit: self.limit(hit.rate, hit.attributes),
             current_count: count,
             window_id: start / hit.rate.period_us(),
             window_start: Timestamp::from_micros(start),

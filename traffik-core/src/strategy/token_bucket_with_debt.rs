@@ -1,7 +1,8 @@
-use super::{Details, Hit, Strategy, schedule};
+use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -47,6 +48,10 @@ impl TokenBucketWithDebt {
     fn burst_at(&self, rate: &Rate) -> u64 {
         u64::from(self.burst.unwrap_or(rate.limit()))
     }
+
+    fn capacity(&self, rate: &Rate) -> u64 {
+        self.burst_at(rate) + u64::from(self.max_debt)
+    }
 }
 
 impl Strategy for TokenBucketWithDebt {
@@ -55,8 +60,13 @@ impl Strategy for TokenBucketWithDebt {
     }
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
-        let capacity = self.burst_at(hit.rate) + u64::from(self.max_debt);
+        let capacity = self.capacity(hit.rate);
         schedule::prepaid(cell, hit, capacity, hit.rate.time_for(capacity))
+    }
+
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        let capacity = rate.time_for(self.capacity(rate));
+        Some(schedule::prepaid_lua(rate, cost, capacity))
     }
 
     fn parameters(&self) -> String {
@@ -70,7 +80,7 @@ impl Strategy for TokenBucketWithDebt {
     fn validate(&self, rate: &Rate) -> Result<()> {
         let burst = self.burst_at(rate);
         schedule::validate("the burst of a token bucket", burst, rate)?;
-        let capacity = burst + u64::from(self.max_debt);
+        let capacity = self.capacity(rate);
         schedule::validate("the burst and debt of a token bucket", capacity, rate)
     }
 

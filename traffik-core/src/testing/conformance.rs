@@ -277,7 +277,7 @@ fn op<'a>(key: Key, strategy: &'a Arc<dyn Strategy>, rate: Rate) -> Op<'a> {
 
 fn key(backend: &dyn Backend, test: &str, strategy: &Arc<dyn Strategy>, who: u64) -> Key {
     Key {
-        throttle: KeyHasher::throttle(&[test, strategy.id(), &strategy.parameters()]),
+        throttle: KeyHasher::throttle(&[test, &format!("{strategy:?}")]),
         scope: 0,
         who: backend.key_hasher().identity(&Identity::of(who)),
     }

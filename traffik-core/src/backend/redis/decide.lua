@@ -19,7 +19,8 @@ local slack = tonumber(ARGV[2])
 local verdict, reply, bytes, ttl = 1, {now}, {}, {}
 local at, cell, arguments, admitted
 
--- Keeps these bytes from now until `expires`, if every operation is admitted.
+-- Keeps these bytes from now until `expires`, or calls this function with the time to live in ms,
+-- if every operation is admitted.
 local function put(expires, new)
   admitted = true
   bytes[at] = new
@@ -59,24 +60,28 @@ end
 for i = 1, #KEYS do
   local kind = ARGV[2 * i + 1]
   at, arguments, admitted = i, ARGV[2 * i + 2], false
-  -- A key of another type is no cell either.
-  cell = redis.pcall('GET', KEYS[i])
-  if type(cell) ~= 'string' then
-    cell = ''
+  if false then
+--{in place}
+  else
+    -- A key of another type is no cell either.
+    cell = redis.pcall('GET', KEYS[i])
+    if type(cell) ~= 'string' then
+      cell = ''
+    end
+    if kind == 'read' then
+      admitted = true
+    elseif kind == 'swap' then
+      -- Expiry, length of the cell that was decided upon, that cell, and what it became.
+      local expires, length = unpack('>I8I8', arguments)
+      if arguments:sub(17, 16 + length) == cell then
+        put(expires, arguments:sub(17 + length))
+      else
+        verdict, admitted = -1, true
+      end
+--{strategies}
+    end
   end
   reply[i + 2] = cell
-  if kind == 'read' then
-    admitted = true
-  elseif kind == 'swap' then
-    -- Expiry, length of the cell that was decided upon, that cell, and what it became.
-    local expires, length = unpack('>I8I8', arguments)
-    if arguments:sub(17, 16 + length) == cell then
-      put(expires, arguments:sub(17 + length))
-    else
-      verdict, admitted = -1, true
-    end
---{strategies}
-  end
   if not admitted and verdict == 1 then
     verdict = 0
   end
@@ -84,8 +89,11 @@ end
 
 if verdict == 1 and slack then
   for i = 1, #KEYS do
-    if bytes[i] then
-      redis.call('SET', KEYS[i], bytes[i], 'PX', ttl[i] + slack)
+    local new = bytes[i]
+    if type(new) == 'string' then
+      redis.call('SET', KEYS[i], new, 'PX', ttl[i] + slack)
+    elseif new then
+      new(ttl[i] + slack)
     end
   end
 end

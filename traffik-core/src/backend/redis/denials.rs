@@ -147,10 +147,17 @@ impl Ticket<'_> {
         now: Timestamp,
     ) {
         self.settled = true;
+        let cells: SmallVec<[Cell; 3]> = cells.into_iter().collect();
+        // Of a long log Redis returns an excerpt, which decides alike now, but later perhaps not
+        // what is left beside a hit that does not fit. If that hit costs one, nothing is.
+        let excerpts = cells.iter().any(|cell| cell.queue().is_some());
+        if excerpts && !matches!(self.batch.ops(), [op] if op.cost == 1) {
+            return;
+        }
         let hold = decisions.retry_after().unwrap_or(Denials::LONGEST);
         let denial = Denial {
             parts: self.batch.ops().iter().map(part).collect(),
-            cells: cells.into_iter().collect(),
+            cells,
             changes: std::mem::take(&mut self.changes),
             now,
             asked_us: self.asked_us,

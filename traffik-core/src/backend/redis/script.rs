@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::backend::{Batch, Op};
 use crate::cell::Cell;
 use crate::error::{Error, Result};
-use crate::strategy::{BUILT_IN, Lua};
+use crate::strategy::{BUILT_IN, IN_PLACE, Lua};
 use crate::time::Timestamp;
 
 /// A script with the strategies it knows.
@@ -20,21 +20,30 @@ pub(super) struct Program {
 }
 
 impl Program {
-    fn of(sources: Vec<&'static str>) -> Program {
-        let branches: String = sources
-            .iter()
-            .enumerate()
-            .map(|(kind, source)| format!("  elseif kind == '{kind}' then\n{source}\n"))
-            .collect();
-        let text = include_str!("decide.lua").replacen("--{strategies}\n", &branches, 1);
+    /// A script for the strategies of this crate, and others.
+    fn with(custom: impl IntoIterator<Item = &'static str>) -> Program {
+        let mut sources = IN_PLACE.to_vec();
+        sources.extend(BUILT_IN);
+        sources.extend(custom);
+        let branches = |kinds: std::ops::Range<usize>| -> String {
+            kinds
+                .map(|kind| format!("elseif kind == '{kind}' then\n{}\n", sources[kind]))
+                .collect()
+        };
+        let text = include_str!("decide.lua")
+            .replacen("--{in place}\n", &branches(0..IN_PLACE.len()), 1)
+            .replacen(
+                "--{strategies}\n",
+                &branches(IN_PLACE.len()..sources.len()),
+                1,
+            );
         let sha = redis::Script::new(&text).get_hash().to_owned();
         Program { text, sha, sources }
     }
 
     /// The script that everybody needs.
     fn common() -> &'static Arc<Program> {
-        static COMMON: LazyLock<Arc<Program>> =
-            LazyLock::new(|| Arc::new(Program::of(BUILT_IN.to_vec())));
+        static COMMON: LazyLock<Arc<Program>> = LazyLock::new(|| Arc::new(Program::with([])));
         &COMMON
     }
 
@@ -67,15 +76,16 @@ impl Programs {
         if let Some(program) = custom.iter().find(|program| program.serves(steps)) {
             return Arc::clone(program);
         }
-        let mut sources = BUILT_IN.to_vec();
+        let mut sources = Vec::new();
         for step in steps {
             if let Step::Lua(lua) = step
+                && Program::common().kind(lua).is_none()
                 && !sources.contains(&lua.source())
             {
                 sources.push(lua.source());
             }
         }
-        let program = Arc::new(Program::of(sources));
+        let program = Arc::new(Program::with(sources));
         custom.push(Arc::clone(&program));
         program
     }
