@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    FixedWindow, Gcra, LeakyBucket, LeakyBucketWithQueue, QuotaWithRollover, SlidingWindowCounter,
-    SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
+    AdaptiveThrottle, CostBasedTokenBucket, DistributedFairness, FixedWindow, Gcra,
+    GeographicDistribution, LeakyBucket, LeakyBucketWithQueue, PriorityQueue, QuotaWithRollover,
+    SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
 };
 use crate::error::{Error, Result};
+use crate::identity::Priority;
 use crate::rate::Rate;
 
 /// Every name that [`named`] knows.
@@ -23,7 +25,12 @@ pub const NAMES: &[&str] = &[
     "leaky_bucket_with_queue",
     "gcra",
     "tiered_rate",
+    "adaptive_throttle",
+    "priority_queue",
     "quota_with_rollover",
+    "cost_based_token_bucket",
+    "distributed_fairness",
+    "geographic_distribution",
 ];
 
 /// A built-in strategy by its [id](Strategy::id), with options after commas.
@@ -76,6 +83,26 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
             .of(TieredRate::new())
             .set("default_tier", value::<String>, TieredRate::default_tier)?
             .done(),
+        "adaptive_throttle" => options
+            .of(AdaptiveThrottle::new())
+            .set("load_threshold", value, AdaptiveThrottle::load_threshold)?
+            .set(
+                "reduction_factor",
+                value,
+                AdaptiveThrottle::reduction_factor,
+            )?
+            .set("recovery_rate", value, AdaptiveThrottle::recovery_rate)?
+            .set("min_limit_ratio", value, AdaptiveThrottle::min_limit_ratio)?
+            .done(),
+        "priority_queue" => options
+            .of(PriorityQueue::new())
+            .set(
+                "default_priority",
+                priority,
+                PriorityQueue::default_priority,
+            )?
+            .set("max_queue_size", value, PriorityQueue::max_queue_size)?
+            .done(),
         "quota_with_rollover" => options
             .of(QuotaWithRollover::new())
             .set(
@@ -85,6 +112,44 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
             )?
             .set("max_rollover", value, QuotaWithRollover::max_rollover)?
             .switch("cumulative", QuotaWithRollover::cumulative)?
+            .done(),
+        "cost_based_token_bucket" => options
+            .of(CostBasedTokenBucket::new())
+            .set("burst", value, CostBasedTokenBucket::burst)?
+            .set("cost_window", value, CostBasedTokenBucket::cost_window)?
+            .set(
+                "min_refill_rate",
+                value,
+                CostBasedTokenBucket::min_refill_rate,
+            )?
+            .done(),
+        "distributed_fairness" => {
+            // Without a name it is refused when it is asked to serve a rate.
+            let instance = options
+                .take("instance", value::<String>)?
+                .unwrap_or_default();
+            options
+                .of(DistributedFairness::new(instance))
+                .set("weight", value, DistributedFairness::weight)?
+                .set(
+                    "fairness_window",
+                    duration,
+                    DistributedFairness::fairness_window,
+                )?
+                .done()
+        }
+        "geographic_distribution" => options
+            .of(GeographicDistribution::new())
+            .set(
+                "allow_spillover",
+                value,
+                GeographicDistribution::allow_spillover,
+            )?
+            .set(
+                "default_region",
+                value::<String>,
+                GeographicDistribution::default_region,
+            )?
             .done(),
         _ => {
             return Err(Error::invalid(format!(
@@ -196,6 +261,16 @@ impl<S: Strategy> Configured<'_, '_, S> {
 
 fn value<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn priority(text: &str) -> Result<Priority, String> {
+    match text {
+        "low" => Ok(Priority::Low),
+        "normal" => Ok(Priority::Normal),
+        "high" => Ok(Priority::High),
+        "critical" => Ok(Priority::Critical),
+        _ => Err("a priority is low, normal, high or critical".into()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
