@@ -244,6 +244,13 @@ impl Limit {
                  `rate_by_async` with a function that tells it",
             ));
         }
+        if let Chosen::BuiltIn(strategy) = chosen
+            && let Some(key) = strategy.new_takes
+            && !seen.iter().any(|other| other == key)
+        {
+            let message = format!("strategy `{}` needs `{key} = ..`", strategy.name);
+            errors.push(Error::new(list.span, message));
+        }
         if errors.count() == mistakes {
             errors.keep(rehearse(&limit));
         }

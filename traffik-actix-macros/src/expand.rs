@@ -120,15 +120,17 @@ fn build(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
 }
 
 /// A call in a builder's chain; `options` are for the strategy, if this is its call.
-fn method(
-    krate: &Path,
-    Call {
-        method: name,
-        value,
-    }: &Call,
-    options: &[Call],
-) -> TokenStream {
-    let argument = match value {
+fn method(krate: &Path, call: &Call, options: &[Call]) -> TokenStream {
+    if let Value::Switch(false) = call.value {
+        return TokenStream::new();
+    }
+    let name = &call.method;
+    let argument = argument(krate, &call.value, options);
+    quote_spanned!(name.span()=> .#name(#argument))
+}
+
+fn argument(krate: &Path, value: &Value, options: &[Call]) -> TokenStream {
+    match value {
         Value::Expr(expr) => quote!(#expr),
         Value::Number(number, span) => {
             let mut number = Literal::f64_suffixed(*number);
@@ -139,17 +141,19 @@ fn method(
             let (secs, nanos) = (duration.as_secs(), duration.subsec_nanos());
             quote!(::core::time::Duration::new(#secs, #nanos))
         }
-        Value::Switch(true) => TokenStream::new(),
-        Value::Switch(false) => return TokenStream::new(),
-        Value::Variant(of, variant, span) => {
-            let (of, variant) = (Ident::new(of, *span), Ident::new(variant, *span));
+        Value::Switch(_) => TokenStream::new(),
+        Value::Variant(choice, (_, variant), span) => {
+            let (of, variant) = (Ident::new(choice.of, *span), Ident::new(variant, *span));
             quote!(#krate::#of::#variant)
         }
         Value::Strategy(strategy, span) => {
             let of = Ident::new(strategy.of, *span);
-            let options = options.iter().map(|option| method(krate, option, &[]));
-            quote!(#krate::strategy::#of::new() #(#options)*)
+            let is_for_new =
+                |call: &&Call| strategy.new_takes.is_some_and(|key| call.method == key);
+            let (first, rest): (Vec<_>, Vec<_>) = options.iter().partition(is_for_new);
+            let first = first.iter().map(|call| argument(krate, &call.value, &[]));
+            let rest = rest.iter().map(|call| method(krate, call, &[]));
+            quote!(#krate::strategy::#of::new(#(#first)*) #(#rest)*)
         }
-    };
-    quote_spanned!(name.span()=> .#name(#argument))
+    }
 }

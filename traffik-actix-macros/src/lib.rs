@@ -90,7 +90,12 @@ use crate::handler::Handler;
 /// | `"leaky_bucket"`, `"leaky_bucket_with_queue"` | |
 /// | `"gcra"` | `burst_tolerance = "500ms"`, `strict = true` |
 /// | `"tiered_rate"` | `tiers = [("free", 1.0), ("gold", 4.0)]`, `default_tier = "free"` |
+/// | `"adaptive_throttle"` | `load_threshold = 0.8`, `reduction_factor = 0.6`, `recovery_rate = 0.1`, `min_limit_ratio = 0.3`, `load = &GAUGE` |
+/// | `"priority_queue"` | `default_priority = "low"`, `max_queue_size = 1000` |
 /// | `"quota_with_rollover"` | `rollover_percentage = 0.5`, `max_rollover = 500`, `cumulative = true` |
+/// | `"cost_based_token_bucket"` | `burst = 20`, `cost_window = 100`, `min_refill_rate = 0.5` |
+/// | `"distributed_fairness"` | `instance = "a"` (required), `weight = 1.0`, `fairness_window = "1m"` |
+/// | `"geographic_distribution"` | `regions = [("eu", 0.5), ("us", 0.5)]`, `allow_spillover = false`, `default_region = "eu"` |
 ///
 /// A strategy of your own, or one that is configured further, is an expression:
 ///

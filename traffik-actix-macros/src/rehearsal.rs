@@ -87,10 +87,12 @@ fn in_words(strategy: &Strategy, options: &[Call]) -> Option<String> {
             Value::Switch(on) => on.to_string(),
             Value::Expr(value) => match literal(value)? {
                 Lit::Int(count) => count.base10_digits().to_owned(),
+                Lit::Bool(on) => on.value.to_string(),
                 Lit::Str(text) => in_one_word(text.value())?,
                 _ => return None,
             },
-            Value::Variant(..) | Value::Strategy(..) => return None,
+            Value::Variant(_, (text, _), _) => (*text).to_owned(),
+            Value::Strategy(..) => return None,
         };
         text += &format!(",{method}={value}");
     }

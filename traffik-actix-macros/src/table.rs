@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Text,
     /// `true` calls the method, `false` does not.
     Switch,
+    /// `true` or `false`, which the method takes.
+    Bool,
     /// A text that names a variant of a type of `traffik-actix`.
     Choice(&'static Choice),
     /// A function or a closure.
@@ -43,9 +45,11 @@ pub(crate) enum Kind {
 
 pub(crate) struct Choice {
     pub(crate) of: &'static str,
-    /// Text and variant.
-    pub(crate) variants: &'static [(&'static str, &'static str)],
+    pub(crate) variants: &'static [Variant],
 }
+
+/// Text and variant.
+pub(crate) type Variant = (&'static str, &'static str);
 
 /// The arguments of every limit.
 pub(crate) const KEYS: &[Key] = &[
@@ -113,6 +117,8 @@ pub(crate) struct Strategy {
     /// Its type.
     pub(crate) of: &'static str,
     pub(crate) options: &'static [Key],
+    /// The option that `new` takes, which is therefore required.
+    pub(crate) new_takes: Option<&'static str>,
     /// Whether it admits the same to everybody at any time, so that a cost that is too high for one
     /// is too high for all.
     pub(crate) is_uniform: bool,
@@ -133,24 +139,28 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
         name: "fixed_window",
         of: "FixedWindow",
         options: &[],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
         name: "sliding_window_log",
         of: "SlidingWindowLog",
         options: &[],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
         name: "sliding_window_counter",
         of: "SlidingWindowCounter",
         options: &[],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
         name: "token_bucket",
         of: "TokenBucket",
         options: &[Key::new("burst", Kind::Count(1))],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
@@ -160,18 +170,21 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("burst", Kind::Count(1)),
             Key::new("max_debt", Kind::Count(0)),
         ],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
         name: "leaky_bucket",
         of: "LeakyBucket",
         options: &[],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
         name: "leaky_bucket_with_queue",
         of: "LeakyBucketWithQueue",
         options: &[],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
@@ -181,6 +194,7 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("burst_tolerance", Kind::Duration),
             Key::new("strict", Kind::Switch),
         ],
+        new_takes: None,
         is_uniform: true,
     },
     Strategy {
@@ -190,6 +204,30 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("tiers", Kind::Expression),
             Key::new("default_tier", Kind::Text),
         ],
+        new_takes: None,
+        is_uniform: false,
+    },
+    Strategy {
+        name: "adaptive_throttle",
+        of: "AdaptiveThrottle",
+        options: &[
+            Key::new("load_threshold", Kind::Number),
+            Key::new("reduction_factor", Kind::Number),
+            Key::new("recovery_rate", Kind::Number),
+            Key::new("min_limit_ratio", Kind::Number),
+            Key::new("load", Kind::Expression),
+        ],
+        new_takes: None,
+        is_uniform: true,
+    },
+    Strategy {
+        name: "priority_queue",
+        of: "PriorityQueue",
+        options: &[
+            Key::new("default_priority", Kind::Choice(&PRIORITY)),
+            Key::new("max_queue_size", Kind::Count(1)),
+        ],
+        new_takes: None,
         is_uniform: false,
     },
     Strategy {
@@ -200,9 +238,53 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("max_rollover", Kind::Count(0)),
             Key::new("cumulative", Kind::Switch),
         ],
+        new_takes: None,
+        is_uniform: false,
+    },
+    Strategy {
+        name: "cost_based_token_bucket",
+        of: "CostBasedTokenBucket",
+        options: &[
+            Key::new("burst", Kind::Count(1)),
+            Key::new("cost_window", Kind::Count(1)),
+            Key::new("min_refill_rate", Kind::Number),
+        ],
+        new_takes: None,
+        is_uniform: true,
+    },
+    Strategy {
+        name: "distributed_fairness",
+        of: "DistributedFairness",
+        options: &[
+            Key::new("instance", Kind::Text),
+            Key::new("weight", Kind::Number),
+            Key::new("fairness_window", Kind::Duration),
+        ],
+        new_takes: Some("instance"),
+        is_uniform: false,
+    },
+    Strategy {
+        name: "geographic_distribution",
+        of: "GeographicDistribution",
+        options: &[
+            Key::new("regions", Kind::Expression),
+            Key::new("allow_spillover", Kind::Bool),
+            Key::new("default_region", Kind::Text),
+        ],
+        new_takes: None,
         is_uniform: false,
     },
 ];
+
+const PRIORITY: Choice = Choice {
+    of: "Priority",
+    variants: &[
+        ("low", "Low"),
+        ("normal", "Normal"),
+        ("high", "High"),
+        ("critical", "Critical"),
+    ],
+};
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use syn::{Error, Expr, Lit, LitStr, Result, UnOp};
 use traffik_core::{Rate, RateError};
 
 use crate::suggest;
-use crate::table::{Key, Kind, STRATEGIES, Strategy};
+use crate::table::{Choice, Key, Kind, STRATEGIES, Strategy, Variant};
 
 /// What a builder's method is given.
 pub(crate) enum Value {
@@ -16,8 +16,8 @@ pub(crate) enum Value {
     Duration(Duration),
     /// Nothing; and if not, it is not called.
     Switch(bool),
-    /// A variant of a type of `traffik-actix`.
-    Variant(&'static str, &'static str, Span),
+    /// One of the variants of a type of `traffik-actix`.
+    Variant(&'static Choice, &'static Variant, Span),
     /// A built-in strategy.
     Strategy(&'static Strategy, Span),
 }
@@ -52,13 +52,13 @@ impl Value {
                 Some(number) => Ok(Value::Number(number, span)),
                 None => refuse(&value),
             },
-            (Kind::Text, Lit::Str(_)) => Ok(Value::Expr(value)),
+            (Kind::Text, Lit::Str(_)) | (Kind::Bool, Lit::Bool(_)) => Ok(Value::Expr(value)),
             (Kind::Duration, Lit::Str(text)) => duration(text).map(Value::Duration),
             (Kind::Switch, Lit::Bool(on)) => Ok(Value::Switch(on.value)),
             (Kind::Choice(choice), Lit::Str(text)) => {
                 let text = text.value();
                 match choice.variants.iter().find(|(name, _)| *name == text) {
-                    Some((_, variant)) => Ok(Value::Variant(choice.of, variant, span)),
+                    Some(variant) => Ok(Value::Variant(choice, variant, span)),
                     None => refuse(&value),
                 }
             }
@@ -86,6 +86,7 @@ fn expectation(key: &Key) -> String {
             "a text such as `\"500ms\"`, or an expression of type `Duration`".to_owned()
         }
         Kind::Switch => "`true` or `false`".to_owned(),
+        Kind::Bool => "`true` or `false`, or an expression of type `bool`".to_owned(),
         Kind::Choice(choice) => {
             let texts = choice.variants.iter().map(|(text, _)| format!("\"{text}\""));
             let texts: Vec<String> = texts.collect();

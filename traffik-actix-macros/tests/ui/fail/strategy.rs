@@ -43,6 +43,18 @@ async fn unknown_tier() {}
 #[throttle("5/day", strategy = "tiered_rate", default_tier = 1)]
 async fn number_for_a_tier() {}
 
+#[throttle("5/day", strategy = "distributed_fairness", weight = 2)]
+async fn no_instance() {}
+
+#[throttle("5/day", strategy = "distributed_fairness", instance = "")]
+async fn empty_instance() {}
+
+#[throttle("5/day", strategy = "geographic_distribution", allow_spillover = 1)]
+async fn number_for_a_bool() {}
+
+#[throttle("5/day", strategy = "priority_queue", default_priority = "urgent")]
+async fn unknown_priority() {}
+
 #[throttle("1/366d", strategy = "token_bucket", burst = 200)]
 async fn unsuitable_for_the_rate() {}
 

@@ -15,6 +15,10 @@ const SHARE: f64 = 0.125;
 /// Named like something in the expansion.
 const LIMITS: &str = "7/second";
 
+fn strategy_gauge() -> traffik_actix::traffik_core::LoadGauge {
+    traffik_actix::traffik_core::LoadGauge::new()
+}
+
 fn rate_of(_: &HttpRequest) -> Rate {
     LOGIN
 }
@@ -122,6 +126,15 @@ async fn stacked() -> &'static str {
 #[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = 1, max_rollover = 0)]
 #[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = 0.25, cumulative = true)]
 #[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = SHARE, cost = 2)]
+#[throttle("9/s", strategy = "adaptive_throttle", load_threshold = 0.5, reduction_factor = 0.5)]
+#[throttle("9/s", strategy = "adaptive_throttle", recovery_rate = SHARE, min_limit_ratio = 0.5, load = &strategy_gauge())]
+#[throttle("9/s", strategy = "priority_queue", default_priority = "high", max_queue_size = 9)]
+#[throttle("9/s", strategy = "priority_queue", default_priority = traffik_actix::Priority::Low)]
+#[throttle("9/s", strategy = "cost_based_token_bucket", burst = 20, cost_window = 5, min_refill_rate = 1)]
+#[throttle("9/s", strategy = "distributed_fairness", instance = "a", weight = 2, fairness_window = "1m")]
+#[throttle("9/s", strategy = "distributed_fairness", weight = 2.5, instance = format!("a-{COST}"))]
+#[throttle("9/s", strategy = "geographic_distribution", regions = [("eu", 0.5)], default_region = "eu")]
+#[throttle("9/s", strategy = "geographic_distribution", allow_spillover = false)]
 async fn strategies() -> &'static str {
     "strategies"
 }
