@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Strategy,
     /// A whole number of at least this.
     Count(u32),
+    /// A whole number, which may be negative.
+    Signed,
     /// A number, with or without a fraction.
     Number,
     /// A text such as `500ms`.
@@ -237,6 +239,19 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("rollover_percentage", Kind::Number),
             Key::new("max_rollover", Kind::Count(0)),
             Key::new("cumulative", Kind::Switch),
+        ],
+        new_takes: None,
+        is_uniform: false,
+    },
+    Strategy {
+        name: "time_of_day",
+        of: "TimeOfDay",
+        options: &[
+            Key::new("windows", Kind::Expression),
+            Key::new("windows_by_minute", Kind::Expression),
+            Key::new("timezone_offset", Kind::Signed),
+            Key::new("timezone_offset_minutes", Kind::Signed),
+            Key::new("zone", Kind::Expression),
         ],
         new_takes: None,
         is_uniform: false,

@@ -52,7 +52,9 @@ impl Value {
                 Some(number) => Ok(Value::Number(number, span)),
                 None => refuse(&value),
             },
-            (Kind::Text, Lit::Str(_)) | (Kind::Bool, Lit::Bool(_)) => Ok(Value::Expr(value)),
+            (Kind::Signed, Lit::Int(_))
+            | (Kind::Text, Lit::Str(_))
+            | (Kind::Bool, Lit::Bool(_)) => Ok(Value::Expr(value)),
             (Kind::Duration, Lit::Str(text)) => duration(text).map(Value::Duration),
             (Kind::Switch, Lit::Bool(on)) => Ok(Value::Switch(on.value)),
             (Kind::Choice(choice), Lit::Str(text)) => {
@@ -80,6 +82,7 @@ fn expectation(key: &Key) -> String {
             "a whole number from {min} to {}, or an expression that gives one",
             u32::MAX
         ),
+        Kind::Signed => "a whole number, or an expression that gives one".to_owned(),
         Kind::Number => "a number from 0, or an expression of type `f64`".to_owned(),
         Kind::Text => "a text, or an expression that gives one".to_owned(),
         Kind::Duration => {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::{
     AdaptiveThrottle, CostBasedTokenBucket, DistributedFairness, FixedWindow, Gcra,
     GeographicDistribution, LeakyBucket, LeakyBucketWithQueue, PriorityQueue, QuotaWithRollover,
-    SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
+    SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate, TimeOfDay, TokenBucket,
+    TokenBucketWithDebt,
 };
 use crate::error::{Error, Result};
 use crate::identity::Priority;
@@ -28,6 +29,7 @@ pub const NAMES: &[&str] = &[
     "adaptive_throttle",
     "priority_queue",
     "quota_with_rollover",
+    "time_of_day",
     "cost_based_token_bucket",
     "distributed_fairness",
     "geographic_distribution",
@@ -112,6 +114,15 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
             )?
             .set("max_rollover", value, QuotaWithRollover::max_rollover)?
             .switch("cumulative", QuotaWithRollover::cumulative)?
+            .done(),
+        "time_of_day" => options
+            .of(TimeOfDay::new())
+            .set("timezone_offset", value, TimeOfDay::timezone_offset)?
+            .set(
+                "timezone_offset_minutes",
+                value,
+                TimeOfDay::timezone_offset_minutes,
+            )?
             .done(),
         "cost_based_token_bucket" => options
             .of(CostBasedTokenBucket::new())

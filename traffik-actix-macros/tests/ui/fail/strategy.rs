@@ -55,6 +55,12 @@ async fn number_for_a_bool() {}
 #[throttle("5/day", strategy = "priority_queue", default_priority = "urgent")]
 async fn unknown_priority() {}
 
+#[throttle("5/day", strategy = "time_of_day", timezone_offset = 99)]
+async fn offset_out_of_range() {}
+
+#[throttle("5/day", strategy = "time_of_day", timezone_offset = "Europe/Berlin")]
+async fn text_for_an_offset() {}
+
 #[throttle("1/366d", strategy = "token_bucket", burst = 200)]
 async fn unsuitable_for_the_rate() {}
 

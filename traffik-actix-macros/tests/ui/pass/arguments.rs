@@ -135,6 +135,8 @@ async fn stacked() -> &'static str {
 #[throttle("9/s", strategy = "distributed_fairness", weight = 2.5, instance = format!("a-{COST}"))]
 #[throttle("9/s", strategy = "geographic_distribution", regions = [("eu", 0.5)], default_region = "eu")]
 #[throttle("9/s", strategy = "geographic_distribution", allow_spillover = false)]
+#[throttle("9/s", strategy = "time_of_day", windows = [(22, 6, 2.0)], timezone_offset = -5, cost = 10)]
+#[throttle("9/s", strategy = "time_of_day", windows_by_minute = [(90, 100, 2.0)], timezone_offset_minutes = 330)]
 async fn strategies() -> &'static str {
     "strategies"
 }
