@@ -72,7 +72,7 @@ pub use strategy::{
     AdaptiveThrottle, CostBasedTokenBucket, Details, DistributedFairness, FixedWindow, Gcra,
     GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue,
     QuotaWithRollover, Sharing, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate,
-    TokenBucket, TokenBucketWithDebt, Zone,
+    TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
 };
 pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
