@@ -2,6 +2,8 @@
 
 mod codec;
 
+use std::fmt;
+
 use crate::time::Timestamp;
 
 /// What a strategy remembers about one key.
@@ -20,12 +22,35 @@ pub struct Cell {
 }
 
 /// Not a `SmallVec`: its copies through `memcpy` took a third of a decision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default)]
 struct Words {
     len: usize,
-    /// Zero from `len` on.
+    /// Anything from `len` on.
     all: [u64; Cell::MAX_WORDS],
 }
+
+impl std::ops::Deref for Words {
+    type Target = [u64];
+
+    #[inline]
+    fn deref(&self) -> &[u64] {
+        &self.all[..self.len]
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl PartialEq for Words {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Words {}
 
 impl Cell {
     /// A cell has at most this many words; more belong into its queue.
@@ -47,7 +72,7 @@ impl Cell {
     /// The words; none if the cell is fresh.
     #[inline]
     pub fn words(&self) -> &[u64] {
-        &self.words.all[..self.words.len]
+        &self.words
     }
 
     /// Replaces the words and sets when the cell becomes as good as fresh. Allocates nothing.
@@ -58,13 +83,8 @@ impl Cell {
     #[inline]
     pub fn set(&mut self, words: &[u64], expires: Timestamp) {
         debug_assert!(words.iter().all(|word| *word < Self::WORD_LIMIT));
-        self.words = Words {
-            len: words.len(),
-            all: [0; Self::MAX_WORDS],
-        };
-        for (slot, word) in self.words.all[..words.len()].iter_mut().zip(words) {
-            *slot = *word;
-        }
+        self.words.all[..words.len()].copy_from_slice(words);
+        self.words.len = words.len();
         self.expires = expires;
     }
 

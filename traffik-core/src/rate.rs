@@ -253,8 +253,12 @@ impl Rate {
         }
         let scaled =
             u128::from(span.micros()) * u128::from(self.limit) + u128::from(span.fraction());
-        // At most 2^52 * 2^30 / 1000, so it may exceed a u64 only for spans no rate produces.
-        u64::try_from(scaled / u128::from(self.period_us)).unwrap_or(u64::MAX)
+        match u64::try_from(scaled) {
+            // One instruction, where a division of 128 bits is a call.
+            Ok(scaled) => scaled / self.period_us,
+            // At most 2^52 * 2^30 / 1000, so it may exceed a u64 only for spans no rate produces.
+            Err(_) => u64::try_from(scaled / u128::from(self.period_us)).unwrap_or(u64::MAX),
+        }
     }
 }
 

@@ -67,19 +67,30 @@ impl Span {
     }
 
     /// `self - other`, or zero if that would be negative; both fractions are of `limit`.
+    #[inline]
     pub const fn minus(self, other: Span, limit: u32) -> Span {
-        let borrow = self.fraction < other.fraction;
-        let subtrahend = other.micros.saturating_add(borrow as u64);
-        if self.micros < subtrahend {
-            return Span::ZERO;
+        match self.checked_minus(other, limit) {
+            Some(difference) => difference,
+            None => Span::ZERO,
         }
-        Span {
-            micros: self.micros - subtrahend,
-            fraction: if borrow {
-                self.fraction + (limit - other.fraction)
-            } else {
-                self.fraction - other.fraction
-            },
+    }
+
+    /// `self - other`, unless that would be negative; both fractions are of `limit`. Cheaper than
+    /// to compare and then subtract.
+    #[inline]
+    pub const fn checked_minus(self, other: Span, limit: u32) -> Option<Span> {
+        let (fraction, borrow) = self.fraction.overflowing_sub(other.fraction);
+        let subtrahend = other.micros.saturating_add(borrow as u64);
+        match self.micros.checked_sub(subtrahend) {
+            Some(micros) => Some(Span {
+                micros,
+                fraction: if borrow {
+                    fraction.wrapping_add(limit)
+                } else {
+                    fraction
+                },
+            }),
+            None => None,
         }
     }
 }

@@ -70,12 +70,9 @@ impl Gcra {
         let price = hit.rate.time_for(u64::from(hit.cost));
         let after = tat.plus(price, denominator);
 
-        let available = |tat: Span| match tat <= horizon {
-            true => {
-                let early = horizon.minus(tat, denominator);
-                hit.rate.earned_in(early).saturating_add(1)
-            }
-            false => 0,
+        let available = |tat| match horizon.checked_minus(tat, denominator) {
+            Some(early) => hit.rate.earned_in(early).saturating_add(1),
+            None => 0,
         };
         if price >= Span::MAX {
             // Paying for this would take longer than 142 years.

@@ -15,14 +15,14 @@ use crate::time::Timestamp;
 
 /// When everything taken so far is paid for: in the past for a fresh cell, so `now` at least.
 pub(super) fn arrival(cell: &Cell, hit: &Hit<'_>) -> Span {
-    let now = Span::from_micros(hit.now.as_micros());
+    let now = hit.now.as_micros();
     match *cell.words() {
-        [micros, fraction, ..] => {
+        [micros, fraction, ..] if micros >= now => {
             // The rate may have changed since: a fraction is below one in any case.
             let fraction = u32::try_from(fraction).unwrap_or(u32::MAX);
-            Span::new(micros, fraction.min(hit.rate.limit() - 1)).max(now)
+            Span::new(micros, fraction.min(hit.rate.limit() - 1))
         }
-        _ => now,
+        _ => Span::from_micros(now),
     }
 }
 
@@ -43,11 +43,12 @@ pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span
     let price = hit.rate.time_for(u64::from(hit.cost));
     let after = tat.plus(price, denominator);
 
-    if after <= horizon || hit.cost == 0 {
+    let left = horizon.checked_minus(after, denominator);
+    if left.is_some() || hit.cost == 0 {
         if hit.cost > 0 {
             charge(cell, after);
         }
-        let remaining = hit.rate.earned_in(horizon.minus(after, denominator));
+        let remaining = hit.rate.earned_in(left.unwrap_or_default());
         return Decision::allow(limit, remaining).resets_in(after.ceil() - now.micros());
     }
     let remaining = hit.rate.earned_in(horizon.minus(tat, denominator));
