@@ -79,8 +79,8 @@ pub trait Backend: Debug + Send + Sync + 'static {
     }
 
     /// How identities become keys: under the secret that everybody who shares the cells knows.
-    fn key_hasher(&self) -> KeyHasher {
-        KeyHasher::shared()
+    fn key_hasher(&self) -> &KeyHasher {
+        const { &KeyHasher::shared() }
     }
 }
 
@@ -121,7 +121,7 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).is_local()
     }
 
-    fn key_hasher(&self) -> KeyHasher {
+    fn key_hasher(&self) -> &KeyHasher {
         (**self).key_hasher()
     }
 }

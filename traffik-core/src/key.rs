@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -82,9 +81,10 @@ impl KeyHasher {
     }
 
     /// The secret of this process.
-    pub fn local() -> KeyHasher {
+    #[inline]
+    pub fn local() -> &'static KeyHasher {
         static LOCAL: OnceLock<KeyHasher> = OnceLock::new();
-        *LOCAL.get_or_init(|| {
+        LOCAL.get_or_init(|| {
             let random = RandomState::new();
             KeyHasher {
                 keys: (random.hash_one(0), random.hash_one(1) | 1),
@@ -97,11 +97,12 @@ impl KeyHasher {
     #[inline]
     pub(crate) fn identity(&self, identity: &Identity) -> u128 {
         match &identity.who {
-            Who::Ip(IpAddr::V4(address)) => self.word(Domain::V4, u64::from(u32::from(*address))),
-            Who::Ip(IpAddr::V6(address)) => match halves(u128::from(*address)) {
-                (prefix, 0) => self.word(Domain::V6, prefix),
-                _ => self.bytes(Domain::V6, &address.octets()),
-            },
+            Who::V4(address) => self.word(Domain::V4, u64::from(*address)),
+            Who::V6([prefix, 0]) => self.word(Domain::V6, *prefix),
+            Who::V6([high, low]) => {
+                let address = u128::from(*high) << 64 | u128::from(*low);
+                self.bytes(Domain::V6, &address.to_be_bytes())
+            }
             Who::Text(text) => self.bytes(Domain::Text, text.as_bytes()),
             Who::Anonymous | Who::Exempt => self.bytes(Domain::Anonymous, &[]),
         }
@@ -193,7 +194,7 @@ enum Domain {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each half on purpose")]
-const fn halves(word: u128) -> (u64, u64) {
+pub(crate) const fn halves(word: u128) -> (u64, u64) {
     ((word >> 64) as u64, word as u64)
 }
 
@@ -235,8 +236,8 @@ mod tests {
     fn different_identities_have_different_digests() {
         for hasher in [
             KeyHasher::local(),
-            KeyHasher::shared(),
-            KeyHasher::with_secret(b"s"),
+            &KeyHasher::shared(),
+            &KeyHasher::with_secret(b"s"),
         ] {
             let all = identities();
             let digests: HashSet<u128> = all.iter().map(|one| hasher.identity(one)).collect();

@@ -187,12 +187,21 @@ impl Throttle {
 
     /// The operation of an attempt, or `None` if nothing limits it.
     #[inline]
-    pub(crate) fn op<'a>(&'a self, attempt: &Attempt<'a>, hasher: KeyHasher) -> Option<Op<'a>> {
-        let rate = attempt.rate.unwrap_or(self.0.rate);
-        if rate.is_unlimited() || attempt.identity.is_exempt() {
-            return None;
-        }
-        Some(Op {
+    pub(crate) fn op<'a>(&'a self, attempt: &Attempt<'a>, hasher: &KeyHasher) -> Option<Op<'a>> {
+        let rate = self.rate_of(attempt)?;
+        Some(self.op_at(rate, attempt, hasher))
+    }
+
+    /// The rate an attempt is made under, or `None` if nothing limits it.
+    #[inline]
+    fn rate_of<'r>(&'r self, attempt: &'r Attempt<'_>) -> Option<&'r Rate> {
+        let rate = attempt.rate.as_ref().unwrap_or(&self.0.rate);
+        (!rate.is_unlimited() && !attempt.identity.is_exempt()).then_some(rate)
+    }
+
+    #[inline]
+    fn op_at<'a>(&'a self, rate: &Rate, attempt: &Attempt<'a>, hasher: &KeyHasher) -> Op<'a> {
+        Op {
             key: Key {
                 throttle: self.0.digest,
                 scope: attempt
@@ -204,10 +213,10 @@ impl Throttle {
                 },
             },
             strategy: &self.0.strategy,
-            rate,
+            rate: *rate,
             cost: attempt.cost.unwrap_or(self.0.cost),
             attributes: attempt.identity.attributes(),
-        })
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::key::halves;
+
 /// An instant: microseconds since the Unix epoch.
 ///
 /// Microseconds, because they stay below 2^53 for centuries and so pass through Lua's doubles
@@ -92,6 +94,9 @@ pub struct SystemClock {
     counter: quanta::Clock,
     /// The counter's reading at construction.
     origin: u64,
+    /// Microseconds per tick of the counter, in units of 2^-64: one multiplication instead of
+    /// three.
+    micros_per_tick: u64,
     /// Wall time in µs at the counter's origin, as of the last synchronisation.
     wall_at_origin: AtomicU64,
     /// µs since the origin at which the next synchronisation is due.
@@ -106,8 +111,9 @@ impl SystemClock {
         let counter = quanta::Clock::new();
         let origin = counter.raw();
         SystemClock {
-            counter,
             origin,
+            micros_per_tick: micros_per_tick(&counter),
+            counter,
             wall_at_origin: AtomicU64::new(Timestamp::of(SystemTime::now()).0),
             next_sync: AtomicU64::new(SYNC_EVERY_US),
         }
@@ -128,6 +134,14 @@ impl SystemClock {
     }
 }
 
+/// Measured over 2^40 ticks, minutes, so that what nanoseconds round off does not matter.
+fn micros_per_tick(counter: &quanta::Clock) -> u64 {
+    let nanos = counter.delta_as_nanos(0, 1 << 40);
+    let scaled = (u128::from(nanos) << (64 - 40)) / 1_000;
+    // A counter that ticks once in a microsecond or less often is none that quanta would choose.
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
 impl Default for SystemClock {
     fn default() -> Self {
         Self::new()
@@ -135,8 +149,11 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
+    #[inline]
     fn now(&self) -> Timestamp {
-        let elapsed = self.counter.delta_as_nanos(self.origin, self.counter.raw()) / 1_000;
+        // Counters of different cores may disagree a little: saturate.
+        let ticks = self.counter.raw().saturating_sub(self.origin);
+        let (elapsed, _) = halves(u128::from(ticks) * u128::from(self.micros_per_tick));
         let due = self.next_sync.load(Ordering::Relaxed);
         if elapsed >= due {
             self.synchronise(elapsed, due);

@@ -149,9 +149,11 @@ impl MemoryBackend {
     /// The common case: one limit, one cell.
     #[inline]
     fn apply_one(&self, op: &Op<'_>) -> Decision {
-        let mut table = self.0.shards[self.shard_of(&op.key)].lock();
-        // Read under the lock, so that the steps of one key see time in order.
+        // Before the lock, so that the counter is read while the lock is fetched, and the lock is
+        // held for shorter. A thread that is overtaken in between is a clock that steps back a
+        // little, which every strategy tolerates.
         let now = self.now();
+        let mut table = self.0.shards[self.shard_of(&op.key)].lock();
         let mut cell = Cell::fresh();
         let place = table.take(&op.key, &mut cell);
         let decision = op.step(&mut cell, now);
@@ -275,7 +277,7 @@ impl Backend for MemoryBackend {
     }
 
     #[inline]
-    fn key_hasher(&self) -> KeyHasher {
+    fn key_hasher(&self) -> &KeyHasher {
         KeyHasher::local()
     }
 }

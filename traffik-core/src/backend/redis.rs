@@ -329,8 +329,8 @@ impl Backend for RedisBackend {
         Arc::as_ptr(&self.0).addr()
     }
 
-    fn key_hasher(&self) -> KeyHasher {
-        self.0.hasher
+    fn key_hasher(&self) -> &KeyHasher {
+        &self.0.hasher
     }
 }
 

@@ -290,9 +290,11 @@ impl Entry<'_> {
     /// The common case: one limit.
     #[inline]
     fn try_decide(&self) -> Option<Result<Decision>> {
-        let Some(op) = self.throttle.op(&self.attempt, self.backend.key_hasher()) else {
+        let Some(rate) = self.throttle.rate_of(&self.attempt) else {
             return Some(Ok(Decision::UNLIMITED));
         };
+        let hasher = self.backend.key_hasher();
+        let op = self.throttle.op_at(rate, &self.attempt, hasher);
         match self.backend.try_step(&op)? {
             Ok(decision) => Some(Ok(self.floor(decision))),
             Err(error) => {
