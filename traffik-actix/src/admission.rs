@@ -66,14 +66,25 @@ pub(crate) fn admit_now(
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
 ) -> Option<Outcome> {
+    if let [throttle] = throttles {
+        let meeting = Meeting::now(throttle, req, outer)?;
+        // The common case, without lists of one.
+        if let Ok(resolved) = &meeting.resolved
+            && !resolved.waits()
+        {
+            let decided = Hits::try_decide_one(
+                throttle.throttle(),
+                resolved.attempt(),
+                &*meeting.backend.backend,
+                &meeting.backend.on_error,
+            )?;
+            let answers = decided.map(|decision| [decision]);
+            return Some(conclude(req, std::slice::from_ref(&meeting), answers));
+        }
+    }
     let mut meetings = Meetings::new();
     for throttle in throttles {
-        let backend = throttle.backend_for(req, outer);
-        meetings.push(Meeting {
-            throttle,
-            backend,
-            resolved: throttle.resolve_now(req, backend, None)?,
-        });
+        meetings.push(Meeting::now(throttle, req, outer)?);
     }
     let waits = meetings.iter().any(Meeting::waits);
     if waits && hits(&meetings).must_queue() {
@@ -126,17 +137,6 @@ async fn meet<'a>(
 }
 
 fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
-    if let [meeting] = meetings
-        && let Ok(resolved) = &meeting.resolved
-    {
-        let decided = Hits::try_decide_one(
-            meeting.throttle.throttle(),
-            resolved.attempt(),
-            &*meeting.backend.backend,
-            &meeting.backend.on_error,
-        )?;
-        return Some(decided.map(|decision| SmallVec::from_iter([decision])));
-    }
     let mut answers = Answers::new();
     for meeting in meetings {
         match &meeting.resolved {
@@ -197,16 +197,22 @@ fn merge(meetings: &[Meeting<'_>], mut answers: Answers, decisions: &[Decision])
     answers
 }
 
-fn conclude(req: &HttpRequest, meetings: &[Meeting<'_>], answers: Result<Answers>) -> Outcome {
+#[inline]
+fn conclude(
+    req: &HttpRequest,
+    meetings: &[Meeting<'_>],
+    answers: Result<impl AsRef<[Decision]>>,
+) -> Outcome {
     let answers = match answers {
         Ok(answers) => answers,
         Err(error) => return Outcome::Denied(HttpResponse::from_error(Unavailable(error))),
     };
+    let answers = answers.as_ref();
     if answers.iter().any(Decision::is_denied) {
-        return Outcome::Denied(deny(req, meetings, &answers));
+        return Outcome::Denied(deny(req, meetings, answers));
     }
     let mut receipt = Receipt::default();
-    for (meeting, decision) in meetings.iter().zip(&answers) {
+    for (meeting, decision) in meetings.iter().zip(answers) {
         let (headers, style) = meeting.throttle.headers(meeting.backend);
         if headers.on_admitted() && !decision.is_unlimited() {
             receipt.decided.push((meeting.decided(*decision), style));
@@ -242,6 +248,21 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
 }
 
 impl<'a> Meeting<'a> {
+    /// A meeting with everything that is known about the request without waiting.
+    #[inline]
+    fn now(
+        throttle: &'a HttpThrottle,
+        req: &'a HttpRequest,
+        outer: Option<&'a ThrottleBackend>,
+    ) -> Option<Meeting<'a>> {
+        let backend = throttle.backend_for(req, outer);
+        Some(Meeting {
+            throttle,
+            backend,
+            resolved: throttle.resolve_now(req, backend, None)?,
+        })
+    }
+
     fn waits(&self) -> bool {
         self.resolved.as_ref().is_ok_and(Resolved::waits)
     }

@@ -116,6 +116,7 @@ pub(crate) fn write_retry_after(map: &mut HeaderMap, decisions: &Decisions) {
 /// A header value of what this crate wrote itself: names of throttles are printable ASCII, the
 /// rest is digits and punctuation.
 pub(crate) fn text(value: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(actix_web::web::Bytes::from(value))
-        .unwrap_or_else(|_| HeaderValue::from_static(""))
+    // Boxed, since `Bytes` allocates once more for a string with room to spare.
+    let bytes = actix_web::web::Bytes::from(value.into_boxed_str().into_boxed_bytes());
+    HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

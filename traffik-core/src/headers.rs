@@ -4,7 +4,6 @@
 //! fields (RFC 9651), one list item per policy.
 //! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/>
 
-use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::decision::{Decision, Verdict};
@@ -35,8 +34,9 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 /// Appends an item of `RateLimit-Policy`: `"api";q=100;w=60`. Windows are whole seconds there: a
 /// shorter one is rounded up.
 pub fn push_policy(out: &mut String, name: &str, rate: &Rate) {
-    let window = whole_seconds(rate.period());
-    push_item(out, name, format_args!(";q={};w={window}", rate.limit()));
+    push_name(out, name);
+    push_parameter(out, ";q=", u64::from(rate.limit()));
+    push_parameter(out, ";w=", whole_seconds(rate.period()));
 }
 
 /// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
@@ -46,23 +46,42 @@ pub fn push_limit(out: &mut String, name: &str, decision: &Decision) {
         Verdict::Allow | Verdict::Never => decision.remaining().min(MAX_INTEGER),
     };
     let seconds = retry_after(decision).unwrap_or_else(|| reset(decision));
-    push_item(out, name, format_args!(";r={remaining};t={seconds}"));
+    push_name(out, name);
+    push_parameter(out, ";r=", remaining);
+    push_parameter(out, ";t=", seconds);
 }
 
-fn push_item(out: &mut String, name: &str, parameters: fmt::Arguments<'_>) {
+fn push_name(out: &mut String, name: &str) {
     if !out.is_empty() {
         out.push(',');
     }
     out.push('"');
-    for char in name.chars() {
-        if matches!(char, '"' | '\\') {
-            out.push('\\');
-        }
-        out.push(char);
+    // Most names need no escape, and are copied at once.
+    let mut rest = name;
+    while let Some(at) = rest.find(['"', '\\']) {
+        out.push_str(&rest[..at]);
+        out.push('\\');
+        out.push_str(&rest[at..=at]);
+        rest = &rest[at + 1..];
     }
+    out.push_str(rest);
     out.push('"');
-    // Writing to a string cannot fail.
-    let _ = out.write_fmt(parameters);
+}
+
+/// Writes the digits itself: `format_args!` takes longer than a decision in memory.
+fn push_parameter(out: &mut String, key: &str, mut value: u64) {
+    out.push_str(key);
+    let mut digits = [b'0'; 20]; // as many as `u64::MAX` has
+    let mut at = digits.len() - 1;
+    loop {
+        digits[at] += (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+        at -= 1;
+    }
+    out.extend(digits[at..].iter().copied().map(char::from));
 }
 
 #[cfg(test)]
