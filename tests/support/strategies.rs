@@ -2,12 +2,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use traffik_core::{
-    FixedWindow, Gcra, LeakyBucket, LeakyBucketWithQueue, QuotaWithRollover, SlidingWindowCounter,
-    SlidingWindowLog, Strategy, TieredRate, TokenBucket, TokenBucketWithDebt,
+    AdaptiveThrottle, FixedWindow, Gcra, LeakyBucket, LeakyBucketWithQueue, LoadGauge,
+    PriorityQueue, QuotaWithRollover, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate,
+    TokenBucket, TokenBucketWithDebt,
 };
 
 /// Every strategy, with its parameters at and off their defaults.
 pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
+    let gauge = LoadGauge::new();
+    gauge.set(0.9);
     vec![
         Arc::new(FixedWindow),
         Arc::new(TokenBucket::new()),
@@ -26,6 +29,15 @@ pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
         Arc::new(SlidingWindowLog),
         Arc::new(SlidingWindowCounter),
         Arc::new(TieredRate::new().tier("free", 1.5)),
+        Arc::new(AdaptiveThrottle::new()),
+        Arc::new(
+            AdaptiveThrottle::new()
+                .load_threshold(0.3)
+                .recovery_rate(0.01),
+        ),
+        Arc::new(AdaptiveThrottle::new().load(&gauge)),
+        Arc::new(PriorityQueue::new()),
+        Arc::new(PriorityQueue::new().max_queue_size(4)),
         Arc::new(QuotaWithRollover::new()),
         Arc::new(
             QuotaWithRollover::new()

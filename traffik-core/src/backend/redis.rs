@@ -211,8 +211,12 @@ impl Inner {
                 .ask(link, batch, &write, Some(seen.now), Some(self.slack_ms()))
                 .await?;
             if written.outcome == Outcome::Admitted {
-                // Those with a script may have met a newer cell than the one seen.
-                let decisions = batch.decide(&mut written.decoded(), seen.now);
+                // Those with a script may have met a newer cell than the one seen. Else this is
+                // the decision that was written, though a gauge may have changed since.
+                let decisions = match written.cells == seen.cells {
+                    true => decisions,
+                    false => batch.decide(&mut written.decoded(), seen.now),
+                };
                 return Ok((decisions, written));
             }
             tokio::time::sleep(attempts.again()?).await;

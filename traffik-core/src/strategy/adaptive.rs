@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ratio::Ratio;
-use super::{Details, Hit, Strategy, window};
+use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -191,7 +192,9 @@ impl Strategy for AdaptiveThrottle {
                 };
                 let recovered = self.windows_until(limit, next, limit);
                 let words = [charged.start, charged.count, charged.limit];
-                let expires = charged.start.saturating_add(recovered * period);
+                let expires = charged
+                    .start
+                    .saturating_add(recovered.saturating_mul(period));
                 cell.set(&words, Timestamp::from_micros(expires));
             }
             return Decision::allow(current.limit, available - cost).resets_in(left);
@@ -206,6 +209,24 @@ impl Strategy for AdaptiveThrottle {
             .saturating_add(until.saturating_mul(period))
             .saturating_sub(now);
         Decision::deny(current.limit, available, wait).resets_in(left)
+    }
+
+    /// None with a gauge: it may change between asking Redis and deciding on the answer.
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        if self.gauge.is_some() {
+            return None;
+        }
+        let limit = u64::from(rate.limit());
+        let arguments = [
+            cost.into(),
+            limit,
+            rate.period_us(),
+            self.threshold.ppm(),
+            self.reduction.ppm(),
+            self.least(limit),
+            self.regained(limit),
+        ];
+        Some(Lua::new(LUA, &arguments))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {
@@ -232,6 +253,8 @@ impl Strategy for AdaptiveThrottle {
         })
     }
 }
+
+pub(super) const LUA: &str = include_str!("adaptive.lua");
 
 /// What an [`AdaptiveThrottle`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

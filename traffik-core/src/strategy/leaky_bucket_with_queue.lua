@@ -2,5 +2,5 @@
 cell = stored[1] and pack('>BI8I8I8I8', 19, 0, stored[1], stored[2], 0) or ''
 if after < horizon or after == horizon and after_part <= capacity_part then
   local left, before = departed(now)
-  append(left, before, after_ceil, 1, after_ceil, after, after_part)
+  append(left, before, after_ceil, 1, 0, true, after_ceil, after, after_part)
 end

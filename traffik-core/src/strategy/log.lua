@@ -51,17 +51,17 @@ local function departed(instant)
   return left, total
 end
 
--- Drops the pairs before `left`, where the total is `before`, and adds an amount, merged into the
--- last pair if that has the same instant. The words but for the last follow.
-local function append(left, before, instant, amount, expires, ...)
+-- Drops the pairs before `left`, where the total is `before`, and adds an amount and its tag; `merged`
+-- into the last pair if that has the same instant. The words but for the last follow.
+local function append(left, before, instant, amount, tag, merged, expires, ...)
   local last, total = -1, 0
   if left < size then
     last, total = pair(size - 1)
   else
     before = 0
   end
-  local item = pack('>I8I8', instant, (total + amount) % WRAP * 4)
-  local place = last == instant and size - 1 or size
+  local item = pack('>I8I8', instant, (total + amount) % WRAP * 4 + tag)
+  local place = merged and last == instant and size - 1 or size
   local values = {...}
   values[count] = before
   local function header(popped)

@@ -6,7 +6,9 @@
 //! has already left.
 
 use super::Hit;
+use super::Lua;
 use crate::cell::{Cell, Queue};
+use crate::rate::Rate;
 
 /// Totals wrap here, far above any limit.
 const WRAP: u64 = 1 << 50;
@@ -92,6 +94,29 @@ impl<'a> Log<'a> {
 pub(super) fn dropped(cell: &Cell) -> u64 {
     cell.words().first().copied().unwrap_or(0)
 }
+
+/// A step for Redis that admits what fits into `limit` beside the hits of the last period, if those
+/// are fewer than `most`, and logs it in an entry of its own or `merged` with others.
+pub(super) fn window_lua(
+    rate: &Rate,
+    cost: u32,
+    limit: u64,
+    most: u64,
+    tag: u64,
+    merged: bool,
+) -> Lua {
+    let period = rate.period_us();
+    Lua::new(
+        WINDOW_LUA,
+        &[cost.into(), limit, period, most, tag, merged.into()],
+    )
+}
+
+pub(super) const WINDOW_LUA: &str = concat!(
+    "local count = 1\n",
+    include_str!("log.lua"),
+    include_str!("log_window.lua")
+);
 
 /// An amount to log, at an instant no earlier than the last.
 pub(super) struct Entry {

@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    gcra, leaky_bucket_with_queue, quota_with_rollover, schedule, sliding_window_counter,
-    sliding_window_log, window,
+    adaptive, gcra, leaky_bucket_with_queue, log, quota_with_rollover, schedule,
+    sliding_window_counter, window,
 };
 use crate::cell::Cell;
 
@@ -69,14 +69,15 @@ impl Lua {
 
 /// Every script of this crate; Redis gets them all as one, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 5] = [
+pub(crate) const BUILT_IN: [&str; 6] = [
     window::LUA,
     schedule::PREPAID_LUA,
     gcra::LUA,
     sliding_window_counter::LUA,
     quota_with_rollover::LUA,
+    adaptive::LUA,
 ];
 
 /// Those of them that read and write their cells themselves, because these may be large.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const IN_PLACE: [&str; 2] = [sliding_window_log::LUA, leaky_bucket_with_queue::LUA];
+pub(crate) const IN_PLACE: [&str; 2] = [log::WINDOW_LUA, leaky_bucket_with_queue::LUA];

@@ -1,10 +1,10 @@
 use super::log::{self, Entry, Log};
 use super::ratio::Ratio;
-use super::{Details, Hit, Strategy};
+use super::{Details, Hit, Lua, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
-use crate::identity::Priority;
+use crate::identity::{Attributes, Priority};
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -62,14 +62,14 @@ impl PriorityQueue {
         self
     }
 
-    fn priority(&self, hit: &Hit<'_>) -> Priority {
-        hit.attributes.priority.unwrap_or(self.default_priority)
+    fn priority(&self, attributes: &Attributes) -> Priority {
+        attributes.priority.unwrap_or(self.default_priority)
     }
 
     /// What hits of this priority and lower ones may take of the limit.
-    fn share(&self, hit: &Hit<'_>) -> u64 {
-        let limit = u64::from(hit.rate.limit());
-        let higher = &self.reserves[level(self.priority(hit)) + 1..];
+    fn share(&self, rate: &Rate, priority: Priority) -> u64 {
+        let limit = u64::from(rate.limit());
+        let higher = &self.reserves[level(priority) + 1..];
         let reserved: u64 = higher.iter().map(|reserve| reserve.of(limit)).sum();
         limit.saturating_sub(reserved)
     }
@@ -92,7 +92,8 @@ impl Strategy for PriorityQueue {
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         let (now, period) = (hit.now.as_micros(), hit.rate.period_us());
-        let (share, cost) = (self.share(hit), u64::from(hit.cost));
+        let priority = self.priority(hit.attributes);
+        let (share, cost) = (self.share(hit.rate, priority), u64::from(hit.cost));
         let gone = log::dropped(cell);
         let log = Log::of(cell, gone);
         let left = log.departed(hit);
@@ -124,7 +125,7 @@ impl Strategy for PriorityQueue {
         let entry = Entry {
             instant: log.last_instant().unwrap_or(0).max(now),
             amount: cost,
-            tag: level(self.priority(hit)) as u64,
+            tag: level(priority) as u64,
         };
         let gone = log::append(cell, gone, left, &entry);
         let clear = entry.instant.saturating_add(period);
@@ -134,6 +135,13 @@ impl Strategy for PriorityQueue {
             _ => available - cost,
         };
         Decision::allow(share, remaining).resets_in(clear - now)
+    }
+
+    fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
+        let priority = self.priority(attributes);
+        let (share, tag) = (self.share(rate, priority), level(priority) as u64);
+        let most = self.max_queue_size.into();
+        Some(log::window_lua(rate, cost, share, most, tag, false))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {
@@ -155,13 +163,13 @@ impl Strategy for PriorityQueue {
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let log = Log::of(cell, log::dropped(cell));
         let left = log.departed(hit);
-        let priority = self.priority(hit);
+        let priority = self.priority(hit.attributes);
         let rivals = log
             .entries(left)
             .filter(|(_, tag)| *tag >= level(priority) as u64);
         Details::PriorityQueue(PriorityQueueStat {
             priority,
-            share: self.share(hit),
+            share: self.share(hit.rate, priority),
             queue_size: (log.len() - left) as u64,
             total_cost_in_queue: log.sum_from(left),
             higher_priority_cost: rivals.map(|(amount, _)| amount).sum(),

@@ -70,8 +70,8 @@ impl Strategy for SlidingWindowLog {
     }
 
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
-        let limit = rate.limit().into();
-        Some(Lua::new(LUA, &[cost.into(), limit, rate.period_us()]))
+        let (limit, unbounded) = (rate.limit().into(), Cell::WORD_LIMIT - 1);
+        Some(log::window_lua(rate, cost, limit, unbounded, 0, true))
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
@@ -86,12 +86,6 @@ impl Strategy for SlidingWindowLog {
         })
     }
 }
-
-pub(super) const LUA: &str = concat!(
-    "local count = 1\n",
-    include_str!("log.lua"),
-    include_str!("sliding_window_log.lua")
-);
 
 /// What a [`SlidingWindowLog`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

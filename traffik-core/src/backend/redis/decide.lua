@@ -49,6 +49,7 @@ local function words(count)
 end
 
 local function take(expires, ...)
+  expires = math.min(expires, 9007199254740991)
   local count = select('#', ...)
   if count == 2 then
     put(expires, pack('>BI8I8I8', 18, expires, ...))

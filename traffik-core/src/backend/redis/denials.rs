@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::backend::{Batch, Op};
 use crate::cell::Cell;
 use crate::decision::Decisions;
+use crate::identity::Attributes;
 use crate::key::Key;
 use crate::rate::Rate;
 use crate::time::{Timestamp, micros};
@@ -31,7 +32,7 @@ pub(super) struct Denials {
 
 /// A batch that was denied; found by the key of its first operation.
 struct Denial {
-    parts: SmallVec<[(Key, Rate, u32); 3]>,
+    parts: SmallVec<[Part; 3]>,
     cells: SmallVec<[Cell; 3]>,
     changes: SmallVec<[u32; 3]>,
     /// The server's time when it denied.
@@ -40,6 +41,14 @@ struct Denial {
     asked_us: u64,
     /// How long the denial holds, from then on.
     hold_us: u64,
+}
+
+/// An operation, as far as decisions depend on it.
+struct Part {
+    key: Key,
+    rate: Rate,
+    cost: u32,
+    attributes: Attributes,
 }
 
 /// A batch that Redis is being asked about. Unless it turns out to be [denied](Ticket::denied),
@@ -156,21 +165,21 @@ impl Ticket<'_> {
         }
         let hold = decisions.retry_after().unwrap_or(Denials::LONGEST);
         let denial = Denial {
-            parts: self.batch.ops().iter().map(part).collect(),
+            parts: self.batch.ops().iter().map(Part::of).collect(),
             cells,
             changes: std::mem::take(&mut self.changes),
             now,
             asked_us: self.asked_us,
             hold_us: micros(hold.min(Denials::LONGEST)),
         };
-        let Some(mut denials) = self.denials.shard_of(&denial.parts[0].0) else {
+        let Some(mut denials) = self.denials.shard_of(&denial.parts[0].key) else {
             return;
         };
         if denials.len() >= self.denials.max_per_shard {
             denials.retain(|_, denial| denial.asked_us + denial.hold_us > self.asked_us);
         }
         if denials.len() < self.denials.max_per_shard {
-            denials.insert(denial.parts[0].0, denial);
+            denials.insert(denial.parts[0].key, denial);
         }
     }
 }
@@ -188,12 +197,23 @@ impl Drop for Ticket<'_> {
 
 impl Denial {
     fn is_of(&self, batch: &Batch<'_>) -> bool {
-        self.parts.iter().copied().eq(batch.ops().iter().map(part))
+        let same = |(part, op): (&Part, &Op<'_>)| {
+            (part.key, part.rate, part.cost) == (op.key, op.rate, op.cost)
+                && part.attributes == *op.attributes
+        };
+        self.parts.len() == batch.ops().len() && self.parts.iter().zip(batch.ops()).all(same)
     }
 }
 
-fn part(op: &Op<'_>) -> (Key, Rate, u32) {
-    (op.key, op.rate, op.cost)
+impl Part {
+    fn of(op: &Op<'_>) -> Part {
+        Part {
+            key: op.key,
+            rate: op.rate,
+            cost: op.cost,
+            attributes: op.attributes.clone(),
+        }
+    }
 }
 
 fn lock(shard: &Mutex<HashMap<Key, Denial>>) -> MutexGuard<'_, HashMap<Key, Denial>> {

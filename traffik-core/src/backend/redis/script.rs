@@ -165,7 +165,8 @@ impl Question<'_> {
                         .arg(&*packed)
                 }
                 Step::Swap { before, after } => {
-                    let mut swap = pack(&[after.expires().as_micros(), before.len() as u64]);
+                    let expires = after.expires().as_micros().min(Cell::WORD_LIMIT - 1);
+                    let mut swap = pack(&[expires, before.len() as u64]);
                     swap.extend_from_slice(before);
                     swap.extend_from_slice(&after.encode());
                     packed = swap;

@@ -1,5 +1,6 @@
 use super::{Arc, Attributes, Backend, Batch, Cell, Decision, ManualClock, Op, Rate, Strategy};
 use super::{Timestamp, decide, key};
+use crate::identity::Priority;
 use crate::time::Clock;
 
 /// A random sequence of hits, applied to a backend and to cells of our own.
@@ -9,6 +10,7 @@ pub(super) struct Trace<'a> {
     seed: u64,
     choices: Choices,
     lanes: Vec<Lane<'a>>,
+    askers: [Attributes; 4],
     /// The clock does not step back before this: some cell has expired since, and the backend may
     /// or may not have dropped it.
     earliest: Timestamp,
@@ -52,6 +54,7 @@ impl<'a> Trace<'a> {
             clock,
             seed,
             lanes,
+            askers: askers(),
             choices,
             earliest: clock.now(),
         }
@@ -67,7 +70,8 @@ impl<'a> Trace<'a> {
             hit.sort_unstable();
             hit.dedup();
             let costs: Vec<u32> = hit.iter().map(|lane| self.cost(*lane)).collect();
-            self.compare(step, &hit, &costs).await;
+            let asker = self.askers[self.choices.index(4)].clone();
+            self.compare(step, &hit, &costs, &asker).await;
             if self.choices.below(8) == 0 {
                 let lane = &mut self.lanes[hit[0]];
                 lane.rate = self.choices.rate(&**lane.strategy);
@@ -115,11 +119,11 @@ impl<'a> Trace<'a> {
         }
     }
 
-    async fn compare(&mut self, step: u32, hit: &[usize], costs: &[u32]) {
+    async fn compare(&mut self, step: u32, hit: &[usize], costs: &[u32], asker: &Attributes) {
         let ops: Vec<Op<'_>> = hit
             .iter()
             .zip(costs)
-            .map(|(lane, cost)| self.lanes[*lane].op(*cost))
+            .map(|(lane, cost)| self.lanes[*lane].op(*cost, asker))
             .collect();
         let batch = Batch::new(&ops);
         let now = self.clock.now();
@@ -156,15 +160,31 @@ impl<'a> Trace<'a> {
 }
 
 impl Lane<'_> {
-    fn op(&self, cost: u32) -> Op<'_> {
+    fn op<'a>(&'a self, cost: u32, attributes: &'a Attributes) -> Op<'a> {
         Op {
             key: self.key,
             strategy: self.strategy,
             rate: self.rate,
             cost,
-            attributes: &Attributes::NONE,
+            attributes,
         }
     }
+}
+
+/// Nobody in particular, and some who are.
+fn askers() -> [Attributes; 4] {
+    let asker = |tier: &'static str, priority, place: &'static str| Attributes {
+        tier: Some(tier.into()),
+        priority: Some(priority),
+        region: Some(place.into()),
+        instance: Some(place.into()),
+    };
+    [
+        Attributes::NONE,
+        asker("premium", Priority::Critical, "us-east"),
+        asker("free", Priority::Low, "eu-west"),
+        asker("unheard of", Priority::High, "mars"),
+    ]
 }
 
 fn wait_us(decision: &Decision) -> u64 {
