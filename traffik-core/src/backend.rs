@@ -1,7 +1,9 @@
 //! Where cells live, and who applies steps to them.
 
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "memcached", feature = "redis"))]
 mod cas;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -10,6 +12,8 @@ use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
 
+#[cfg(feature = "memcached")]
+pub use memcached::{MemcachedBackend, MemcachedBackendBuilder};
 pub use memory::{MemoryBackend, MemoryBackendBuilder};
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisBackendBuilder};

@@ -25,6 +25,7 @@
 //!
 //! # Features
 //!
+//! * `memcached`: [`MemcachedBackend`](backend::MemcachedBackend). Needs OpenSSL, which its client links.
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
 //! * `tokio`: [`Throttle::until_ready`], which waits instead of denying.
 //! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,
@@ -54,6 +55,8 @@ mod time;
 #[cfg(feature = "time-zone")]
 mod time_zone;
 
+#[cfg(feature = "memcached")]
+pub use backend::MemcachedBackend;
 #[cfg(feature = "redis")]
 pub use backend::RedisBackend;
 pub use backend::{Backend, Batch, BoxFuture, MemoryBackend, Op};

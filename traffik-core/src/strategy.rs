@@ -164,6 +164,16 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether an admitted hit usually does nothing but add its cost to the second of two words,
+    /// the first being a whole number of milliseconds since the epoch that expiry follows by a
+    /// period.
+    ///
+    /// Some stores count such cells with a single command. They check what they counted against
+    /// [`step`](Strategy::step), so a wrong `true` makes hits slower, not wrong.
+    fn counts(&self) -> bool {
+        false
+    }
+
     /// What the cell says, by the strategy's own names.
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let _ = (cell, hit);

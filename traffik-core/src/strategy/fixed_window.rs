@@ -38,6 +38,10 @@ impl Strategy for FixedWindow {
         Some(window::lua(rate, cost, rate.limit().into()))
     }
 
+    fn counts(&self) -> bool {
+        true
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let (start, count) = window::count(cell, hit);
         Details::FixedWindow(FixedWindowStat {

@@ -1,0 +1,124 @@
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use r2d2_memcache::memcache::{Client, CommandError, ConnectionManager, MemcacheError};
+use r2d2_memcache::r2d2::{ManageConnection, NopErrorHandler, Pool};
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::address::Address;
+
+/// One connection, and whether it may be used again.
+pub(super) struct Connection {
+    /// A client whose own pool holds this one connection.
+    pub(super) client: Client,
+    /// A reply may still be on its way. The client does not notice (`has_broken` is always false):
+    /// the next command would read it as its own.
+    pub(super) doubtful: bool,
+    /// How often the server had gone when this connection was made.
+    pub(super) epoch: u64,
+}
+
+/// Makes connections, on threads of their own.
+pub(super) struct Connector {
+    pub(super) address: Address,
+    pub(super) timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    /// Where the client dials; not where [`Connector::connect`] runs, which waits for it.
+    pub(super) dialers: Arc<ScheduledThreadPool>,
+    pub(super) status: Arc<Status>,
+}
+
+/// What is known about a server.
+#[derive(Debug, Default)]
+pub(super) struct Status {
+    /// The last attempt to connect failed. Others follow in the background, without end.
+    pub(super) down: AtomicBool,
+    /// How often the server closed a connection: those made before are as dead.
+    pub(super) epoch: AtomicU64,
+}
+
+impl Connector {
+    fn dial(&self) -> Result<Client, MemcacheError> {
+        self.address.probe(self.connect_timeout)?;
+        // No check before use, which would be a round trip for each command; no ageing, since the
+        // client would dial anew without asking us.
+        let pool = Pool::builder()
+            .max_size(1)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connection_timeout(self.connect_timeout)
+            .error_handler(Box::new(NopErrorHandler))
+            .thread_pool(Arc::clone(&self.dialers))
+            .build_unchecked(ConnectionManager::new(self.address.url(self.timeout)));
+        drop(pool.get_timeout(self.connect_timeout)?);
+        Client::with_pool(pool)
+    }
+}
+
+impl ManageConnection for Connector {
+    type Connection = Connection;
+    type Error = MemcacheError;
+
+    fn connect(&self) -> Result<Connection, MemcacheError> {
+        let epoch = self.status.epoch.load(Ordering::Acquire);
+        let dialed = self.dial();
+        self.status.down.store(dialed.is_err(), Ordering::Release);
+        Ok(Connection {
+            client: dialed?,
+            doubtful: false,
+            epoch,
+        })
+    }
+
+    fn is_valid(&self, _connection: &mut Connection) -> Result<(), MemcacheError> {
+        Ok(())
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.doubtful
+    }
+}
+
+/// What a failed command says about its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It answered, in full; the command just did not apply.
+    Refused,
+    /// It did not answer in time.
+    Silent,
+    /// It is closed.
+    Gone,
+    /// It answered something unexpected.
+    Confused,
+}
+
+impl Fault {
+    pub(super) fn of(error: &MemcacheError) -> Fault {
+        use r2d2_memcache::memcache::ClientError;
+        match error {
+            MemcacheError::CommandError(CommandError::KeyNotFound | CommandError::KeyExists) => {
+                Fault::Refused
+            }
+            // What the server says; what the client itself says has no such prefix.
+            MemcacheError::ClientError(ClientError::Error(text))
+                if text.starts_with("CLIENT_ERROR") =>
+            {
+                Fault::Refused
+            }
+            MemcacheError::ClientError(ClientError::Error(text))
+                if text.ends_with("no line found") =>
+            {
+                Fault::Gone
+            }
+            MemcacheError::IOError(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Fault::Silent,
+                _ => Fault::Gone,
+            },
+            _ => Fault::Confused,
+        }
+    }
+}
