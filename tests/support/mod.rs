@@ -1,11 +1,15 @@
 //! What tests need to run servers.
 
+mod memcached_server;
 mod process;
+mod random;
 mod redis_cluster;
 mod redis_sentinel;
 mod redis_server;
 mod strategies;
 
+pub(crate) use memcached_server::MemcachedServer;
+pub(crate) use random::Random;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_sentinel::WatchedRedis;
 pub(crate) use redis_server::RedisServer;
