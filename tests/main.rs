@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
+mod locked_store;
 mod memcached_backend;
 mod memory_backend;
 mod redis_backend;

@@ -1,5 +1,6 @@
 //! What tests need to run servers.
 
+mod map_store;
 mod memcached_server;
 mod process;
 mod random;
@@ -8,6 +9,7 @@ mod redis_sentinel;
 mod redis_server;
 mod strategies;
 
+pub(crate) use map_store::MapStore;
 pub(crate) use memcached_server::MemcachedServer;
 pub(crate) use random::Random;
 pub(crate) use redis_cluster::RedisCluster;

@@ -27,6 +27,7 @@
 //!
 //! * `memcached`: [`MemcachedBackend`](backend::MemcachedBackend). Needs OpenSSL, which its client links.
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
+//! * `store`: [`Store`](https://docs.rs/traffik-core) and `Locked`, to bring storage of your own.
 //! * `tokio`: [`Throttle::until_ready`], which waits instead of denying.
 //! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,
 //!   `redis-sentinel` and `redis-tls` the other ways to reach one.
@@ -45,8 +46,14 @@ mod error;
 pub mod headers;
 mod identity;
 mod key;
+#[cfg(feature = "store")]
+pub mod lock;
+#[cfg(feature = "store")]
+mod locked;
 mod rate;
 mod span;
+#[cfg(feature = "store")]
+mod store;
 pub mod strategy;
 #[cfg(any(feature = "testing", test))]
 pub mod testing;
@@ -65,11 +72,17 @@ pub use decision::{Decision, Decisions, Stat, Verdict};
 pub use error::{Error, Result};
 pub use identity::{Attributes, Identity, Priority};
 pub use key::{Key, KeyHasher};
+#[cfg(feature = "store")]
+pub use lock::LockConfig;
+#[cfg(feature = "store")]
+pub use locked::{Locked, LockedBuilder};
 pub use rate::{Rate, RateError};
 /// The client that [`RedisBackend`] is made with, for those who bring one of their own.
 #[cfg(feature = "redis")]
 pub use redis;
 pub use span::Span;
+#[cfg(feature = "store")]
+pub use store::{Entry, Store};
 #[doc(inline)]
 pub use strategy::{
     AdaptiveThrottle, CostBasedTokenBucket, Details, DistributedFairness, FixedWindow, Gcra,

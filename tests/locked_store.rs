@@ -1,0 +1,254 @@
+//! Backends on a store that only has locks. Time is tokio's, which stands still until all wait.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use traffik_core::testing::conformance;
+use traffik_core::{
+    Backend, FixedWindow, Hits, Identity, LockConfig, Locked, ManualClock, OnError, Store,
+    Throttle, TokenBucket,
+};
+
+use crate::support::{MapStore, strategies};
+
+type Shared = Locked<Arc<MapStore>>;
+
+fn backend(store: &Arc<MapStore>) -> Shared {
+    Locked::new(Arc::clone(store)).unwrap()
+}
+
+fn throttle(backend: &Shared, rate: &str) -> Throttle {
+    Throttle::builder("api")
+        .rate(rate)
+        .strategy(TokenBucket::new())
+        .on_error(OnError::Raise)
+        .backend(backend.clone())
+        .build()
+        .unwrap()
+}
+
+/// Polls a future until it has used the store so often, then drops it.
+async fn abandon<T>(store: &MapStore, commands: u64, future: impl Future<Output = T>) {
+    let end = store.commands() + commands;
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let ready = future.as_mut().poll(context).is_ready();
+        assert!(!ready, "it was done before it could be abandoned");
+        match store.commands() >= end {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn conforms() {
+    let clock = ManualClock::default();
+    let store = Arc::<MapStore>::default();
+    let backend = Locked::builder(Arc::clone(&store))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 30).await;
+    conformance::admits_exactly_the_limit(&backend, &strategies()).await;
+    conformance::batches_are_all_or_nothing(&backend).await;
+    conformance::dropped_futures_leave_nothing_behind(&backend).await;
+    conformance::repairs_what_was_damaged(&backend, &strategies(), async |_, bytes| {
+        store.put_everywhere(&bytes);
+    })
+    .await;
+    let neighbour = self::backend(&Arc::default());
+    backend.reset().await.unwrap();
+    conformance::resets_its_own_namespace_only(&backend, &neighbour).await;
+    assert_eq!(store.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_processes_admit_exactly_the_limit() {
+    let store = Arc::new(MapStore::slow(Duration::from_millis(1)));
+    let throttles = [(); 3].map(|()| throttle(&backend(&store), "20/day"));
+    let tasks: Vec<_> = (0..60)
+        .map(|at| {
+            let throttle = throttles[at % 3].clone();
+            tokio::spawn(async move { throttle.hit(&Identity::of("ann")).await.unwrap() })
+        })
+        .collect();
+    let mut admitted = 0;
+    for task in tasks {
+        admitted += u32::from(task.await.unwrap().is_allowed());
+    }
+    assert_eq!(admitted, 20);
+    assert_eq!(store.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_costs_four_commands_and_a_denied_one_three() {
+    let store = Arc::<MapStore>::default();
+    let throttle = throttle(&backend(&store), "1/day");
+    let ann = Identity::of("ann");
+    assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+    assert_eq!(store.commands(), 4);
+    assert!(throttle.hit(&ann).await.unwrap().is_denied());
+    assert_eq!(store.commands(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_left_by_a_dropped_hit_is_released_by_the_next_one() {
+    let store = Arc::<MapStore>::default();
+    let throttle = throttle(&backend(&store), "9/day");
+    let ann = Identity::of("ann");
+    for commands in 1..4 {
+        abandon(&store, commands, throttle.hit(&ann)).await;
+        assert_eq!(store.held(), 1);
+        let start = Instant::now();
+        assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(store.held(), 0);
+    }
+}
+
+/// Issue: SPEC 3.39. A holder that crashed locked everybody out for ever.
+#[tokio::test(start_paused = true)]
+async fn a_lock_left_by_a_crash_expires() {
+    let store = Arc::<MapStore>::default();
+    let lease = Duration::from_secs(3);
+    let with = |config: LockConfig| {
+        let builder = Locked::builder(Arc::clone(&store)).lock(config.ttl(lease));
+        throttle(&builder.build().unwrap(), "9/day")
+    };
+    let ann = Identity::of("ann");
+    let crashed = with(LockConfig::new());
+    abandon(&store, 2, crashed.hit(&ann)).await;
+
+    let start = Instant::now();
+    let impatient = with(LockConfig::new().blocking(false));
+    assert!(impatient.hit(&ann).await.unwrap_err().is_contended());
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let hasty = with(LockConfig::new().blocking_timeout(Duration::from_secs(1)));
+    assert!(hasty.hit(&ann).await.unwrap_err().is_contended());
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+
+    let patient = with(LockConfig::new());
+    assert!(patient.hit(&ann).await.unwrap().is_allowed());
+    assert!((lease..lease + Duration::from_millis(60)).contains(&start.elapsed()));
+    // Others were not affected.
+    let bob = Identity::of("bob");
+    assert!(impatient.hit(&bob).await.unwrap().is_allowed());
+}
+
+/// Issue: SPEC 3.43. A slow holder whose lock had expired overwrote what others had stored.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_after_the_lock_has_expired() {
+    let store = Arc::new(MapStore::slow(Duration::from_secs(2)));
+    let with_ttl = |seconds| {
+        let config = LockConfig::new().ttl(Duration::from_secs(seconds));
+        let builder = Locked::builder(Arc::clone(&store)).lock(config);
+        throttle(&builder.build().unwrap(), "9/day")
+    };
+    let ann = Identity::of("ann");
+    let error = with_ttl(3).hit(&ann).await.unwrap_err();
+    assert!(error.is_contended() && error.is_unexecuted(), "{error}");
+    assert_eq!(with_ttl(60).stat(&ann).await.unwrap().remaining, 9);
+    assert_eq!(with_ttl(60).hit(&ann).await.unwrap().remaining(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_several_identities_do_not_wait_for_each_other_for_ever() {
+    let store = Arc::<MapStore>::default();
+    let backends = [(); 2].map(|()| backend(&store));
+    let limit = |backend: &Shared, name| {
+        Throttle::builder(name)
+            .rate("30/day")
+            .strategy(FixedWindow)
+            .on_error(OnError::Raise)
+            .backend(backend.clone())
+            .build()
+            .unwrap()
+    };
+    let tasks: Vec<_> = (0..60)
+        .map(|at| {
+            let (one, all) = (
+                limit(&backends[at % 2], "one"),
+                limit(&backends[at % 2], "all"),
+            );
+            tokio::spawn(async move {
+                let who = Identity::of(at % 5);
+                let mut both = [(&one, &who), (&all, &Identity::ANONYMOUS)];
+                if at % 3 == 0 {
+                    both.reverse();
+                }
+                Hits::from_iter(both).decide().await.unwrap().is_allowed()
+            })
+        })
+        .collect();
+    let mut admitted = 0;
+    for task in tasks {
+        admitted += u32::from(task.await.unwrap());
+    }
+    assert_eq!(admitted, 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provided_methods_count_and_keep_time() {
+    let store = Arc::<MapStore>::default();
+    let second = Duration::from_secs(1);
+    assert_eq!(
+        store.increment_with_ttl("a", 5, 2 * second).await.unwrap(),
+        5
+    );
+    tokio::time::advance(second).await;
+    assert_eq!(
+        store.increment_with_ttl("a", 5, 2 * second).await.unwrap(),
+        10
+    );
+    assert_eq!(store.decrement("a", 12).await.unwrap(), -2);
+    tokio::time::advance(second).await;
+    assert_eq!(store.increment("a", 1).await.unwrap(), 1);
+    assert!(store.expire("a", second).await.unwrap());
+    tokio::time::advance(second).await;
+    assert!(!store.expire("a", second).await.unwrap());
+
+    store.set("b", b"ten", None).await.unwrap();
+    assert!(store.increment("b", 1).await.is_err());
+    store
+        .set("b", i64::MAX.to_string().as_bytes(), None)
+        .await
+        .unwrap();
+    assert!(store.increment("b", 1).await.is_err());
+
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.increment("c", 2).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(
+        store.multi_get(&["c", "d"]).await.unwrap(),
+        [Some(b"100".to_vec()), None]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_forgets_unless_persistent() {
+    let store = Arc::<MapStore>::default();
+    let ann = Identity::of("ann");
+    for (persistent, left) in [(true, 8), (false, 9)] {
+        let builder = Locked::builder(Arc::clone(&store)).persistent(persistent);
+        let locked = builder.build().unwrap();
+        let smooth = throttle(&locked, "9/day");
+        assert!(smooth.hit(&ann).await.unwrap().is_allowed());
+        locked.close().await.unwrap();
+        assert!(smooth.hit(&ann).await.unwrap_err().is_closed());
+        let next = throttle(&backend(&store), "9/day");
+        assert_eq!(next.stat(&ann).await.unwrap().remaining, left);
+        store.reset().await.unwrap();
+    }
+}

@@ -1,0 +1,300 @@
+use std::array;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout;
+
+use crate::backend::{Backend, Batch, BoxFuture, Op};
+use crate::cell::Cell;
+use crate::decision::Decisions;
+use crate::error::{Error, Result};
+use crate::key::KeyHasher;
+use crate::lock::{LockConfig, Terms};
+use crate::store::{Entry, Held, Orphans, Store};
+use crate::time::{Clock, SystemClock, Timestamp};
+
+/// A backend on a [`Store`] of your own, by its locks. Clones share everything.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use traffik_core::{Result, Store};
+/// # #[derive(Debug)]
+/// # struct Table;
+/// # impl Store for Table {
+/// #     async fn get(&self, _: &str) -> Result<Option<Vec<u8>>> { Ok(None) }
+/// #     async fn set(&self, _: &str, _: &[u8], _: Option<Duration>) -> Result<()> { Ok(()) }
+/// #     async fn delete(&self, _: &str) -> Result<bool> { Ok(false) }
+/// #     async fn lock(&self, _: &str, _: &str, _: Duration) -> Result<bool> { Ok(true) }
+/// #     async fn unlock(&self, _: &str, _: &str) -> Result<()> { Ok(()) }
+/// #     async fn reset(&self) -> Result<()> { Ok(()) }
+/// # }
+/// use traffik_core::{Locked, Throttle};
+///
+/// # fn example(table: Table) -> Result<()> {
+/// let backend = Locked::new(table)?; // `Table` implements `Store`
+/// let throttle = Throttle::builder("api").rate("100/minute").backend(backend).build()?;
+/// # let _ = throttle;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A batch takes one lock for each identity in it (nearly always one), reads its cells, decides,
+/// writes them if all were admitted, and releases the lock: four commands. Hits of one process on
+/// one identity wait for each other in order, without asking the store; those of several processes
+/// ask again and again, for as long as the [`LockConfig`] says, and fail with
+/// [`Error::is_contended`] then.
+///
+/// A lock that its holder cannot release, because it crashed or its future was dropped, is released
+/// by the next use of this backend, else when it expires. A decision that would be stored after its
+/// lock has expired is an error instead. Only if the store itself takes longer than the rest of the
+/// lock's time to write may two holders overlap: choose a time far above that.
+///
+/// It waits, hence it must be used inside a tokio runtime, such as actix's.
+pub struct Locked<S>(Arc<Inner<S>>);
+
+struct Inner<S> {
+    store: S,
+    terms: Terms,
+    clock: Arc<dyn Clock>,
+    hasher: KeyHasher,
+    persistent: bool,
+    closed: AtomicBool,
+    queues: [Mutex<()>; QUEUES],
+    orphans: Orphans,
+}
+
+/// Where hits of this process wait for each other, by identity.
+const QUEUES: usize = 64;
+
+/// Cells outlive their use by this much, in case the store's clock is not quite ours.
+const SLACK: Duration = Duration::from_secs(2);
+
+impl<S: Store> Locked<S> {
+    /// A backend with default settings.
+    ///
+    /// # Errors
+    ///
+    /// If an environment variable about [locks](crate::lock) is malformed.
+    pub fn new(store: S) -> Result<Locked<S>> {
+        Self::builder(store).build()
+    }
+
+    /// A backend with other settings.
+    pub fn builder(store: S) -> LockedBuilder<S> {
+        LockedBuilder {
+            store,
+            lock: LockConfig::new(),
+            clock: Arc::new(SystemClock::new()),
+            hasher: KeyHasher::shared(),
+            persistent: false,
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.0.store
+    }
+}
+
+impl<S: Store> Inner<S> {
+    async fn apply(&self, batch: &Batch<'_>) -> Result<Decisions> {
+        self.check_open()?;
+        if !self.orphans.is_empty() {
+            self.orphans.release(&self.store).await;
+        }
+        let mut who: SmallVec<[u128; 1]> = batch.ops().iter().map(|op| op.key.who).collect();
+        who.sort_unstable();
+        who.dedup();
+        let _turn = self.queue(&who).await?;
+        let names: SmallVec<[String; 1]> =
+            who.iter().map(|who| format!("lock:{who:032x}")).collect();
+        let held = Held::acquire(&self.store, Some(&self.orphans), names, self.terms).await?;
+        let decided = self.decide(batch, &held).await;
+        held.release().await;
+        decided
+    }
+
+    /// Waits until no other hit of this process works on these identities.
+    async fn queue(&self, who: &[u128]) -> Result<SmallVec<[MutexGuard<'_, ()>; 1]>> {
+        let mut places: SmallVec<[usize; 1]> = who
+            .iter()
+            .map(|who| (who % QUEUES as u128) as usize)
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        let wait = async {
+            let mut turn = SmallVec::new();
+            for place in places {
+                turn.push(self.queues[place].lock().await);
+            }
+            turn
+        };
+        timeout(self.terms.patience, wait).await.map_err(|error| {
+            Error::contended("too many hits waited for the lock of a key").with_source(error)
+        })
+    }
+
+    async fn decide(&self, batch: &Batch<'_>, held: &Held<'_, S>) -> Result<Decisions> {
+        let names: SmallVec<[String; 3]> = batch.ops().iter().map(|op| op.key.text()).collect();
+        let keys: SmallVec<[&str; 3]> = names.iter().map(String::as_str).collect();
+        let values = match &*keys {
+            [key] => vec![self.store.get(key).await?],
+            keys => self.store.multi_get(keys).await?,
+        };
+        if values.len() != keys.len() {
+            return Err(Error::other("the store did not answer for each key"));
+        }
+        let mut cells: SmallVec<[Cell; 3]> = values.iter().map(cell_of).collect();
+        let now = self.clock.now();
+        let decisions = batch.decide(&mut cells, now);
+        if decisions.is_denied() {
+            return Ok(decisions);
+        }
+
+        let values: SmallVec<[Vec<u8>; 3]> = cells.iter().map(Cell::encode).collect();
+        let entries: SmallVec<[Entry<'_>; 3]> = (0..cells.len())
+            .filter(|at| batch.ops()[*at].cost > 0)
+            .map(|at| Entry {
+                key: keys[at],
+                value: &values[at],
+                ttl: Some(ttl(&cells[at], now)),
+            })
+            .collect();
+        if !entries.is_empty() {
+            held.check()?;
+        }
+        match &*entries {
+            [] => {}
+            [one] => self.store.set(one.key, one.value, one.ttl).await?,
+            all => self.store.multi_set(all).await?,
+        }
+        Ok(decisions)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Error::closed("the backend was closed")),
+        }
+    }
+}
+
+impl<S: Store> Backend for Locked<S> {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(self.0.apply(batch))
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        Box::pin(async move {
+            self.0.check_open()?;
+            let value = self.0.store.get(&op.key.text()).await?;
+            Ok((cell_of(&value), self.0.clock.now()))
+        })
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.0.store.reset())
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.0.closed.store(true, Ordering::Relaxed);
+            self.0.orphans.release(&self.0.store).await;
+            if !self.0.persistent {
+                self.0.store.reset().await?;
+            }
+            self.0.store.close().await
+        })
+    }
+
+    fn store_id(&self) -> usize {
+        Arc::as_ptr(&self.0).cast::<()>().addr()
+    }
+
+    fn key_hasher(&self) -> KeyHasher {
+        self.0.hasher
+    }
+}
+
+impl<S> Clone for Locked<S> {
+    fn clone(&self) -> Self {
+        Locked(Arc::clone(&self.0))
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Locked<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Locked")
+            .field("store", &self.0.store)
+            .field("terms", &self.0.terms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Locked`].
+#[derive(Debug)]
+#[must_use]
+pub struct LockedBuilder<S> {
+    store: S,
+    lock: LockConfig,
+    clock: Arc<dyn Clock>,
+    hasher: KeyHasher,
+    persistent: bool,
+}
+
+impl<S: Store> LockedBuilder<S> {
+    /// How locks are taken, as far as it differs from [the process](crate::lock).
+    pub fn lock(mut self, lock: LockConfig) -> Self {
+        self.lock = lock;
+        self
+    }
+
+    /// The clock to decide by. Default: the system's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// A secret that all processes which share the store know. Needed where clients choose their
+    /// own identities freely; see [`KeyHasher`].
+    pub fn secret(mut self, secret: &[u8]) -> Self {
+        self.hasher = KeyHasher::with_secret(secret);
+        self
+    }
+
+    /// Whether closing keeps the cells, as it should if other processes share them. Default: no.
+    pub fn persistent(mut self, persistent: bool) -> Self {
+        self.persistent = persistent;
+        self
+    }
+
+    /// The backend.
+    ///
+    /// # Errors
+    ///
+    /// If an environment variable about [locks](crate::lock) is malformed.
+    pub fn build(self) -> Result<Locked<S>> {
+        Ok(Locked(Arc::new(Inner {
+            store: self.store,
+            terms: self.lock.terms()?,
+            clock: self.clock,
+            hasher: self.hasher,
+            persistent: self.persistent,
+            closed: AtomicBool::new(false),
+            queues: array::from_fn(|_| Mutex::new(())),
+            orphans: Orphans::default(),
+        })))
+    }
+}
+
+fn cell_of(value: &Option<Vec<u8>>) -> Cell {
+    value.as_deref().map_or_else(Cell::fresh, Cell::decode)
+}
+
+fn ttl(cell: &Cell, now: Timestamp) -> Duration {
+    Duration::from_micros(cell.expires().micros_since(now)) + SLACK
+}
