@@ -86,6 +86,20 @@ impl Decision {
         self
     }
 
+    /// What is left of a decision at `nodes` times the cost to one of so many nodes that share a
+    /// limit. A share of nothing is denied for a while, not for ever: others have more to give.
+    pub(crate) const fn into_share(mut self, nodes: u32, wait: Duration) -> Decision {
+        if !self.is_unlimited() {
+            self.limit /= nodes as u64;
+            self.remaining /= nodes as u64;
+        }
+        if nodes > 1 && matches!(self.verdict, Verdict::Never) {
+            self.verdict = Verdict::Deny;
+            self.wait_us = crate::time::micros(wait);
+        }
+        self
+    }
+
     /// A denial waits at least this long; admissions stay as they are.
     pub fn with_min_wait(mut self, min: Duration) -> Decision {
         if self.verdict == Verdict::Deny {

@@ -28,7 +28,8 @@
 //! * `memcached`: [`MemcachedBackend`](backend::MemcachedBackend). Needs OpenSSL, which its client links.
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
 //! * `store`: [`Store`](https://docs.rs/traffik-core) and `Locked`, to bring storage of your own.
-//! * `tokio`: [`Throttle::until_ready`], which waits instead of denying.
+//! * `tokio`: [`Throttle::until_ready`], which waits instead of denying, and [`resilience`]'s deadlines
+//!   and retries.
 //! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,
 //!   `redis-sentinel` and `redis-tls` the other ways to reach one.
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
@@ -51,6 +52,7 @@ pub mod lock;
 #[cfg(feature = "store")]
 mod locked;
 mod rate;
+pub mod resilience;
 mod span;
 #[cfg(feature = "store")]
 mod store;
@@ -80,6 +82,13 @@ pub use rate::{Rate, RateError};
 /// The client that [`RedisBackend`] is made with, for those who bring one of their own.
 #[cfg(feature = "redis")]
 pub use redis;
+#[doc(inline)]
+pub use resilience::{
+    BackendExt, Backoff, BreakerInfo, BreakerState, CircuitBreaker, CircuitBreakerBuilder,
+    Failover, Fallback, Guarded, Jitter, OutageInfo, Permit, Transition,
+};
+#[cfg(feature = "tokio")]
+pub use resilience::{Deadline, Retry, Retrying};
 pub use span::Span;
 #[cfg(feature = "store")]
 pub use store::{Entry, Store};

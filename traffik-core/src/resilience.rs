@@ -1,0 +1,122 @@
+//! When the store fails: what to do instead, and for how long.
+//!
+//! Each part is a [`Backend`] around a [`Backend`], so they compose, and every strategy works under
+//! them. From the inside out:
+//!
+//! | wrapper | what it does | when |
+//! |---|---|---|
+//! | `deadline` (feature `tokio`) | gives up waiting | the store hangs |
+//! | `retry` (feature `tokio`) | asks again what was certainly not executed | a connection was lost |
+//! | [`guarded`](BackendExt::guarded) | does not even ask | it has been failing |
+//! | [`fallback`](BackendExt::fallback) | asks another backend, usually memory | all of that failed |
+//!
+//! [`failover`](BackendExt::failover) is the last two. What is still an error then is for the
+//! throttle's [`OnError`](crate::OnError).
+//!
+//! Put a deadline *inside* a breaker: one around it would cut calls off before the breaker learns
+//! that they failed.
+
+mod backoff;
+mod breaker;
+#[cfg(feature = "tokio")]
+mod deadline;
+mod fallback;
+mod guarded;
+mod outage;
+#[cfg(feature = "tokio")]
+mod retry;
+
+#[cfg(feature = "tokio")]
+use std::time::Duration;
+
+pub use backoff::{Backoff, Jitter};
+pub use breaker::{
+    BreakerInfo, BreakerState, CircuitBreaker, CircuitBreakerBuilder, Permit, Transition,
+};
+#[cfg(feature = "tokio")]
+pub use deadline::Deadline;
+pub use fallback::{Failover, Fallback};
+pub use guarded::Guarded;
+pub use outage::OutageInfo;
+#[cfg(feature = "tokio")]
+pub use retry::{Retry, Retrying};
+
+use crate::backend::Backend;
+
+/// Wraps a backend against failures; see the [module](crate::resilience).
+///
+/// ```
+/// # #[cfg(feature = "tokio")] {
+/// use std::time::Duration;
+/// use traffik_core::{BackendExt, CircuitBreaker, MemoryBackend, Retry, Throttle};
+/// # let redis = MemoryBackend::new();
+///
+/// let backend = redis
+///     .retry(Retry::new().attempts(2))
+///     .deadline(Duration::from_millis(50))
+///     .failover(MemoryBackend::new(), CircuitBreaker::new())
+///     .nodes(4);
+/// let throttle = Throttle::builder("api").rate("1000/minute").backend(backend).build()?;
+/// # let _ = throttle;
+/// # }
+/// # Ok::<(), traffik_core::Error>(())
+/// ```
+pub trait BackendExt: Backend + Sized {
+    /// Gives every operation at most this long; then it is a
+    /// [timeout](crate::Error::is_timeout).
+    ///
+    /// For a store nearby, 50 ms is [ample](Deadline::DEFAULT).
+    #[cfg(feature = "tokio")]
+    fn deadline(self, limit: Duration) -> Deadline<Self> {
+        Deadline::new(self, limit)
+    }
+
+    /// Asks again when nothing was executed. The time for all attempts and the waits between them
+    /// is bounded by a [`deadline`](BackendExt::deadline) around it.
+    #[cfg(feature = "tokio")]
+    fn retry(self, retry: Retry) -> Retrying<Self> {
+        Retrying::new(self, retry)
+    }
+
+    /// Does not ask while the breaker is open: operations fail at once then, as if the store could
+    /// not be [reached](crate::Error::is_connection).
+    fn guarded(self, breaker: CircuitBreaker) -> Guarded<Self> {
+        Guarded::new(self, breaker)
+    }
+
+    /// Lets another backend decide what this one fails to.
+    fn fallback<F: Backend>(self, fallback: F) -> Fallback<Self, F> {
+        Fallback::new(self, fallback)
+    }
+
+    /// Lets another backend decide what this one fails to, and whatever comes while the breaker is
+    /// open.
+    fn failover<F: Backend>(self, fallback: F, breaker: CircuitBreaker) -> Failover<Self, F> {
+        self.guarded(breaker).fallback(fallback)
+    }
+}
+
+impl<B: Backend> BackendExt for B {}
+
+/// A wrapper is the store it wraps: hits on both are one batch, on the same cells, under the same
+/// keys.
+macro_rules! same_store_as {
+    ($inner:ident) => {
+        fn store_id(&self) -> usize {
+            self.$inner.store_id()
+        }
+
+        fn is_local(&self) -> bool {
+            self.$inner.is_local()
+        }
+
+        #[inline]
+        fn key_hasher(&self) -> crate::key::KeyHasher {
+            self.$inner.key_hasher()
+        }
+    };
+}
+use same_store_as;
+
+#[cfg(test)]
+mod tests;

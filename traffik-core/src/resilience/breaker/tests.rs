@@ -1,0 +1,239 @@
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use super::*;
+use crate::time::ManualClock;
+
+const RECOVERY: Duration = Duration::from_secs(60);
+
+fn breaker() -> (ManualClock, CircuitBreaker) {
+    let clock = ManualClock::default();
+    let builder = CircuitBreaker::builder().clock(clock.clone());
+    (clock, builder.build().unwrap())
+}
+
+fn failure() -> Error {
+    Error::timeout("the store did not answer within 50ms")
+}
+
+fn fail(breaker: &CircuitBreaker, times: usize) {
+    for _ in 0..times {
+        breaker.acquire().expect("a permit").fail(&failure());
+    }
+}
+
+/// A breaker that lets probes pass.
+fn half_open() -> (ManualClock, CircuitBreaker) {
+    let (clock, breaker) = breaker();
+    fail(&breaker, 5);
+    clock.advance(RECOVERY);
+    drop(breaker.acquire());
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    (clock, breaker)
+}
+
+#[test]
+fn opens_after_so_many_failures_in_a_row() {
+    let (_, breaker) = breaker();
+    fail(&breaker, 4);
+    breaker.acquire().unwrap().succeed();
+    fail(&breaker, 4);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    assert_eq!(breaker.info().failures, 4);
+    fail(&breaker, 1);
+    assert_eq!(breaker.state(), BreakerState::Open);
+    assert!(breaker.acquire().is_none());
+}
+
+#[test]
+fn stays_open_until_the_recovery_timeout_is_over() {
+    let (clock, breaker) = breaker();
+    fail(&breaker, 5);
+    clock.advance(RECOVERY - Duration::from_micros(1));
+    assert!(breaker.acquire().is_none());
+    clock.advance_micros(1);
+    assert!(breaker.acquire().is_some());
+}
+
+#[test]
+fn closes_after_so_many_probes_and_reopens_after_one() {
+    let (clock, breaker) = half_open();
+    breaker.acquire().unwrap().succeed();
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    assert_eq!(breaker.info().successes, 1);
+    fail(&breaker, 1);
+    assert_eq!(breaker.state(), BreakerState::Open);
+    assert!(breaker.acquire().is_none());
+
+    clock.advance(RECOVERY);
+    breaker.acquire().unwrap().succeed();
+    breaker.acquire().unwrap().succeed();
+    assert_eq!(breaker.state(), BreakerState::Closed);
+    // The failures that opened it are forgotten.
+    fail(&breaker, 4);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+/// Issue: SPEC 3.35. Any number of calls probed a store that had just come back.
+#[test]
+fn one_probe_at_a_time() {
+    let (_, breaker) = half_open();
+    let first = breaker.acquire().expect("the first probe");
+    assert!(breaker.acquire().is_none());
+    first.succeed();
+    let second = breaker.acquire().expect("the second probe");
+    assert!(breaker.acquire().is_none());
+    drop(second);
+    assert!(breaker.acquire().is_some());
+}
+
+#[test]
+fn one_probe_at_a_time_among_threads() {
+    let (_, breaker) = half_open();
+    let (now, most, passed) = (
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+        AtomicUsize::new(0),
+    );
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (breaker, now, most, passed) = (&breaker, &now, &most, &passed);
+            scope.spawn(move || {
+                for _ in 0..20_000 {
+                    if let Some(permit) = breaker.acquire() {
+                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        passed.fetch_add(1, Ordering::SeqCst);
+                        now.fetch_sub(1, Ordering::SeqCst);
+                        // The first success is not the last needed; all others prove nothing.
+                        match passed.load(Ordering::SeqCst) == 1 && thread == 0 {
+                            true => permit.succeed(),
+                            false => drop(permit),
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    assert!(passed.into_inner() > 1);
+    assert_eq!(most.into_inner(), 1);
+}
+
+#[test]
+fn outcomes_of_calls_from_before_do_not_count() {
+    let (clock, breaker) = breaker();
+    let slow: Vec<_> = (0..5).map(|_| breaker.acquire().unwrap()).collect();
+    let mut slow = slow.into_iter();
+    fail(&breaker, 5);
+    slow.next().unwrap().succeed();
+    assert_eq!(breaker.state(), BreakerState::Open);
+
+    clock.advance(RECOVERY);
+    let probe = breaker.acquire().unwrap();
+    slow.next().unwrap().succeed();
+    slow.next().unwrap().fail(&failure());
+    drop(slow.next());
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    assert_eq!(breaker.info().successes, 0);
+    assert!(breaker.acquire().is_none(), "the probe is still under way");
+    probe.succeed();
+    breaker.acquire().unwrap().succeed();
+    slow.next().unwrap().fail(&failure());
+    assert_eq!(breaker.info().failures, 0);
+}
+
+#[test]
+fn a_clock_that_steps_back_only_prolongs_the_wait() {
+    let (clock, breaker) = breaker();
+    fail(&breaker, 5);
+    clock.set(Timestamp::EPOCH);
+    assert!(breaker.acquire().is_none());
+    assert_eq!(breaker.info().state_age_us, 0);
+}
+
+#[test]
+fn forced_open_it_lets_no_probe_pass() {
+    let (clock, breaker) = breaker();
+    breaker.force_open();
+    clock.advance(RECOVERY * 1000);
+    assert!(breaker.acquire().is_none());
+    breaker.force_close();
+    assert!(breaker.acquire().is_some());
+
+    fail(&breaker, 5);
+    breaker.force_open();
+    clock.advance(RECOVERY);
+    assert!(breaker.acquire().is_none());
+    assert_eq!(breaker.info().opened_total, 2);
+
+    // Failures before a forced close are forgotten as well.
+    breaker.force_close();
+    fail(&breaker, 4);
+    breaker.force_close();
+    fail(&breaker, 4);
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+#[test]
+fn tells_of_every_change_of_state_once() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let clock = ManualClock::default();
+    let hook = {
+        let log = Arc::clone(&log);
+        move |change: &Transition<'_>| {
+            let cause = change.cause.map(Error::to_string).unwrap_or_default();
+            let line = format!(
+                "{}: {} -> {} {cause}",
+                change.breaker, change.from, change.to
+            );
+            log.lock().unwrap().push(line);
+        }
+    };
+    let breaker = CircuitBreaker::builder()
+        .name("redis")
+        .failure_threshold(1)
+        .success_threshold(1)
+        .clock(clock.clone())
+        .on_transition(hook)
+        .build()
+        .unwrap();
+    fail(&breaker, 1);
+    for _ in 0..100 {
+        assert!(breaker.acquire().is_none());
+    }
+    clock.advance(RECOVERY);
+    breaker.acquire().unwrap().succeed();
+    breaker.force_close();
+    assert_eq!(
+        *log.lock().unwrap(),
+        [
+            "redis: closed -> open the store did not answer within 50ms",
+            "redis: open -> half open ",
+            "redis: half open -> closed ",
+        ]
+    );
+    let info = breaker.info();
+    assert_eq!(
+        (info.opened_total, info.failed_total, info.refused_total),
+        (1, 1, 100)
+    );
+}
+
+#[test]
+fn refuses_settings_that_could_not_work() {
+    let complaint = |builder: CircuitBreakerBuilder| builder.build().unwrap_err().to_string();
+    let redis = || CircuitBreaker::builder().name("redis");
+    assert_eq!(
+        complaint(redis().failure_threshold(0)),
+        "the failure threshold of circuit breaker `redis` must be at least 1"
+    );
+    assert_eq!(
+        complaint(redis().success_threshold(0)),
+        "the success threshold of circuit breaker `redis` must be at least 1"
+    );
+    for timeout in [Duration::ZERO, Duration::MAX] {
+        assert!(complaint(redis().recovery_timeout(timeout)).starts_with(
+            "the recovery timeout of circuit breaker `redis` must be between 1ms and"
+        ));
+    }
+}

@@ -1,0 +1,491 @@
+//! A store that fails on command, and what wrappers make of it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{BackendExt, BreakerState, CircuitBreaker, Failover};
+use crate::backend::{Backend, Batch, BoxFuture, Op};
+use crate::{
+    Attempt, Cell, Decision, Decisions, Error, FixedWindow, Gcra, Hits, Identity, ManualClock,
+    MemoryBackend, OnError, Result, Strategy, Throttle, Timestamp, TokenBucket, Verdict,
+};
+
+/// Answers as a store in another process would: never at once, under shared keys.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    cells: MemoryBackend,
+    failing: Arc<AtomicBool>,
+    error: fn() -> Error,
+    calls: Arc<AtomicU64>,
+}
+
+impl Store {
+    pub(super) fn new(clock: &ManualClock) -> Store {
+        Store {
+            cells: memory(clock),
+            failing: Arc::default(),
+            error: || Error::timeout("the store did not answer within 50ms"),
+            calls: Arc::default(),
+        }
+    }
+
+    pub(super) fn failing_with(mut self, error: fn() -> Error) -> Store {
+        self.error = error;
+        self.fail(true);
+        self
+    }
+
+    pub(super) fn fail(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match self.failing.load(Ordering::Relaxed) {
+            true => Err((self.error)()),
+            false => call.await,
+        }
+    }
+}
+
+impl Backend for Store {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(self.call(async { self.cells.apply(batch).await }))
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        Box::pin(self.call(async { self.cells.load(op).await }))
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.call(async { self.cells.reset().await }))
+    }
+}
+
+/// The result of a future that waits for nothing.
+pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("the future waits"),
+    }
+}
+
+fn memory(clock: &ManualClock) -> MemoryBackend {
+    MemoryBackend::builder()
+        .clock(clock.clone())
+        .build()
+        .unwrap()
+}
+
+fn breaker(clock: &ManualClock) -> CircuitBreaker {
+    CircuitBreaker::builder()
+        .failure_threshold(3)
+        .recovery_timeout(Duration::from_secs(5))
+        .clock(clock.clone())
+        .build()
+        .unwrap()
+}
+
+fn throttle(rate: &str, strategy: impl Strategy, backend: impl Backend) -> Throttle {
+    Throttle::builder("api")
+        .rate(rate)
+        .strategy(strategy)
+        .backend(backend)
+        .on_error(OnError::Raise)
+        .build()
+        .unwrap()
+}
+
+fn hit(throttle: &Throttle) -> Decision {
+    now(throttle.hit(&Identity::of("ann"))).unwrap()
+}
+
+fn spend(throttle: &Throttle, hits: usize) {
+    for _ in 0..hits {
+        let _ = hit(throttle);
+    }
+}
+
+/// How many hits of cost 1 are admitted at once.
+fn drain(throttle: &Throttle) -> u64 {
+    (0..).take_while(|_| hit(throttle).is_allowed()).count() as u64
+}
+
+/// A failing store with a failover to memory.
+struct Outage {
+    clock: ManualClock,
+    store: Store,
+    backend: Failover<Store, MemoryBackend>,
+}
+
+impl Outage {
+    fn new() -> Outage {
+        let clock = ManualClock::default();
+        let store = Store::new(&clock);
+        store.fail(true);
+        let backend = store
+            .clone()
+            .failover(memory(&clock), breaker(&clock))
+            .clock(clock.clone());
+        Outage {
+            clock,
+            store,
+            backend,
+        }
+    }
+
+    fn throttle(&self, rate: &str) -> Throttle {
+        throttle(rate, FixedWindow, self.backend.clone())
+    }
+}
+
+/// Issue: SPEC 3.33. A success of the fallback was recorded as one of the primary, so failures never
+/// added up and the breaker never opened.
+#[test]
+fn success_of_the_fallback_is_not_success_of_the_primary() {
+    let outage = Outage::new();
+    let api = outage.throttle("100/hour");
+    for _ in 0..10 {
+        assert!(hit(&api).is_degraded());
+    }
+    assert_eq!(outage.backend.breaker().state(), BreakerState::Open);
+    assert_eq!(outage.store.calls(), 3);
+}
+
+/// Issue: SPEC 3.33. The same success closed a half-open breaker.
+#[test]
+fn success_of_the_fallback_does_not_end_an_outage() {
+    let outage = Outage::new();
+    let api = outage.throttle("100/hour");
+    spend(&api, 3);
+    outage.clock.advance(Duration::from_secs(5));
+    spend(&api, 1);
+    assert_eq!(outage.backend.breaker().state(), BreakerState::Open);
+    assert_eq!(outage.backend.breaker().info().opened_total, 2);
+}
+
+/// Issue: SPEC 3.34. The breaker was asked only after the primary had failed, so every request of an
+/// outage paid for a timeout.
+#[test]
+fn an_open_breaker_spares_the_primary() {
+    let outage = Outage::new();
+    let api = outage.throttle("100/hour");
+    spend(&api, 3);
+    for _ in 0..50 {
+        // Nothing is waited for, nor boxed: memory decides.
+        assert!(api.hit_now(&Identity::of("ann")).unwrap().is_degraded());
+    }
+    assert_eq!(outage.store.calls(), 3);
+    assert_eq!(outage.backend.breaker().info().refused_total, 50);
+    let info = outage.backend.info();
+    assert_eq!((info.failed_total, info.degraded_total), (53, 53));
+    assert!(info.lasts);
+}
+
+#[test]
+fn the_primary_decides_again_once_it_has_recovered() {
+    let outage = Outage::new();
+    let api = outage.throttle("100/hour");
+    spend(&api, 9);
+    outage.store.fail(false);
+    assert!(hit(&api).is_degraded());
+    outage.clock.advance(Duration::from_secs(5));
+    assert!(!hit(&api).is_degraded());
+    assert_eq!(outage.backend.breaker().state(), BreakerState::HalfOpen);
+    assert!(!hit(&api).is_degraded());
+    assert_eq!(outage.backend.breaker().state(), BreakerState::Closed);
+    assert!(!outage.backend.info().lasts);
+}
+
+#[test]
+fn only_errors_that_match_are_taken_over() {
+    let clock = ManualClock::default();
+    let store = Store::new(&clock).failing_with(|| Error::invalid("no such thing"));
+    let api = throttle(
+        "1/hour",
+        FixedWindow,
+        store.clone().fallback(memory(&clock)),
+    );
+    assert!(now(api.hit(&Identity::of("ann"))).unwrap_err().is_invalid());
+
+    let timeouts = store
+        .failing_with(|| Error::connection("refused"))
+        .fallback(memory(&clock))
+        .on(Error::is_timeout);
+    let api = throttle("1/hour", FixedWindow, timeouts);
+    assert!(
+        now(api.hit(&Identity::of("ann")))
+            .unwrap_err()
+            .is_connection()
+    );
+}
+
+#[test]
+fn wrong_arguments_and_contention_do_not_open_a_breaker() {
+    let clock = ManualClock::default();
+    for (error, state) in [
+        (
+            (|| Error::contended("busy")) as fn() -> Error,
+            BreakerState::Closed,
+        ),
+        (|| Error::invalid("no"), BreakerState::Closed),
+        (|| Error::closed("gone"), BreakerState::Closed),
+        (|| Error::connection("refused"), BreakerState::Open),
+        (|| Error::overloaded("full"), BreakerState::Open),
+        (|| Error::other("READONLY"), BreakerState::Open),
+    ] {
+        let breaker = breaker(&clock);
+        let store = Store::new(&clock).failing_with(error);
+        let api = throttle("9/hour", FixedWindow, store.guarded(breaker.clone()));
+        for _ in 0..3 {
+            assert!(now(api.hit(&Identity::of("ann"))).is_err());
+        }
+        assert_eq!(breaker.state(), state, "{}", error());
+    }
+}
+
+/// Clients go away at any time, and the futures of their requests with them.
+#[test]
+fn a_dropped_probe_makes_room_for_the_next() {
+    let outage = Outage::new();
+    let api = outage.throttle("100/hour");
+    spend(&api, 3);
+    outage.store.fail(false);
+    outage.clock.advance(Duration::from_secs(5));
+
+    let guarded = outage.backend.primary();
+    let ann = Identity::of("ann");
+    let op = api
+        .op(&Attempt::by(&ann), guarded.key_hasher())
+        .expect("limited");
+    let batch = Batch::new(std::slice::from_ref(&op));
+    let permit = guarded.breaker().acquire().expect("the first probe");
+    assert!(now(guarded.apply(&batch)).unwrap_err().is_connection());
+    drop(permit);
+    assert!(now(guarded.apply(&batch)).is_ok());
+}
+
+/// A fair share is exact: together at most the limit, and as much of it as whole hits allow.
+#[test]
+fn nodes_without_their_store_admit_the_limit_together() {
+    for limit in [1, 2, 3, 7, 10, 100] {
+        for nodes in [1, 2, 3, 4, 7, 11] {
+            let rate = format!("{limit}/hour");
+            let admitted = |strategy: fn(&str, Failover<Store, MemoryBackend>) -> Throttle| {
+                (0..nodes)
+                    .map(|_| {
+                        let outage = Outage::new();
+                        drain(&strategy(&rate, outage.backend.clone().nodes(nodes)))
+                    })
+                    .sum::<u64>()
+            };
+            let whole = u64::from(limit / nodes * nodes);
+            let window = admitted(|rate, backend| throttle(rate, FixedWindow, backend));
+            assert_eq!(window, whole, "{rate} on {nodes}");
+            let bucket = admitted(|rate, backend| throttle(rate, TokenBucket::new(), backend));
+            assert_eq!(bucket, whole, "{rate} on {nodes}");
+            // A burst of its own is shared too, though the rate says nothing of it.
+            let burst =
+                admitted(|rate, backend| throttle(rate, TokenBucket::new().burst(12), backend));
+            assert_eq!(burst, u64::from(12 / nodes * nodes), "{rate} on {nodes}");
+        }
+    }
+}
+
+#[test]
+fn a_share_of_a_rate_is_not_rounded() {
+    let outage = Outage::new();
+    let backend = outage.backend.clone().nodes(3);
+    let api = throttle("10/second", TokenBucket::new(), backend);
+    assert_eq!(drain(&api), 3);
+    let mut admitted = 0;
+    for _ in 0..30_000 {
+        outage.clock.advance_micros(1_000);
+        admitted += drain(&api);
+    }
+    // A third of 10 per second for 30 s; rounding the rate down to 3 would make it 90.
+    assert_eq!(admitted, 100);
+}
+
+#[test]
+fn waits_of_a_share_are_exact() {
+    let strategies: [fn(Failover<Store, MemoryBackend>) -> Throttle; 4] = [
+        |backend| throttle("10/second", FixedWindow, backend),
+        |backend| throttle("10/second", TokenBucket::new(), backend),
+        |backend| throttle("7/second", TokenBucket::new().burst(11), backend),
+        |backend| throttle("7/second", Gcra::new(), backend),
+    ];
+    for build in strategies {
+        let outage = Outage::new();
+        outage.clock.advance_micros(1234);
+        let api = build(outage.backend.clone().nodes(3));
+        drain(&api);
+        for _ in 0..20 {
+            let wait = hit(&api).retry_after().expect("denied");
+            outage.clock.advance(wait - Duration::from_micros(1));
+            assert!(hit(&api).is_denied());
+            outage.clock.advance_micros(1);
+            assert!(hit(&api).is_allowed(), "{api:?}");
+            drain(&api);
+        }
+    }
+}
+
+#[test]
+fn a_share_below_one_hit_is_denied_for_a_while_and_not_for_ever() {
+    let outage = Outage::new();
+    let backend = outage.backend.clone().nodes(4);
+    let api = throttle("3/hour", FixedWindow, backend);
+    let denied = hit(&api);
+    assert_eq!(denied.verdict(), Verdict::Deny);
+    assert_eq!(denied.retry_after(), Some(OnError::WAIT));
+    // On a single node what never fits still never fits.
+    let api = outage.throttle("3/hour");
+    let ann = Identity::of("ann");
+    let decision = now(api.hit(Attempt::by(&ann).cost(4))).unwrap();
+    assert_eq!(decision.verdict(), Verdict::Never);
+}
+
+#[test]
+fn statistics_of_a_share_agree_with_its_decisions() {
+    let strategies: [fn(Failover<Store, MemoryBackend>) -> Throttle; 4] = [
+        |backend| throttle("10/second", FixedWindow, backend),
+        |backend| throttle("10/second", TokenBucket::new(), backend),
+        |backend| throttle("10/second", TokenBucket::new().burst(14), backend),
+        |backend| {
+            let gcra = Gcra::new().burst_tolerance(Duration::from_millis(350));
+            throttle("10/second", gcra, backend)
+        },
+    ];
+    let ann = Identity::of("ann");
+    for build in strategies {
+        for nodes in [1, 2, 3, 5] {
+            let outage = Outage::new();
+            let api = build(outage.backend.clone().nodes(nodes));
+            let mut seen = [false; 2];
+            for cost in [1, 2, 1, 3, 1, 1, 1, 2, 1].into_iter().cycle().take(90) {
+                outage.clock.advance_micros(70_000);
+                let attempt = Attempt::by(&ann).cost(cost);
+                let stat = now(api.stat(attempt)).unwrap();
+                let preview = api.try_check_on(api.backend(), attempt);
+                let decision = now(api.hit(attempt)).unwrap();
+                assert_eq!(stat.verdict == Verdict::Allow, decision.is_allowed());
+                // Not before the breaker has opened: until then the store has to be waited for.
+                if let Some(preview) = preview {
+                    assert_eq!(preview.unwrap(), decision.is_allowed());
+                }
+                seen[usize::from(decision.is_allowed())] = true;
+            }
+            assert_eq!(seen, [true; 2], "{api:?}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_without_its_store_is_still_all_or_nothing() {
+    let outage = Outage::new();
+    let backend: Arc<dyn Backend> = Arc::new(outage.backend.clone().nodes(2));
+    let build = |name: &str, rate: &str| {
+        let builder = Throttle::builder(name).rate(rate);
+        builder.backend(Arc::clone(&backend)).build().unwrap()
+    };
+    let (wide, tight) = (build("wide", "10/hour"), build("tight", "4/hour"));
+    let ann = Identity::of("ann");
+    let hits = Hits::from_iter([(&wide, &ann), (&tight, &ann)]);
+    let allowed = |_: &i32| now(hits.decide()).unwrap().is_allowed();
+    assert_eq!((0..9).filter(allowed).count(), 2);
+    assert_eq!(drain(&wide), 3);
+}
+
+#[test]
+fn an_outage_starts_from_what_was_known() {
+    let outage = Outage::new();
+    outage.store.fail(false);
+    let (api, elsewhere) = (
+        outage.throttle("10/hour"),
+        throttle("10/hour", FixedWindow, outage.store.clone()),
+    );
+    spend(&api, 1);
+    // Another node takes five; this one hears of it with its next hit.
+    spend(&elsewhere, 5);
+    assert_eq!(hit(&api).remaining(), 3);
+    outage.store.fail(true);
+    assert_eq!(drain(&api), 3);
+
+    // In shares, the rest is shared.
+    let two = Outage::new();
+    two.store.fail(false);
+    let api = throttle("10/hour", FixedWindow, two.backend.clone().nodes(2));
+    spend(&api, 4);
+    two.store.fail(true);
+    assert_eq!(drain(&api), 3);
+}
+
+#[test]
+fn a_store_that_comes_back_empty_does_not_renew_limits() {
+    let outage = Outage::new();
+    outage.store.fail(false);
+    let api = outage.throttle("10/hour");
+    for _ in 0..4 {
+        assert!(hit(&api).is_allowed());
+    }
+    outage.store.fail(true);
+    for _ in 0..4 {
+        assert!(hit(&api).is_allowed());
+    }
+    now(outage.store.cells.reset()).unwrap();
+    outage.store.fail(false);
+    outage.clock.advance(Duration::from_secs(5));
+    assert_eq!(drain(&api), 2);
+    // What memory denied is charged to the store, so the other nodes learn of it.
+    let elsewhere = throttle("10/hour", FixedWindow, outage.store.clone());
+    assert_eq!(drain(&elsewhere), 7);
+
+    // One period later the store is trusted again, whatever memory thinks.
+    outage.clock.advance(Duration::from_secs(3600));
+    assert_eq!(drain(&api), 10);
+    now(outage.store.cells.reset()).unwrap();
+    assert_eq!(drain(&api), 10);
+}
+
+#[test]
+fn memory_does_not_insist_on_a_few_milliseconds() {
+    let admitted_after_outage = |rate| {
+        let outage = Outage::new();
+        let api = throttle(rate, TokenBucket::new(), outage.backend.clone());
+        drain(&api);
+        outage.store.fail(false);
+        outage.clock.advance(Duration::from_secs(5));
+        drain(&api)
+    };
+    // The next hit would have to wait for 100 ms, or for 10 ms, in which the clocks may differ.
+    assert_eq!(admitted_after_outage("100/10seconds"), 50);
+    assert_eq!(admitted_after_outage("1000/10seconds"), 1000);
+}
+
+#[test]
+fn resetting_resets_the_fallback_too() {
+    let outage = Outage::new();
+    let api = outage.throttle("1/hour");
+    assert_eq!(drain(&api), 1);
+    assert!(now(api.backend().reset()).unwrap_err().is_timeout());
+    assert_eq!(drain(&api), 1);
+}
+
+#[test]
+fn a_wrapper_is_the_store_it_wraps() {
+    let memory = MemoryBackend::new();
+    let wrapped = memory
+        .clone()
+        .failover(MemoryBackend::new(), CircuitBreaker::new());
+    assert_eq!(wrapped.store_id(), memory.store_id());
+    assert!(wrapped.is_local());
+}
