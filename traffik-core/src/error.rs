@@ -2,17 +2,20 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of an operation that may fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-type Source = Box<dyn std::error::Error + Send + Sync>;
+type Source = Arc<dyn std::error::Error + Send + Sync>;
 
 /// A throttle could not be built, or its backend could not decide.
 ///
-/// The text names what was attempted, never a key or an identity.
-pub struct Error(Box<Inner>);
+/// The text names what was attempted, never a key or an identity. Cheap to clone.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
     message: Cow<'static, str>,
@@ -33,7 +36,7 @@ enum Kind {
 
 impl Error {
     fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Error {
-        Error(Box::new(Inner {
+        Error(Arc::new(Inner {
             kind,
             message: message.into(),
             source: None,
@@ -81,8 +84,11 @@ impl Error {
     }
 
     /// Adds the cause.
-    pub fn with_source(mut self, source: impl Into<Source>) -> Error {
-        self.0.source = Some(source.into());
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Arc::make_mut(&mut self.0).source = Some(source.into().into());
         self
     }
 
