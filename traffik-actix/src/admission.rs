@@ -159,7 +159,7 @@ async fn decide(meetings: &[Meeting<'_>]) -> Result<Answers> {
             Ok(_) => answers.push(Decision::UNLIMITED),
             Err(error) => match meeting.policy().answer(&meeting.failure(error)).await {
                 Some(answer) => answers.push(answer?),
-                None => return Err(Error::other(error.to_string())),
+                None => return Err(error.clone()),
             },
         }
     }
