@@ -11,5 +11,6 @@ mod direct;
 mod functions;
 mod headers;
 mod middleware;
+mod on_error;
 mod server;
 mod support;

@@ -1,0 +1,270 @@
+//! What requests are answered when a backend, or a function of a throttle, fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
+use actix_web::test::init_service;
+use actix_web::{App, HttpRequest, web};
+use traffik_actix::traffik_core::backend::{Batch, BoxFuture, Op};
+use traffik_actix::traffik_core::{
+    BackendExt, Cell, CircuitBreaker, Decision, Decisions, Result, Timestamp,
+};
+use traffik_actix::{
+    Backend, Error, HttpThrottle, HttpThrottleBuilder, Identity, ManualClock, MemoryBackend,
+    OnError, Rate, ThrottleBackend, ThrottleMiddleware, Unavailable,
+};
+
+use crate::support::{Answer, app, get, memory, send, throttle};
+
+/// A store that cannot be reached while `down`, and is never answered from at once.
+#[derive(Clone, Debug)]
+struct Store {
+    cells: MemoryBackend,
+    down: Arc<AtomicBool>,
+}
+
+impl Store {
+    fn down() -> Store {
+        Store {
+            cells: MemoryBackend::new(),
+            down: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
+    async fn call<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        actix_web::rt::task::yield_now().await;
+        match self.down.load(Ordering::Relaxed) {
+            true => Err(Error::connection("the store refused the connection")),
+            false => call.await,
+        }
+    }
+}
+
+impl Backend for Store {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(self.call(async { self.cells.apply(batch).await }))
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        Box::pin(self.call(async { self.cells.load(op).await }))
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.call(async { self.cells.reset().await }))
+    }
+}
+
+async fn ask(builder: HttpThrottleBuilder, backend: impl Into<ThrottleBackend>) -> Answer {
+    let limits = ThrottleMiddleware::new(builder.build().unwrap()).backend(backend);
+    send(&app(limits).await, get("/")).await
+}
+
+/// Throttles of which one part or another fails.
+fn failures() -> Vec<(&'static str, HttpThrottleBuilder, ThrottleBackend)> {
+    let limited = || throttle("api", "9/day");
+    let memory = || ThrottleBackend::new(MemoryBackend::new());
+    fn fails<T>(_: &HttpRequest) -> Result<T, &'static str> {
+        Err("secret cause")
+    }
+    async fn fails_later<T>(req: &HttpRequest) -> Result<T, &'static str> {
+        actix_web::rt::task::yield_now().await;
+        fails(req)
+    }
+    vec![
+        ("backend", limited(), Store::down().into()),
+        ("identity", limited().identify(fails::<Identity>), memory()),
+        (
+            "async identity",
+            limited().identify_async(fails_later::<Identity>),
+            memory(),
+        ),
+        (
+            "the backend's identity",
+            limited(),
+            memory().identify(fails::<Identity>),
+        ),
+        ("cost", limited().cost_by(fails::<u32>), memory()),
+        (
+            "async cost",
+            limited().cost_by_async(fails_later::<u32>),
+            memory(),
+        ),
+        ("rate", limited().rate_by(fails::<Rate>), memory()),
+        (
+            "async rate",
+            limited().rate_by_async(fails_later::<Rate>),
+            memory(),
+        ),
+    ]
+}
+
+/// Issue: SPEC 3.36. Only a failing backend asked the policy; all else was a 500.
+#[actix_web::test]
+async fn whatever_fails_the_policy_decides() {
+    for (what, builder, backend) in failures() {
+        let answer = ask(builder.on_error(OnError::Allow), backend).await;
+        assert!(answer.is_ok(), "{what}");
+        assert_eq!(answer.header("ratelimit"), None, "{what}");
+    }
+    for (what, builder, backend) in failures() {
+        let answer = ask(builder.on_error(OnError::Throttle), backend).await;
+        assert!(answer.is_throttled(), "{what}");
+        assert_eq!(answer.header("retry-after").unwrap(), "1", "{what}");
+    }
+    for (what, builder, backend) in failures() {
+        let floor = builder.min_wait(Duration::from_secs(7));
+        let answer = ask(floor.on_error(OnError::Throttle), backend).await;
+        assert_eq!(answer.header("retry-after").unwrap(), "7", "{what}");
+    }
+    for (what, builder, backend) in failures() {
+        let answer = ask(builder.on_error(OnError::Raise), backend).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{what}");
+        assert!(!answer.body.contains("secret"), "{what}: {}", answer.body);
+    }
+    for (what, builder, backend) in failures() {
+        let handler = OnError::handler(|failure| {
+            let answer = match failure.throttle.name() {
+                "api" => Ok(failure.deny_for(Duration::from_secs(3))),
+                _ => Err(Error::other("another throttle")),
+            };
+            async move { answer }
+        });
+        let answer = ask(builder.on_error(handler), backend).await;
+        assert_eq!(answer.header("retry-after").unwrap(), "3", "{what}");
+    }
+}
+
+/// Issue: SPEC 3.32. A throttle that found its backend later kept the default policy.
+#[actix_web::test]
+async fn the_policy_is_the_throttles_then_the_backends_then_to_deny() {
+    for (what, builder, backend) in failures() {
+        assert!(ask(builder, backend).await.is_throttled(), "{what}");
+    }
+    for (what, builder, backend) in failures() {
+        let answer = ask(builder, backend.on_error(OnError::Allow)).await;
+        assert!(answer.is_ok(), "{what}");
+    }
+    for (what, builder, backend) in failures() {
+        let builder = builder.on_error(OnError::Allow);
+        let answer = ask(builder, backend.on_error(OnError::Raise)).await;
+        assert!(answer.is_ok(), "{what}");
+    }
+}
+
+/// A middleware outside sees the 503 as a response, with the error in it.
+#[actix_web::test]
+async fn what_is_raised_reaches_outer_middlewares_with_its_cause() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    for (_, builder, backend) in failures() {
+        let limits = builder.on_error(OnError::Raise).build().unwrap();
+        let log = Arc::clone(&seen);
+        let unavailable = ErrorHandlers::new().handler(
+            StatusCode::SERVICE_UNAVAILABLE,
+            move |response: actix_web::dev::ServiceResponse<_>| {
+                let cause = response.response().error().expect("a cause");
+                let cause = cause.as_error::<Unavailable>().expect("ours").error();
+                let source = std::error::Error::source(cause).map(ToString::to_string);
+                log.lock().unwrap().push((cause.to_string(), source));
+                Ok(ErrorHandlerResponse::Response(
+                    response.map_into_left_body(),
+                ))
+            },
+        );
+        let app = App::new()
+            .wrap(ThrottleMiddleware::new(limits).backend(backend))
+            .wrap(unavailable)
+            .route("/", web::get().to(async || "hello"));
+        let answer = send(&init_service(app).await, get("/")).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let function = |what: &str| {
+        let message = format!("the {what} function of a throttle failed");
+        (message, Some("secret cause".to_owned()))
+    };
+    let mut expected = vec![("the store refused the connection".to_owned(), None)];
+    expected.extend(
+        [
+            "identity", "identity", "identity", "cost", "cost", "rate", "rate",
+        ]
+        .map(function),
+    );
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+/// One policy for all: a throttle that fails does not keep the others from denying, and none is
+/// charged for a request that is denied.
+#[actix_web::test]
+async fn a_failing_throttle_among_others() {
+    let (_, backend) = memory();
+    let broken = |_: &HttpRequest| Err::<Identity, _>("no session");
+    let with = |policy| {
+        let user = throttle("user", "9/day").identify(broken).on_error(policy);
+        ThrottleMiddleware::new(throttle("all", "2/day").build().unwrap())
+            .rule(user.build().unwrap())
+            .backend(backend.clone())
+    };
+    let denying = app(with(OnError::Throttle)).await;
+    let raising = app(with(OnError::Raise)).await;
+    for _ in 0..3 {
+        assert!(send(&denying, get("/")).await.is_throttled());
+        assert_eq!(send(&raising, get("/")).await.status, 503);
+    }
+    let allowing = app(with(OnError::Allow)).await;
+    assert!(send(&allowing, get("/")).await.is_ok());
+    assert!(send(&allowing, get("/")).await.is_ok());
+    assert!(send(&allowing, get("/")).await.is_throttled());
+}
+
+/// Issue: SPEC 3.37. A store that was down when a request came was a 500, whatever the policy.
+#[actix_web::test]
+async fn no_request_fails_with_its_store() {
+    let clock = ManualClock::default();
+    let breaker = CircuitBreaker::builder()
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let store = Store::down();
+    let backend = store
+        .clone()
+        .failover(MemoryBackend::new(), breaker.clone())
+        .clock(clock.clone());
+    let api = throttle("api", "9/day").on_error(OnError::Raise);
+    let limits = ThrottleMiddleware::new(api.build().unwrap()).backend(backend);
+    let app = app(limits).await;
+    for admitted in 0..9 {
+        let answer = send(&app, get("/")).await;
+        assert!(answer.is_ok());
+        let left = answer.header("ratelimit").unwrap();
+        assert!(
+            left.starts_with(&format!("\"api\";r={}", 8 - admitted)),
+            "{left}"
+        );
+    }
+    assert!(send(&app, get("/")).await.is_throttled());
+    assert!(breaker.state().is_open());
+
+    store.down.store(false, Ordering::Relaxed);
+    clock.advance(Duration::from_secs(60));
+    // What was admitted during the outage still counts.
+    assert!(send(&app, get("/")).await.is_throttled());
+    assert!(!breaker.state().is_open());
+}
+
+#[actix_web::test]
+async fn handlers_that_ask_themselves_get_the_error() {
+    let api = throttle("api", "9/day").backend(Store::down());
+    let raising: HttpThrottle = api.on_error(OnError::Raise).build().unwrap();
+    let req = get("/").to_http_request();
+    assert!(raising.hit(&req).await.unwrap_err().is_connection());
+    assert!(raising.stat(&req).await.unwrap_err().is_connection());
+    let error = raising.enforce(&req).await.unwrap_err();
+    assert_eq!(error.as_response_error().status_code(), 503);
+
+    let api = throttle("api", "9/day").backend(Store::down());
+    let denying = api.build().unwrap();
+    let decision: Decision = denying.hit(&req).await.unwrap();
+    assert!(decision.is_denied() && decision.is_degraded());
+}
