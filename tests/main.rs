@@ -5,6 +5,7 @@
 
 mod locked_store;
 mod memcached_backend;
+mod chaos;
 mod memory_backend;
 mod redis_backend;
 mod support;

@@ -1,0 +1,119 @@
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// Stands between a client and a server, and does to their connections what networks do.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    port: u16,
+    line: Arc<Line>,
+}
+
+/// What is wrong with the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Everything comes later by this.
+    Delay(Duration),
+    /// Connections end in the middle of a reply.
+    Cut,
+    /// Nothing comes through, and nobody is told, as when a switch fails. What was sent comes
+    /// through when the fault is over, since TCP sends it again.
+    BlackHole,
+}
+
+#[derive(Debug)]
+struct Line {
+    fault: Mutex<(Fault, Ended)>,
+    changed: Condvar,
+}
+
+type Ended = bool;
+
+impl Proxy {
+    /// A proxy before a server on this host.
+    pub(crate) fn before(server: u16) -> Proxy {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let line = Arc::new(Line {
+            fault: Mutex::new((Fault::None, false)),
+            changed: Condvar::new(),
+        });
+        let proxy = Proxy {
+            port,
+            line: Arc::clone(&line),
+        };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if line.fault.lock().unwrap().1 {
+                    return;
+                }
+                // A server that is down refuses, so we hang up at once.
+                if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) {
+                    line.join(&client, &server);
+                }
+            }
+        });
+        proxy
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        self.line.fault.lock().unwrap().0 = fault;
+        self.line.changed.notify_all();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        *self.line.fault.lock().unwrap() = (Fault::None, true);
+        self.line.changed.notify_all();
+        // Wakes the thread that listens.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+    }
+}
+
+impl Line {
+    fn join(self: &Arc<Self>, client: &TcpStream, server: &TcpStream) {
+        for (from, to, is_reply) in [(client, server, false), (server, client, true)] {
+            let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            to.set_nodelay(true).unwrap();
+            let line = Arc::clone(self);
+            std::thread::spawn(move || {
+                line.pump(&from, &to, is_reply);
+                let _ = from.shutdown(Shutdown::Both);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+    }
+
+    /// Passes on what comes until either side hangs up.
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, is_reply: bool) {
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            match self.fault_now() {
+                Fault::Cut if is_reply => {
+                    let _ = to.write_all(&buffer[..read / 2]);
+                    return;
+                }
+                Fault::Delay(delay) => std::thread::sleep(delay),
+                _ => {}
+            }
+            if to.write_all(&buffer[..read]).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The fault that is in force, once it is not that nothing comes through.
+    fn fault_now(&self) -> Fault {
+        let fault = self.fault.lock().unwrap();
+        let swallowed = |(fault, _): &mut (Fault, Ended)| *fault == Fault::BlackHole;
+        self.changed.wait_while(fault, swallowed).unwrap().0
+    }
+}
