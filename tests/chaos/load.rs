@@ -43,6 +43,9 @@ const WORKERS: usize = 2;
 /// How many requests a worker has under way for each policy.
 const CLIENTS: usize = 2;
 
+/// How many requests of a policy are under way at any time.
+pub(super) const UNDER_WAY: usize = WORKERS * CLIENTS;
+
 /// Between a client's requests: together they make at most 400 a second.
 const PAUSE: Duration = Duration::from_millis(10);
 

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::load::{Policy, Record, Stage, What};
+use super::load::{Policy, Record, Stage, UNDER_WAY, What};
 use super::scenarios::Scenario;
 use super::{DEADLINE, LIMIT};
 
@@ -92,7 +92,8 @@ impl<'a> Report<'a> {
         let (limit, failover) = (LIMIT as usize, self.policy == Policy::Failover);
         let most = match self.scenario.forgets_silently {
             true => 2 * limit,
-            false => limit,
+            // What was under way when the fault began, memory had not heard of.
+            false => limit + UNDER_WAY,
         };
         let may_fail = self.policy == Policy::Raise && !self.scenario.is_unnoticed;
         let may_last = DEADLINE + SLACK + 3 * self.lag;

@@ -14,7 +14,8 @@
 //! throttle's [`OnError`](crate::OnError).
 //!
 //! Put a deadline *inside* a breaker: one around it would cut calls off before the breaker learns
-//! that they failed.
+//! that they failed. Give all throttles on one store the same wrapped backend: the hits of a request
+//! on one store are one batch, which goes through the wrappers of its first throttle.
 
 mod backoff;
 mod breaker;
@@ -25,6 +26,7 @@ mod guarded;
 mod outage;
 #[cfg(feature = "tokio")]
 mod retry;
+mod share;
 
 #[cfg(feature = "tokio")]
 use std::time::Duration;

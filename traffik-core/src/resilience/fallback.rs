@@ -5,12 +5,12 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::outage::Outage;
+use super::share::Share;
 use super::{CircuitBreaker, Guarded, OutageInfo, same_store_as};
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
-use crate::throttle::OnError;
 use crate::time::{Clock, Timestamp};
 
 /// A backend with another one, usually [memory](crate::MemoryBackend), that decides what it fails
@@ -33,16 +33,18 @@ use crate::time::{Clock, Timestamp};
 /// * Post-paid [`Gcra`](crate::Gcra) admits one hit as soon as the ones before are paid for, on each
 ///   node, so up to `nodes - 1` more at one instant.
 ///
-/// # What was spent before and is spent during an outage
+/// # Before and after an outage
 ///
 /// A fallback in memory follows the primary: after each of its decisions it has no more left of a
-/// limit than the primary said. An outage starts from there, not from full quotas.
+/// limit than the primary said. An outage starts from there, not from full quotas; only requests
+/// that were under way when it began may be admitted beyond.
 ///
 /// On a single node it knows everything that was admitted. So for one period after an outage it
 /// must agree to what the primary admits, which may have missed the hits of the outage, or have
 /// come back empty: a limit is kept through an outage, a crash of the store and its recovery. What
 /// the primary admits and memory denies has been charged there, which brings it up to date. Denials
-/// of less than 50 ms are not insisted upon, since clocks and round trips differ by that.
+/// of less than 50 ms are not insisted upon, since clocks and round trips differ by that. A
+/// [reset](Backend::reset) meanwhile must be made through this backend, which resets both.
 #[derive(Clone)]
 pub struct Fallback<B, F> {
     primary: B,
@@ -113,9 +115,7 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
             return Err(error);
         }
         self.outage.fail(&error);
-        Ok(Share {
-            nodes: (self.nodes)().max(1),
-        })
+        Ok(Share::of((self.nodes)()))
     }
 
     fn degraded(&self, share: Share, decisions: Result<Decisions>) -> Result<Decisions> {
@@ -135,43 +135,59 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         if !self.fallback.is_local() {
             return decisions;
         }
-        if let Some(ago) = outage_ago_us
-            && decisions.is_allowed()
-            && batch.ops().iter().any(|op| ago < op.rate.period_us())
-            && let Some(denial) = self.objection(batch)
-        {
-            return denial;
+        let Some(Ok(known)) = self.follow(batch, &decisions) else {
+            return decisions;
+        };
+        match outage_ago_us {
+            Some(ago_us) if self.objects(batch, ago_us, &decisions, &known) => {
+                self.outage.degrade(known.len());
+                known.iter().map(|known| known.into_degraded()).collect()
+            }
+            _ => decisions,
         }
-        for (op, decision) in batch.ops().iter().zip(decisions.iter()) {
-            self.follow(op, decision);
-        }
-        decisions
     }
 
-    /// What a single node denies that the primary admitted.
-    #[cold]
-    fn objection(&self, batch: &Batch<'_>) -> Option<Decisions> {
-        if (self.nodes)() > 1 {
-            // What other nodes admit is not known here.
-            return None;
-        }
-        let decisions = self.fallback.try_apply(batch)?.ok()?;
-        if decisions.iter().all(|decision| decision.wait() <= SLACK) {
-            return None;
-        }
-        self.degraded(Share::WHOLE, Ok(decisions)).ok()
-    }
-
-    /// Leaves no more in the fallback's cell than the primary says there is.
-    fn follow(&self, op: &Op<'_>, decision: &Decision) {
-        let known = self.fallback.try_step(&Op { cost: 0, ..*op });
-        if let Some(Ok(known)) = known {
-            let spent = known.remaining().saturating_sub(decision.remaining());
-            if spent > 0 && !decision.is_degraded() {
-                let cost = u32::try_from(spent).unwrap_or(u32::MAX);
-                let _ = self.fallback.try_step(&Op { cost, ..*op });
+    /// Makes the hits in the fallback too if the primary admitted them, and leaves no more in its
+    /// cells than the primary says there is. Tells what the fallback thinks of the hits.
+    fn follow(&self, batch: &Batch<'_>, decisions: &Decisions) -> Option<Result<Decisions>> {
+        let known = match decisions.is_allowed() {
+            true => self.fallback.try_apply(batch)?,
+            false => {
+                let ops = batch.ops().iter();
+                let ops: SmallVec<[Op<'_>; 3]> = ops.map(|op| Op { cost: 0, ..*op }).collect();
+                self.fallback.try_apply(&Batch::new(&ops))?
+            }
+        };
+        if let Ok(known) = &known {
+            let both = decisions.iter().zip(known.iter());
+            for (op, (decision, known)) in batch.ops().iter().zip(both) {
+                let spent = known.remaining().saturating_sub(decision.remaining());
+                if spent > 0 && !decision.is_degraded() {
+                    let cost = u32::try_from(spent).unwrap_or(u32::MAX);
+                    let _ = self.fallback.try_step(&Op { cost, ..*op });
+                }
             }
         }
+        Some(known)
+    }
+
+    /// Whether a single node denies what the primary admitted after an outage. What other nodes
+    /// admitted meanwhile would not be known here.
+    #[cold]
+    fn objects(
+        &self,
+        batch: &Batch<'_>,
+        outage_ago_us: u64,
+        decisions: &Decisions,
+        known: &Decisions,
+    ) -> bool {
+        decisions.is_allowed()
+            && known.iter().any(|known| known.wait() > SLACK)
+            && batch
+                .ops()
+                .iter()
+                .any(|op| outage_ago_us < op.rate.period_us())
+            && (self.nodes)() <= 1
     }
 }
 
@@ -284,49 +300,5 @@ impl<B: fmt::Debug, F: fmt::Debug> fmt::Debug for Fallback<B, F> {
             .field("nodes", &(self.nodes)())
             .field("outage", &self.outage)
             .finish_non_exhaustive()
-    }
-}
-
-/// One of several nodes that each may admit an equal part of a limit.
-#[derive(Clone, Copy, Debug)]
-struct Share {
-    nodes: u32,
-}
-
-impl Share {
-    const WHOLE: Share = Share { nodes: 1 };
-
-    /// A hit here counts as if every node had admitted one.
-    fn of_op<'a>(self, op: &Op<'a>) -> Op<'a> {
-        Op {
-            cost: op.cost.saturating_mul(self.nodes),
-            ..*op
-        }
-    }
-
-    fn of_ops<'a>(self, batch: &Batch<'a>) -> SmallVec<[Op<'a>; 3]> {
-        batch.ops().iter().map(|op| self.of_op(op)).collect()
-    }
-
-    fn of_decision(self, decision: Decision) -> Decision {
-        decision
-            .into_share(self.nodes, OnError::WAIT)
-            .into_degraded()
-    }
-
-    /// The cell as it would be had the other nodes taken their parts of what remains: so a hit of
-    /// any cost finds in it what this node would admit.
-    fn of_cell(self, op: &Op<'_>, mut cell: Cell, now: Timestamp) -> Cell {
-        if self.nodes == 1 || op.rate.is_unlimited() {
-            return cell;
-        }
-        let whole = op.peek(&mut cell, now).remaining();
-        let one = self.of_op(&Op { cost: 1, ..*op });
-        // A post-paid hit is admitted before it is paid for, however small the share.
-        let least = one.step(&mut cell.clone(), now).is_allowed();
-        let own = (whole / u64::from(self.nodes)).max(u64::from(least));
-        let cost = u32::try_from(whole - own).unwrap_or(u32::MAX);
-        let _ = Op { cost, ..*op }.step(&mut cell, now);
-        cell
     }
 }

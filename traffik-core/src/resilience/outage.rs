@@ -8,10 +8,12 @@ use crate::time::{Clock, MonotonicClock};
 /// Takes note of when a primary backend fails, and says so once, not with every request.
 pub(super) struct Outage {
     clock: Arc<dyn Clock>,
-    lasts: AtomicBool,
-    /// When something was last decided without the primary, in µs of the clock; `NEVER` at first.
-    last_us: AtomicU64,
-    failed: AtomicU64,
+    /// Whether the primary failed last time.
+    failing: AtomicBool,
+    /// When it first succeeded after it had failed, in µs of the clock; `NEVER` before that.
+    ended_us: AtomicU64,
+    /// Whether the log was told that it fails, and not yet that it does no more.
+    announced: AtomicBool,
     degraded: AtomicU64,
 }
 
@@ -20,11 +22,9 @@ pub(super) struct Outage {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct OutageInfo {
-    /// Whether the primary backend is taken to be failing: from its first error until it decides
-    /// without one for a second.
+    /// Whether the primary backend is taken to be failing: from its first error until it has
+    /// decided without one for a second.
     pub lasts: bool,
-    /// How many operations the primary failed at, those that a breaker refused included.
-    pub failed_total: u64,
     /// How many decisions were made without the primary.
     pub degraded_total: u64,
 }
@@ -38,51 +38,61 @@ impl Outage {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Outage {
         Outage {
             clock,
-            lasts: AtomicBool::new(false),
-            last_us: AtomicU64::new(NEVER),
-            failed: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            ended_us: AtomicU64::new(NEVER),
+            announced: AtomicBool::new(false),
             degraded: AtomicU64::new(0),
         }
     }
 
     pub(super) fn info(&self) -> OutageInfo {
         OutageInfo {
-            lasts: self.lasts.load(Ordering::Relaxed),
-            failed_total: self.failed.load(Ordering::Relaxed),
+            lasts: self.announced.load(Ordering::Relaxed),
             degraded_total: self.degraded.load(Ordering::Relaxed),
         }
     }
 
-    /// The primary failed.
+    /// The primary failed. While an outage lasts every request comes along here, so it neither
+    /// reads the clock nor writes what other threads read.
+    #[inline]
     pub(super) fn fail(&self, error: &Error) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        self.last_us
-            .store(self.clock.now().as_micros(), Ordering::Relaxed);
-        // Looked at first: during an outage every request comes along here.
-        if !self.lasts.load(Ordering::Relaxed) && !self.lasts.swap(true, Ordering::Relaxed) {
-            log::warn!("the primary backend of rate limits fails, its fallback decides: {error}");
+        if !self.failing.load(Ordering::Relaxed) {
+            self.failing.store(true, Ordering::Relaxed);
+            if !self.announced.swap(true, Ordering::Relaxed) {
+                log::warn!("the backend of rate limits fails, its fallback decides: {error}");
+            }
         }
     }
 
     /// The fallback decided so many operations.
+    #[inline]
     pub(super) fn degrade(&self, decisions: usize) {
         self.degraded.fetch_add(decisions as u64, Ordering::Relaxed);
     }
 
-    /// The primary decided. Tells how many µs ago it did not, if ever.
+    /// The primary decided. Tells how many µs ago an outage ended, if there ever was one.
+    #[inline]
     pub(super) fn succeed(&self) -> Option<u64> {
-        let last_us = self.last_us.load(Ordering::Relaxed);
-        if last_us == NEVER {
-            return None;
+        let failing = self.failing.load(Ordering::Relaxed);
+        let ended_us = self.ended_us.load(Ordering::Relaxed);
+        (failing || ended_us != NEVER).then(|| self.recover(failing, ended_us))
+    }
+
+    fn recover(&self, failing: bool, ended_us: u64) -> u64 {
+        let now_us = self.clock.now().as_micros();
+        if failing {
+            self.ended_us.store(now_us, Ordering::Relaxed);
+            self.failing.store(false, Ordering::Relaxed);
+            return 0;
         }
-        let ago = self.clock.now().as_micros().saturating_sub(last_us);
-        if ago >= QUIET_US
-            && self.lasts.load(Ordering::Relaxed)
-            && self.lasts.swap(false, Ordering::Relaxed)
+        let ago_us = now_us.saturating_sub(ended_us);
+        if ago_us >= QUIET_US
+            && self.announced.load(Ordering::Relaxed)
+            && self.announced.swap(false, Ordering::Relaxed)
         {
-            log::info!("the primary backend of rate limits decides again");
+            log::info!("the backend of rate limits decides again");
         }
-        Some(ago)
+        ago_us
     }
 }
 

@@ -1,8 +1,9 @@
 //! A store that fails on command, and what wrappers make of it.
 
+use std::cell::RefCell;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -123,6 +124,7 @@ fn drain(throttle: &Throttle) -> u64 {
 struct Outage {
     clock: ManualClock,
     store: Store,
+    memory: MemoryBackend,
     backend: Failover<Store, MemoryBackend>,
 }
 
@@ -131,13 +133,15 @@ impl Outage {
         let clock = ManualClock::default();
         let store = Store::new(&clock);
         store.fail(true);
+        let memory = memory(&clock);
         let backend = store
             .clone()
-            .failover(memory(&clock), breaker(&clock))
+            .failover(memory.clone(), breaker(&clock))
             .clock(clock.clone());
         Outage {
             clock,
             store,
+            memory,
             backend,
         }
     }
@@ -185,9 +189,7 @@ fn an_open_breaker_spares_the_primary() {
     }
     assert_eq!(outage.store.calls(), 3);
     assert_eq!(outage.backend.breaker().info().refused_total, 50);
-    let info = outage.backend.info();
-    assert_eq!((info.failed_total, info.degraded_total), (53, 53));
-    assert!(info.lasts);
+    assert_eq!(outage.backend.info().degraded_total, 53);
 }
 
 #[test]
@@ -202,7 +204,67 @@ fn the_primary_decides_again_once_it_has_recovered() {
     assert_eq!(outage.backend.breaker().state(), BreakerState::HalfOpen);
     assert!(!hit(&api).is_degraded());
     assert_eq!(outage.backend.breaker().state(), BreakerState::Closed);
-    assert!(!outage.backend.info().lasts);
+}
+
+/// Not with every request: a log that fills up is an outage of its own.
+#[test]
+fn says_once_that_an_outage_begins_and_once_that_it_ends() {
+    let outage = Outage::new();
+    let api = outage.throttle("100/hour");
+    let lines = log_lines(|| {
+        spend(&api, 2);
+        // An error now and then is one outage, not many.
+        for failing in [false, true, false, true] {
+            outage.store.fail(failing);
+            spend(&api, 1);
+            outage.clock.advance(Duration::from_millis(900));
+        }
+        assert!(outage.backend.info().lasts);
+    });
+    let begins = "the backend of rate limits fails, its fallback decides: \
+                  the store did not answer within 50ms";
+    assert_eq!(lines, [begins]);
+
+    let lines = log_lines(|| {
+        outage.store.fail(false);
+        spend(&api, 1);
+        outage.clock.advance(Duration::from_secs(1));
+        spend(&api, 9);
+        assert!(!outage.backend.info().lasts);
+    });
+    assert_eq!(lines, ["the backend of rate limits decides again"]);
+
+    let lines = log_lines(|| {
+        outage.store.fail(true);
+        spend(&api, 50);
+    });
+    let opens = "circuit breaker `store`: closed -> open: the store did not answer within 50ms";
+    assert_eq!(lines, [begins, opens]);
+}
+
+/// What this thread logs meanwhile.
+fn log_lines(run: impl FnOnce()) -> Vec<String> {
+    thread_local! {
+        static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+    struct Collector;
+    impl log::Log for Collector {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            LINES.with_borrow_mut(|lines| lines.push(record.args().to_string()));
+        }
+        fn flush(&self) {}
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Collector).unwrap();
+        log::set_max_level(log::LevelFilter::Info);
+    });
+    LINES.take();
+    run();
+    LINES.take()
 }
 
 #[test]
@@ -427,6 +489,45 @@ fn an_outage_starts_from_what_was_known() {
     spend(&api, 4);
     two.store.fail(true);
     assert_eq!(drain(&api), 3);
+}
+
+/// Whatever the strategy, memory has as much left as the store, from now on.
+#[test]
+fn on_a_single_node_memory_knows_what_the_store_knows() {
+    let strategies: [fn() -> Arc<dyn Strategy>; 5] = [
+        || Arc::new(FixedWindow),
+        || Arc::new(TokenBucket::new()),
+        || Arc::new(TokenBucket::new().burst(20)),
+        || Arc::new(Gcra::new().burst_tolerance(Duration::from_millis(400))),
+        || Arc::new(Gcra::new().strict()),
+    ];
+    let ann = Identity::of("ann");
+    for strategy in strategies {
+        let outage = Outage::new();
+        outage.store.fail(false);
+        let over = |backend: Arc<dyn Backend>| {
+            let builder = Throttle::builder("api").rate("7/second").backend(backend);
+            builder.strategy(strategy()).build().unwrap()
+        };
+        let api = over(Arc::new(outage.backend.clone()));
+        let memory = over(Arc::new(outage.memory.clone()));
+        let mut random = 1_u32;
+        for _ in 0..2_000 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            outage
+                .clock
+                .advance_micros(u64::from(random >> 8) % 100_000);
+            let _ = now(api.hit(Attempt::by(&ann).cost(random >> 30)));
+            let op = |throttle: &Throttle| {
+                let op = throttle.op(&Attempt::by(&ann), api.backend().key_hasher());
+                let op = op.expect("limited");
+                let (cell, at) = now(throttle.backend().load(&op)).unwrap();
+                let stat = op.stat(&cell, at);
+                (stat.remaining, stat.wait, stat.reset)
+            };
+            assert_eq!(op(&api), op(&memory), "{api:?}");
+        }
+    }
 }
 
 #[test]
