@@ -22,8 +22,9 @@ use crate::time::Timestamp;
 ///   that is dropped unfinished, such as when its client goes away, proves nothing and makes room
 ///   for the next.
 ///
-/// Only calls of the store itself count: what a fallback achieves meanwhile says nothing about the
-/// store. Calls that were sent before the state last changed do not count either.
+/// Only calls of the store itself count. What a fallback achieves meanwhile says nothing about the
+/// store, nor does a denial that a backend remembers and gives at once. Calls that were sent before
+/// the state last changed do not count either.
 ///
 /// Clones share the state: keep one to [look at](CircuitBreaker::info), or to
 /// [force](CircuitBreaker::force_open) the breaker open for maintenance. Every change of state is
@@ -213,8 +214,7 @@ impl CircuitBreaker {
     }
 
     fn is_probe_due(&self) -> bool {
-        let probe_at = self.0.probe_at.load(Ordering::Relaxed);
-        probe_at != u64::MAX && self.0.settings.clock.now().as_micros() >= probe_at
+        self.0.settings.clock.now().as_micros() >= self.0.probe_at.load(Ordering::Relaxed)
     }
 
     #[cold]

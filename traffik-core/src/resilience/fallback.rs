@@ -32,6 +32,8 @@ use crate::time::{Clock, Timestamp};
 ///   cost × nodes leaves room for) every hit is denied for a second, until the primary is back.
 /// * Post-paid [`Gcra`](crate::Gcra) admits one hit as soon as the ones before are paid for, on each
 ///   node, so up to `nodes - 1` more at one instant.
+/// * [`AdaptiveThrottle`](crate::AdaptiveThrottle) reacts to the load of its own node only. Together
+///   they keep its limit, not what it would have lowered that to.
 ///
 /// # Before and after an outage
 ///

@@ -1,4 +1,7 @@
-use super::{CircuitBreaker, same_store_as};
+use std::future::poll_fn;
+use std::pin::pin;
+
+use super::{CircuitBreaker, Permit, same_store_as};
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
@@ -23,26 +26,53 @@ impl<B: Backend> Guarded<B> {
         &self.breaker
     }
 
-    async fn guard<T, F>(&self, call: impl FnOnce() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let permit = self.breaker.acquire().ok_or_else(refusal)?;
-        let outcome = call().await;
-        permit.settle(&outcome);
-        outcome
+    #[inline]
+    fn acquire(&self) -> Result<Permit<'_>> {
+        self.breaker.acquire().ok_or_else(refusal)
     }
 
+    /// What has to be waited for was not asked yet: then the permit goes back unused.
     #[inline]
-    fn try_guard<T>(&self, call: impl FnOnce() -> Option<Result<T>>) -> Option<Result<T>> {
-        let Some(permit) = self.breaker.acquire() else {
-            return Some(Err(refusal()));
+    fn try_guard<T>(
+        &self,
+        call: impl FnOnce() -> Option<Result<T>>,
+        proves: impl FnOnce(&T) -> bool,
+    ) -> Option<Result<T>> {
+        let permit = match self.acquire() {
+            Ok(permit) => permit,
+            Err(refusal) => return Some(Err(refusal)),
         };
-        // Had it to wait, nothing was asked yet: the permit goes back unused.
         let outcome = call()?;
-        permit.settle(&outcome);
+        settle(permit, &outcome, proves);
         Some(outcome)
     }
+
+    /// Whether decisions prove that the store answers. A denial that did not have to be waited for
+    /// may come from what its backend remembers, however dead the store.
+    #[inline]
+    fn proves(&self, decisions: &[Decision], waited: bool) -> bool {
+        waited || self.inner.is_local() || decisions.iter().all(Decision::is_allowed)
+    }
+}
+
+#[inline]
+fn settle<T>(permit: Permit<'_>, outcome: &Result<T>, proves: impl FnOnce(&T) -> bool) {
+    match outcome {
+        Ok(answer) if !proves(answer) => drop(permit),
+        outcome => permit.settle(outcome),
+    }
+}
+
+/// What a future returns, and whether that had to be waited for.
+async fn noting_waits<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let mut future = pin!(future);
+    let mut waited = false;
+    let output = poll_fn(|context| {
+        let poll = future.as_mut().poll(context);
+        waited |= poll.is_pending();
+        poll
+    });
+    (output.await, waited)
 }
 
 #[cold]
@@ -52,11 +82,21 @@ fn refusal() -> Error {
 
 impl<B: Backend> Backend for Guarded<B> {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        Box::pin(self.guard(|| self.inner.apply(batch)))
+        Box::pin(async move {
+            let permit = self.acquire()?;
+            let (outcome, waited) = noting_waits(self.inner.apply(batch)).await;
+            settle(permit, &outcome, |decisions| self.proves(decisions, waited));
+            outcome
+        })
     }
 
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
-        Box::pin(self.guard(|| self.inner.load(op)))
+        Box::pin(async move {
+            let permit = self.acquire()?;
+            let outcome = self.inner.load(op).await;
+            permit.settle(&outcome);
+            outcome
+        })
     }
 
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
@@ -64,15 +104,17 @@ impl<B: Backend> Backend for Guarded<B> {
     }
 
     fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
-        self.try_guard(|| self.inner.try_apply(batch))
+        let ask = || self.inner.try_apply(batch);
+        self.try_guard(ask, |decisions| self.proves(decisions, false))
     }
 
     fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
-        self.try_guard(|| self.inner.try_step(op))
+        let ask = || self.inner.try_step(op);
+        self.try_guard(ask, |decision| self.proves(&[*decision], false))
     }
 
     fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
-        self.try_guard(|| self.inner.try_load(op))
+        self.try_guard(|| self.inner.try_load(op), |_| true)
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

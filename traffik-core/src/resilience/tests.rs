@@ -14,11 +14,14 @@ use crate::{
     MemoryBackend, OnError, Result, Strategy, Throttle, Timestamp, TokenBucket, Verdict,
 };
 
-/// Answers as a store in another process would: never at once, under shared keys.
+/// Answers as a store in another process would: under shared keys, and by `apply` only, unless it
+/// remembers to deny or is told to answer at once.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     cells: MemoryBackend,
     failing: Arc<AtomicBool>,
+    remembering: Arc<AtomicBool>,
+    at_once: bool,
     error: fn() -> Error,
     calls: Arc<AtomicU64>,
 }
@@ -28,6 +31,8 @@ impl Store {
         Store {
             cells: memory(clock),
             failing: Arc::default(),
+            remembering: Arc::default(),
+            at_once: false,
             error: || Error::timeout("the store did not answer within 50ms"),
             calls: Arc::default(),
         }
@@ -58,7 +63,18 @@ impl Store {
 
 impl Backend for Store {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        Box::pin(self.call(async { self.cells.apply(batch).await }))
+        Box::pin(async {
+            match self.remembering.load(Ordering::Relaxed) {
+                true => Ok(Decision::deny(1, 0, 1).into()),
+                // Memory charges when it is called, not when it is awaited.
+                false => self.call(async { self.cells.apply(batch).await }).await,
+            }
+        })
+    }
+
+    fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        let at_once = self.at_once || self.remembering.load(Ordering::Relaxed);
+        at_once.then(|| now(self.apply(batch)))
     }
 
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
@@ -113,6 +129,32 @@ fn spend(throttle: &Throttle, hits: usize) {
     for _ in 0..hits {
         let _ = hit(throttle);
     }
+}
+
+fn every_strategy() -> Vec<Arc<dyn Strategy>> {
+    use crate::strategy::*;
+    let tolerance = Duration::from_millis(400);
+    vec![
+        Arc::new(FixedWindow),
+        Arc::new(SlidingWindowLog),
+        Arc::new(SlidingWindowCounter),
+        Arc::new(TokenBucket::new()),
+        Arc::new(TokenBucket::new().burst(20)),
+        Arc::new(TokenBucketWithDebt::new().max_debt(5)),
+        Arc::new(LeakyBucket),
+        Arc::new(LeakyBucketWithQueue),
+        Arc::new(Gcra::new()),
+        Arc::new(Gcra::new().burst_tolerance(tolerance)),
+        Arc::new(Gcra::new().strict().burst_tolerance(tolerance)),
+        Arc::new(TieredRate::new()),
+        Arc::new(QuotaWithRollover::new()),
+        Arc::new(AdaptiveThrottle::new()),
+        Arc::new(PriorityQueue::new()),
+        Arc::new(CostBasedTokenBucket::new()),
+        Arc::new(GeographicDistribution::new()),
+        Arc::new(DistributedFairness::new("a")),
+        Arc::new(TimeOfDay::new()),
+    ]
 }
 
 /// How many hits of cost 1 are admitted at once.
@@ -216,7 +258,7 @@ fn says_once_that_an_outage_begins_and_once_that_it_ends() {
         // An error now and then is one outage, not many.
         for failing in [false, true, false, true] {
             outage.store.fail(failing);
-            spend(&api, 1);
+            spend(&api, if failing { 1 } else { 5 });
             outage.clock.advance(Duration::from_millis(900));
         }
         assert!(outage.backend.info().lasts);
@@ -314,6 +356,57 @@ fn wrong_arguments_and_contention_do_not_open_a_breaker() {
     }
 }
 
+/// Redis denials that are remembered are given without asking Redis.
+#[test]
+fn a_denial_given_at_once_proves_nothing() {
+    let outage = Outage::new();
+    let api = outage.throttle("100/hour");
+    let remember = |remembering| {
+        outage
+            .store
+            .remembering
+            .store(remembering, Ordering::Relaxed)
+    };
+    let ask_both_ways = || {
+        assert!(hit(&api).is_denied());
+        assert!(api.hit_now(&Identity::of("ann")).unwrap().is_denied());
+    };
+    // The failures before are not forgotten.
+    spend(&api, 2);
+    remember(true);
+    ask_both_ways();
+    assert_eq!(outage.backend.breaker().info().failures, 2);
+    remember(false);
+    spend(&api, 1);
+    assert!(outage.backend.breaker().state().is_open());
+
+    // A breaker does not close.
+    outage.clock.advance(Duration::from_secs(5));
+    remember(true);
+    for _ in 0..5 {
+        ask_both_ways();
+    }
+    assert_eq!(outage.backend.breaker().state(), BreakerState::HalfOpen);
+    assert_eq!(outage.backend.breaker().info().successes, 0);
+}
+
+#[test]
+fn failures_at_once_count_as_well() {
+    let clock = ManualClock::default();
+    let mut store = Store::new(&clock);
+    store.at_once = true;
+    store.fail(true);
+    let breaker = breaker(&clock);
+    let backend = store.clone().failover(memory(&clock), breaker.clone());
+    let api = throttle("9/hour", FixedWindow, backend);
+    for _ in 0..9 {
+        let decision = api.hit_now(&Identity::of("ann")).unwrap();
+        assert!(decision.is_allowed() && decision.is_degraded());
+    }
+    assert!(breaker.state().is_open());
+    assert_eq!(store.calls(), 3);
+}
+
 /// Clients go away at any time, and the futures of their requests with them.
 #[test]
 fn a_dropped_probe_makes_room_for_the_next() {
@@ -358,6 +451,48 @@ fn nodes_without_their_store_admit_the_limit_together() {
             let burst =
                 admitted(|rate, backend| throttle(rate, TokenBucket::new().burst(12), backend));
             assert_eq!(burst, u64::from(12 / nodes * nodes), "{rate} on {nodes}");
+        }
+    }
+}
+
+/// Whatever the strategy: at any time, nodes by themselves admit no more than a store would.
+#[test]
+fn nodes_with_any_strategy_admit_no_more_than_a_store() {
+    const SECOND: u64 = 1_000_000;
+    for strategy in every_strategy() {
+        for nodes in [1, 2, 3, 5] {
+            let outage = Outage::new();
+            let over = |backend: Arc<dyn Backend>| {
+                let builder = Throttle::builder("api").rate("12/second").backend(backend);
+                builder.strategy(Arc::clone(&strategy)).build().unwrap()
+            };
+            let store = over(Arc::new(memory(&outage.clock)));
+            let alone: Vec<_> = (0..nodes)
+                .map(|_| {
+                    let store = Store::new(&outage.clock);
+                    store.fail(true);
+                    over(Arc::new(store.fallback(memory(&outage.clock)).nodes(nodes)))
+                })
+                .collect();
+            let (mut drained, mut admitted) = (0, 0);
+            for step in 0..40 {
+                drained += drain(&store);
+                let elapsed_us = 123_457 * step;
+                let most = match strategy.id() {
+                    // A post-paid hit is admitted before it is paid for, on every node.
+                    "gcra" => drained.max(u64::from(nodes) + (400_000 + elapsed_us) * 12 / SECOND),
+                    // It reacts to what it admits, which is less on a node.
+                    "adaptive_throttle" => 12 * (elapsed_us / SECOND + 1),
+                    _ => drained,
+                };
+                admitted += alone.iter().map(drain).sum::<u64>();
+                assert!(
+                    admitted <= most,
+                    "{admitted} > {most} on {nodes}: {strategy:?}"
+                );
+                outage.clock.advance_micros(123_457);
+            }
+            assert!(admitted > 0, "{store:?} on {nodes}");
         }
     }
 }
@@ -494,20 +629,13 @@ fn an_outage_starts_from_what_was_known() {
 /// Whatever the strategy, memory has as much left as the store, from now on.
 #[test]
 fn on_a_single_node_memory_knows_what_the_store_knows() {
-    let strategies: [fn() -> Arc<dyn Strategy>; 5] = [
-        || Arc::new(FixedWindow),
-        || Arc::new(TokenBucket::new()),
-        || Arc::new(TokenBucket::new().burst(20)),
-        || Arc::new(Gcra::new().burst_tolerance(Duration::from_millis(400))),
-        || Arc::new(Gcra::new().strict()),
-    ];
     let ann = Identity::of("ann");
-    for strategy in strategies {
+    for strategy in every_strategy() {
         let outage = Outage::new();
         outage.store.fail(false);
         let over = |backend: Arc<dyn Backend>| {
             let builder = Throttle::builder("api").rate("7/second").backend(backend);
-            builder.strategy(strategy()).build().unwrap()
+            builder.strategy(Arc::clone(&strategy)).build().unwrap()
         };
         let api = over(Arc::new(outage.backend.clone()));
         let memory = over(Arc::new(outage.memory.clone()));

@@ -143,6 +143,27 @@ fn outcomes_of_calls_from_before_do_not_count() {
 }
 
 #[test]
+fn outcomes_of_probes_of_an_earlier_outage_do_not_count() {
+    let (clock, breaker) = half_open();
+    let [first, second, third] = [(); 3].map(|()| {
+        let probe = breaker.acquire().expect("a probe");
+        breaker.force_close();
+        fail(&breaker, 5);
+        clock.advance(RECOVERY);
+        probe
+    });
+    let probe = breaker.acquire().expect("a probe");
+    first.succeed();
+    second.fail(&failure());
+    drop(third);
+    assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    assert_eq!(breaker.info().successes, 0);
+    assert!(breaker.acquire().is_none());
+    probe.succeed();
+    assert_eq!(breaker.info().successes, 1);
+}
+
+#[test]
 fn a_clock_that_steps_back_only_prolongs_the_wait() {
     let (clock, breaker) = breaker();
     fail(&breaker, 5);
