@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
+mod chaos;
 mod locked_store;
 mod memcached_backend;
-mod chaos;
 mod memory_backend;
 mod redis_backend;
 mod support;

@@ -3,8 +3,8 @@
 mod map_store;
 mod memcached_server;
 mod process;
-mod random;
 mod proxy;
+mod random;
 mod redis_cluster;
 mod redis_sentinel;
 mod redis_server;
@@ -12,8 +12,8 @@ mod strategies;
 
 pub(crate) use map_store::MapStore;
 pub(crate) use memcached_server::MemcachedServer;
-pub(crate) use random::Random;
 pub(crate) use proxy::{Fault, Proxy};
+pub(crate) use random::Random;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_sentinel::WatchedRedis;
 pub(crate) use redis_server::RedisServer;

@@ -215,8 +215,8 @@ impl<S: Store> Backend for Locked<S> {
         Arc::as_ptr(&self.0).cast::<()>().addr()
     }
 
-    fn key_hasher(&self) -> KeyHasher {
-        self.0.hasher
+    fn key_hasher(&self) -> &KeyHasher {
+        &self.0.hasher
     }
 }
 

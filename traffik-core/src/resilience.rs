@@ -113,7 +113,7 @@ macro_rules! same_store_as {
         }
 
         #[inline]
-        fn key_hasher(&self) -> crate::key::KeyHasher {
+        fn key_hasher(&self) -> &crate::key::KeyHasher {
             self.$inner.key_hasher()
         }
     };

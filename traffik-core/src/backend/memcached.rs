@@ -263,8 +263,8 @@ impl Backend for MemcachedBackend {
         Arc::as_ptr(&self.0).addr()
     }
 
-    fn key_hasher(&self) -> KeyHasher {
-        self.0.hasher
+    fn key_hasher(&self) -> &KeyHasher {
+        &self.0.hasher
     }
 }
 
