@@ -3,11 +3,27 @@
 //! A strategy is a pure function over a [`Cell`]: it knows neither keys nor stores nor the time
 //! but through the [`Hit`] it is given. Backends make its steps atomic.
 //!
-//! | strategy | most admitted in any period | state | choose it for |
+//! | strategy | most admitted within a period | state | choose it for |
 //! |---|---|---|---|
 //! | [`FixedWindow`] | 2 × limit, around a window's edge | 2 words | plain quotas; the default |
+//! | [`SlidingWindowLog`] | limit, anywhere | 16 bytes per hit | strict limits, if small |
+//! | [`SlidingWindowCounter`] | 2 × limit, after a late burst | 3 words | strict enough, at any limit |
 //! | [`TokenBucket`] | burst + limit | 2 words | bursts that are earned back steadily |
+//! | [`TokenBucketWithDebt`] | burst + debt + limit | 2 words | the same, with an overdraft |
+//! | [`LeakyBucket`] | 2 × limit | 2 words | work in progress that drains |
+//! | [`LeakyBucketWithQueue`] | 2 × limit | 16 bytes per hit | the same, counting what is queued |
 //! | [`Gcra`] | ⌊tolerance ÷ interval⌋ + 1 + limit | 2 words | smooth spacing of requests |
+//! | [`CostBasedTokenBucket`] | burst + limit | 16 bytes per hit of a history | slowing down who is expensive |
+//! | [`TieredRate`] | 2 × the tier's limit | 2 words | plans |
+//! | [`QuotaWithRollover`] | 2 × limit + rollover | 3 words | plans whose rest is not lost |
+//! | [`TimeOfDay`] | limits of the parts touched | 2 words | cheap nights |
+//! | [`AdaptiveThrottle`] | 2 × limit, less under load | 3 words | shedding load |
+//! | [`PriorityQueue`] | limit, anywhere | 16 bytes per hit | important hits beside others |
+//! | [`DistributedFairness`] | 2 × limit, of all instances | 32 bytes per instance | one limit, many instances |
+//! | [`GeographicDistribution`] | 2 × limit, of all regions | 32 bytes per region | one limit, many regions |
+//!
+//! Within a period is an interval as long as the period and shorter by a moment; each strategy says
+//! what holds for other intervals, and [`testing::laws`](crate#features) holds it to that.
 
 mod adaptive;
 mod cost_based;
