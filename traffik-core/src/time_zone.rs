@@ -87,14 +87,39 @@ mod tests {
         }
     }
 
+    /// Found by the laws: the last edge was searched for no further back than 26 hours.
+    #[test]
+    fn hours_that_a_change_of_the_clocks_skips_are_cut_two_days_apart() {
+        let strategy = berlin().windows([(2, 3, 0.5), (0, 24, 1.0)]);
+        let rate = Rate::literal("2/7days");
+        let hit = |at: &str| Hit {
+            now: micros_of(at),
+            rate: &rate,
+            cost: 1,
+            attributes: &Attributes::NONE,
+        };
+        // On the 31st the clocks go from 2 to 3 at once.
+        let (from, to) = ("2024-03-30T02:00:00Z", "2024-04-01T00:00:00Z");
+        for at in [from, "2024-03-31T01:00:00Z", "2024-03-31T23:59:00Z"] {
+            let mut cell = Cell::fresh();
+            assert!(strategy.step(&mut cell, &hit(at)).is_allowed());
+            assert_eq!(cell.words()[0], micros_of(from).as_micros(), "{at}");
+            assert_eq!(cell.expires(), micros_of(to), "{at}");
+        }
+    }
+
+    fn micros_of(at: &str) -> Timestamp {
+        let at: jiff::Timestamp = at.parse().unwrap();
+        Timestamp::from_micros(at.as_microsecond().try_into().unwrap())
+    }
+
     #[test]
     fn an_hour_is_the_hour_on_the_wall() {
         let strategy = berlin().windows([(8, 17, 2.0)]);
         let rate = Rate::per_hour(1);
         let limit = |at: &str| {
-            let at: jiff::Timestamp = at.parse().unwrap();
             let hit = Hit {
-                now: Timestamp::from_micros(at.as_microsecond().try_into().unwrap()),
+                now: micros_of(at),
                 rate: &rate,
                 cost: 0,
                 attributes: &Attributes::NONE,

@@ -61,9 +61,10 @@ const HOUR_US: u64 = 60 * MINUTE_US;
 const DAY_US: u64 = 24 * HOUR_US;
 const MINUTES_PER_DAY: u32 = 24 * 60;
 
-/// What lies between two edges is shorter than this, unless there are none: a day, and what a
-/// change of the clock adds.
-const LONGEST_PART_US: u64 = 26 * HOUR_US;
+/// What lies between two edges is shorter than this, unless there are none: clocks that are put
+/// forward may skip some hours, so that these are two days apart, and whole days have been skipped
+/// where the date line moved.
+const LONGEST_PART_US: u64 = 3 * DAY_US;
 
 impl Hours {
     const fn new(from: u32, to: u32, multiplier: f64) -> Hours {
@@ -160,11 +161,11 @@ impl TimeOfDay {
         hours.map_or(Ratio::ONE, |index| self.hours[index].multiplier)
     }
 
-    /// The next instant at which other hours apply, if there is one within two days.
+    /// The next instant at which other hours apply, if there is one.
     fn next_edge(&self, after_us: u64) -> Option<u64> {
         let before = self.hours_at(after_us);
         let mut at = after_us;
-        while at < after_us.saturating_add(2 * LONGEST_PART_US) {
+        while at < after_us.saturating_add(LONGEST_PART_US) {
             at = self.next_candidate(at);
             if self.hours_at(at) != before {
                 return Some(at);
@@ -227,8 +228,8 @@ impl TimeOfDay {
         if fits(part.at) && part.edge.is_none_or(|edge| part.window_end < edge) {
             return Some(part.window_end);
         }
-        // What applies in no part of three days does not apply at all.
-        let last = part.at.saturating_add(3 * DAY_US);
+        // What applies in no part of these days does not apply at all.
+        let last = part.at.saturating_add(2 * LONGEST_PART_US);
         let mut edge = part.edge;
         while let Some(at) = edge.filter(|edge| *edge <= last) {
             if fits(at) {
