@@ -5,7 +5,7 @@ use traffik_core::{
 };
 
 use super::{builder, throttle};
-use crate::support::RedisServer;
+use crate::support::{RedisServer, strategies};
 
 /// What `times` batches of `size` hits in one trip each look like to the server.
 fn one_trip_each(times: u64, size: u64) -> BTreeMap<String, u64> {
@@ -60,6 +60,37 @@ async fn a_decision_is_one_round_trip_and_so_is_a_batch() {
     assert_eq!(server.calls(), one_trip_each(10, 3));
     assert_eq!(throttles[0].stat(&ann).await.unwrap().remaining, 979);
     assert_eq!(server.calls()["evalsha"], 1);
+}
+
+/// The one exception is a gauge of the user's, which may change between asking and deciding.
+#[tokio::test]
+async fn every_strategy_decides_in_one_round_trip() {
+    let server = RedisServer::start();
+    let backend = server.builder().deny_cache(0).build().unwrap();
+    let ann = Identity::of("ann");
+    assert!(
+        throttle("warm-up", "1/day", backend.clone())
+            .hit(&ann)
+            .await
+            .unwrap()
+            .is_allowed()
+    );
+    for strategy in strategies() {
+        let name = format!("{strategy:?}");
+        let throttle = builder(&name, "1000000/hour", backend.clone()).strategy(strategy);
+        let throttle = throttle.build().unwrap();
+        server.calls();
+        for _ in 0..5 {
+            let _ = throttle.hit(&ann).await.unwrap();
+        }
+        let calls = server.calls();
+        let trips = if name.contains("LoadGauge") { 10 } else { 5 };
+        assert_eq!(
+            (calls["evalsha"], calls.get("eval")),
+            (trips, None),
+            "{name}"
+        );
+    }
 }
 
 #[test]

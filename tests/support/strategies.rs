@@ -1,14 +1,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use traffik_core::strategy::TimeOfDay;
 use traffik_core::{
-    AdaptiveThrottle, FixedWindow, Gcra, LeakyBucket, LeakyBucketWithQueue, LoadGauge,
-    PriorityQueue, QuotaWithRollover, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate,
-    TokenBucket, TokenBucketWithDebt,
+    AdaptiveThrottle, CostBasedTokenBucket, DistributedFairness, FixedWindow, Gcra,
+    GeographicDistribution, LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue,
+    QuotaWithRollover, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate, TokenBucket,
+    TokenBucketWithDebt,
 };
 
 /// Every strategy, with its parameters at and off their defaults.
 pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
+    let regions = [("us-east", 0.5), ("eu-west", 0.25), ("default", 0.1)];
     let gauge = LoadGauge::new();
     gauge.set(0.9);
     vec![
@@ -36,6 +39,26 @@ pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
                 .recovery_rate(0.01),
         ),
         Arc::new(AdaptiveThrottle::new().load(&gauge)),
+        Arc::new(CostBasedTokenBucket::new()),
+        Arc::new(
+            CostBasedTokenBucket::new()
+                .burst(50)
+                .cost_window(3)
+                .min_refill_rate(0.01),
+        ),
+        Arc::new(DistributedFairness::new("mars").weight(2.5)),
+        Arc::new(GeographicDistribution::new().regions(regions)),
+        Arc::new(
+            GeographicDistribution::new()
+                .regions(regions)
+                .allow_spillover(false),
+        ),
+        Arc::new(TimeOfDay::new()),
+        Arc::new(
+            TimeOfDay::new()
+                .windows([(9, 18, 0.5), (22, 6, 3.0)])
+                .timezone_offset_minutes(-210),
+        ),
         Arc::new(PriorityQueue::new()),
         Arc::new(PriorityQueue::new().max_queue_size(4)),
         Arc::new(QuotaWithRollover::new()),

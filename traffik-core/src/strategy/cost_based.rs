@@ -1,8 +1,9 @@
 use super::ratio::Ratio;
-use super::{Details, Hit, Strategy, schedule};
+use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::span::Span;
 use crate::time::Timestamp;
@@ -223,6 +224,22 @@ impl Strategy for CostBasedTokenBucket {
         Decision::deny(limit, remaining, after(excess)).resets_in(reset)
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        let capacity = rate.time_for(self.capacity(rate));
+        let price = rate.time_for(cost.into());
+        let arguments = [
+            rate.limit().into(),
+            price.micros(),
+            price.fraction().into(),
+            capacity.micros(),
+            capacity.fraction().into(),
+            self.cost_window.into(),
+            self.min_refill.ppm().max(1),
+            cost.into(),
+        ];
+        Some(Lua::new(LUA, &arguments))
+    }
+
     fn parameters(&self) -> String {
         self.burst
             .map(|burst| format!("burst={burst}"))
@@ -275,6 +292,8 @@ impl Strategy for CostBasedTokenBucket {
         })
     }
 }
+
+pub(super) const LUA: &str = include_str!("cost_based.lua");
 
 /// What a [`CostBasedTokenBucket`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

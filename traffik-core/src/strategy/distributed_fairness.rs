@@ -2,11 +2,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::ratio::Ratio;
-use super::shares::Shares;
-use super::{Details, Hit, Sharing, Strategy};
+use super::shares::{self, Share, Shares};
+use super::{Details, Hit, Lua, Sharing, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::span::mul_div;
 use crate::time::{Timestamp, micros};
@@ -75,8 +76,8 @@ impl DistributedFairness {
         self
     }
 
-    fn instance<'a>(&'a self, hit: &'a Hit<'_>) -> &'a str {
-        hit.attributes.instance.as_ref().unwrap_or(&self.instance)
+    fn instance<'a>(&'a self, attributes: &'a Attributes) -> &'a str {
+        attributes.instance.as_ref().unwrap_or(&self.instance)
     }
 
     fn shares<'a>(&self, cell: &Cell, hit: &'a Hit<'a>) -> Shares<'a> {
@@ -84,7 +85,7 @@ impl DistributedFairness {
             cell,
             hit,
             self.memory_us,
-            self.instance(hit),
+            self.instance(hit.attributes),
             self.weight.ppm(),
         )
     }
@@ -113,6 +114,12 @@ impl Strategy for DistributedFairness {
         decision
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
+        let (name, weight) = (self.instance(attributes), self.weight.ppm());
+        let share = Share::Fair;
+        Some(shares::lua(rate, cost, self.memory_us, name, weight, share))
+    }
+
     fn sharing(&self) -> Sharing {
         Sharing::Everybody
     }
@@ -138,7 +145,7 @@ impl Strategy for DistributedFairness {
         let available = self.step(&mut cell.clone(), &peek).remaining();
         let used = shares.me().used;
         Details::DistributedFairness(DistributedFairnessStat {
-            instance_id: self.instance(hit).to_owned(),
+            instance_id: self.instance(hit.attributes).to_owned(),
             instance_weight_ppm: self.weight.ppm(),
             fair_share: fair(limit, self.weight.ppm(), shares.weight()),
             quantum: used.saturating_add(available),

@@ -1,11 +1,12 @@
 use std::borrow::Cow;
 
 use super::ratio::Ratio;
-use super::shares::Shares;
-use super::{Details, Hit, Sharing, Strategy, window};
+use super::shares::{self, Share, Shares};
+use super::{Details, Hit, Lua, Sharing, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -94,9 +95,8 @@ impl GeographicDistribution {
     }
 
     /// The region of the hit, and its part.
-    fn region(&self, hit: &Hit<'_>) -> (&str, Ratio) {
-        let named = hit
-            .attributes
+    fn region(&self, attributes: &Attributes) -> (&str, Ratio) {
+        let named = attributes
             .region
             .as_ref()
             .and_then(|region| self.regions.iter().find(|(known, _)| known == region));
@@ -110,7 +110,7 @@ impl GeographicDistribution {
     }
 
     fn shares<'a>(&self, cell: &Cell, hit: &'a Hit<'a>) -> Shares<'a> {
-        let (name, part) = self.region(hit);
+        let (name, part) = self.region(hit.attributes);
         Shares::of(cell, hit, hit.rate.period_us(), name, part.ppm())
     }
 }
@@ -144,6 +144,16 @@ impl Strategy for GeographicDistribution {
         decision
     }
 
+    fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
+        let (name, part) = self.region(attributes);
+        let share = match self.spillover {
+            true => Share::Part,
+            false => Share::Fixed,
+        };
+        let (memory_us, weight) = (rate.period_us(), part.ppm());
+        Some(shares::lua(rate, cost, memory_us, name, weight, share))
+    }
+
     fn sharing(&self) -> Sharing {
         Sharing::Everybody
     }
@@ -164,7 +174,7 @@ impl Strategy for GeographicDistribution {
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let limit = u64::from(hit.rate.limit());
         let shares = self.shares(cell, hit);
-        let (name, part) = self.region(hit);
+        let (name, part) = self.region(hit.attributes);
         let used = shares.me().used;
         Details::GeographicDistribution(GeographicDistributionStat {
             region: name.to_owned(),

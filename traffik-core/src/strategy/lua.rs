@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    adaptive, gcra, leaky_bucket_with_queue, log, quota_with_rollover, schedule,
-    sliding_window_counter, window,
+    adaptive, cost_based, gcra, leaky_bucket_with_queue, log, quota_with_rollover, schedule,
+    shares, sliding_window_counter, time_of_day, window,
 };
 use crate::cell::Cell;
 
@@ -69,13 +69,16 @@ impl Lua {
 
 /// Every script of this crate; Redis gets them all as one, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 6] = [
+pub(crate) const BUILT_IN: [&str; 9] = [
     window::LUA,
     schedule::PREPAID_LUA,
     gcra::LUA,
     sliding_window_counter::LUA,
     quota_with_rollover::LUA,
     adaptive::LUA,
+    shares::LUA,
+    cost_based::LUA,
+    time_of_day::LUA,
 ];
 
 /// Those of them that read and write their cells themselves, because these may be large.

@@ -14,10 +14,11 @@
 
 use smallvec::SmallVec;
 
-use super::{Hit, window};
+use super::{Hit, Lua, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::key::KeyHasher;
+use crate::rate::Rate;
 use crate::time::Timestamp;
 
 #[derive(Clone, Copy, Debug)]
@@ -193,6 +194,36 @@ impl<'a> Shares<'a> {
         cell.set(&[self.start], Timestamp::from_micros(expires));
     }
 }
+
+/// Which part of the limit is a party's share.
+#[derive(Clone, Copy)]
+pub(super) enum Share {
+    /// What its weight is of the weights of all.
+    Fair = 0,
+    /// Its weight, in millionths.
+    Part = 1,
+    /// The same, and it gets no more.
+    Fixed = 2,
+}
+
+/// Deciding and charging for Redis.
+pub(super) fn lua(
+    rate: &Rate,
+    cost: u32,
+    memory_us: u64,
+    name: &str,
+    weight: u64,
+    share: Share,
+) -> Lua {
+    let label = KeyHasher::label(name);
+    let (cost, limit, period) = (cost.into(), rate.limit().into(), rate.period_us());
+    Lua::new(
+        LUA,
+        &[cost, limit, period, memory_us, label, weight, share as u64],
+    )
+}
+
+pub(super) const LUA: &str = include_str!("shares.lua");
 
 fn total_weight<'a>(parties: impl Iterator<Item = &'a Party>) -> u64 {
     parties.fold(0, |sum, party| sum.saturating_add(party.weight))

@@ -3,10 +3,11 @@ use std::sync::Arc;
 
 use super::ratio::Ratio;
 use super::zone::{FixedOffset, Zone};
-use super::{Details, Hit, Strategy};
+use super::{Details, Hit, Lua, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
+use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -293,6 +294,35 @@ impl Strategy for TimeOfDay {
         }
     }
 
+    /// None if the offset changes: Redis knows no time zones.
+    fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
+        let changes = |zone: &Arc<dyn Zone>| zone.next_change(Timestamp::EPOCH).is_some();
+        if self.zone.as_ref().is_some_and(changes) {
+            return None;
+        }
+        let limit = u64::from(rate.limit());
+        // The local time at the epoch's midnight is the offset, as one that is not negative.
+        let offset = self.local(0);
+        let fixed = [
+            cost.into(),
+            limit,
+            rate.period_us(),
+            offset,
+            self.hours.len() as u64,
+        ];
+        let hours = self.hours.iter().flat_map(|hours| {
+            [
+                hours.from.into(),
+                hours.to.into(),
+                hours.multiplier.of(limit),
+            ]
+        });
+        Some(Lua::new(
+            LUA,
+            &fixed.into_iter().chain(hours).collect::<Vec<_>>(),
+        ))
+    }
+
     fn validate(&self, _rate: &Rate) -> Result<()> {
         if self.hours.is_empty() {
             return Err(Error::invalid("the hours of a time of day are missing"));
@@ -332,6 +362,8 @@ impl Strategy for TimeOfDay {
         })
     }
 }
+
+pub(super) const LUA: &str = include_str!("time_of_day.lua");
 
 /// What a [`TimeOfDay`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,14 +75,10 @@ pub async fn admits_exactly_the_limit(backend: &dyn Backend, strategies: &[Arc<d
     // A period so long that nothing comes back meanwhile.
     let rate = Rate::per_day(17);
     for strategy in strategies {
-        let expected = {
-            let (mut cell, now) = (Cell::fresh(), Timestamp::from_micros(1_704_067_200_000_000));
-            let op = op(key(backend, "exact", strategy, 0), strategy, rate);
-            (0..64)
-                .filter(|_| op.step(&mut cell, now).is_allowed())
-                .count()
-        };
         let op = op(key(backend, "exact", strategy, 0), strategy, rate);
+        let (mut cell, now) = backend.load(&op).await.expect("a load");
+        let one_by_one = (0..64).filter(|_| op.step(&mut cell, now).is_allowed());
+        let expected = one_by_one.count();
         let batch = Batch::new(std::slice::from_ref(&op));
         let decisions = at_once((0..64).map(|_| backend.apply(&batch))).await;
         let admitted = decisions
@@ -294,7 +290,7 @@ async fn decide(backend: &dyn Backend, batch: &Batch<'_>) -> Decisions {
         Some(decided) => decided,
         None => backend.apply(batch).await,
     };
-    decided.expect("a decision")
+    decided.unwrap_or_else(|error| panic!("no decision on {:?}: {error:?}", batch.ops()))
 }
 
 /// Waits for all of them at once.
