@@ -13,7 +13,7 @@ async fn decides_like_the_strategies() {
             .into_iter()
             .fold(builder, |builder, server| builder.server(server));
         let backend = builder.clock(clock.clone()).build().unwrap();
-        conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 20).await;
+        conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 6).await;
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{admitted, ann, throttle};
 use crate::support::{MemcachedServer, Random};
 use traffik_core::{
-    Attempt, Clock, FixedWindow, Gcra, Hits, Identity, ManualClock, MemcachedBackend,
-    MemoryBackend, Rate, Strategy, Throttle, Timestamp, TokenBucket,
+    Attempt, Cell, Clock, Decision, FixedWindow, Gcra, Hit, Hits, Identity, ManualClock,
+    MemcachedBackend, MemoryBackend, Rate, Strategy, Throttle, Timestamp, TokenBucket,
 };
 
 const TOLERANT: Gcra = Gcra::new().burst_tolerance(Duration::from_millis(1_700));
@@ -205,6 +205,47 @@ async fn denied_hits_consume_nothing() {
             .unwrap();
         assert!(decision.is_allowed());
         assert_eq!(decision.remaining(), left);
+    }
+}
+
+/// Admits far more than its rate says.
+#[derive(Clone, Copy, Debug)]
+struct Lavish;
+
+impl Strategy for Lavish {
+    fn id(&self) -> &'static str {
+        "lavish"
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        let rate = &Rate::per_day(Rate::MAX_LIMIT);
+        FixedWindow.step(cell, &Hit { rate, ..*hit })
+    }
+
+    fn counts(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_counter_never_runs_over() {
+    let server = MemcachedServer::start();
+    let throttle = throttle(&server.backend(), "5/day", Lavish);
+    assert_eq!(admitted(&throttle, &ann(), 1).await.unwrap(), 1);
+    let keys = server.keys();
+    let key = keys.keys().find(|key| key.starts_with("tfk1:")).unwrap();
+    let counter: u64 = server.get(key).unwrap().parse().unwrap();
+    for count in [(1 << 21) - 3, (1 << 22) - 3] {
+        server.set(key, (counter - 1 + count).to_string());
+        let mut left = u64::from(Rate::MAX_LIMIT) - count;
+        for _ in 0..6 {
+            let decision = throttle.hit(&ann()).await.unwrap();
+            assert!(
+                (left - 2..left).contains(&decision.remaining()),
+                "{count}: {left}"
+            );
+            left = decision.remaining();
+        }
     }
 }
 

@@ -25,9 +25,9 @@
 //!
 //! # Features
 //!
-//! * `memcached`: [`MemcachedBackend`](backend::MemcachedBackend). Needs OpenSSL, which its client links.
+//! * `memcached`: [`MemcachedBackend`]. Needs OpenSSL, which its client links.
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
-//! * `store`: [`Store`](https://docs.rs/traffik-core) and `Locked`, to bring storage of your own.
+//! * `store`: [`Store`] and [`Locked`], to bring storage of your own.
 //! * `tokio`: [`Throttle::until_ready`], which waits instead of denying, and [`resilience`]'s deadlines
 //!   and retries.
 //! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,

@@ -116,7 +116,9 @@ impl Session<'_> {
             return Ok(None);
         };
         let after = value::of_counter(op, counter);
-        let Some(before) = value::without_one(&after) else {
+        // Close to the end of its range a counter is not counted on any more.
+        let in_range = value::counter(&after).is_some();
+        let Some(before) = value::without_one(&after).filter(|_| in_range) else {
             return Ok(None);
         };
         let mut cell = before.clone();
