@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
 mod chaos;
+mod custom_strategy;
 mod locked_store;
 mod memcached_backend;
 mod memory_backend;

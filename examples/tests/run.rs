@@ -104,6 +104,13 @@ fn quickstart_denies_the_sixth_request_of_ten_seconds() {
 }
 
 #[test]
+fn custom_strategy_wants_quiet() {
+    let example = Example::start("custom_strategy", address);
+    let statuses: Vec<_> = (0..5).map(|_| example.status("GET", "/", "")).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+}
+
+#[test]
 fn middleware_tells_clients_and_methods_apart() {
     let example = Example::start("middleware", address);
     assert_eq!(example.status("POST", "/notes", "x-api-key: ann\r\n"), 201);

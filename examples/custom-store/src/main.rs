@@ -1,0 +1,32 @@
+//! A server whose limits are in a file: they survive restarts, and processes share them.
+
+use actix_web::{App, HttpServer, web};
+use custom_store::Sqlite;
+use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+use traffik_core::Locked;
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let addr = args.next().unwrap_or("127.0.0.1:8080".into());
+    let path = args.next().unwrap_or("limits.sqlite".into());
+
+    let backend = Locked::builder(Sqlite::open(&path)?)
+        .persistent(true)
+        .build()?;
+    let api = HttpThrottle::builder("api")
+        .rate("5/minute")
+        .backend(backend)
+        .build()?;
+
+    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
+    HttpServer::new(move || {
+        App::new()
+            .wrap(ThrottleMiddleware::new(api.clone()))
+            .route("/", web::get().to(async || "hello\n"))
+    })
+    .bind(&addr)?
+    .run()
+    .await?;
+    Ok(())
+}

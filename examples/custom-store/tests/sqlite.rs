@@ -1,0 +1,135 @@
+//! The store holds what backends promise, also between processes.
+
+#![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use custom_store::Sqlite;
+use traffik_core::testing::conformance;
+use traffik_core::{
+    Backend, FixedWindow, Gcra, Identity, Locked, ManualClock, OnError, SlidingWindowLog, Store,
+    Strategy, Throttle, TokenBucket,
+};
+
+/// A file of our own, which ends with us.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str) -> File {
+        let name = format!("traffik-{}-{name}.sqlite", std::process::id());
+        File(std::env::temp_dir().join(name))
+    }
+
+    fn open(&self) -> Sqlite {
+        Sqlite::open(&self.0).unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        for end in ["", "-wal", "-shm"] {
+            let mut path = self.0.clone().into_os_string();
+            path.push(end);
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn strategies() -> Vec<Arc<dyn Strategy>> {
+    vec![
+        Arc::new(FixedWindow),
+        Arc::new(TokenBucket::new().burst(7)),
+        Arc::new(
+            Gcra::new()
+                .burst_tolerance(Duration::from_secs(60))
+                .strict(),
+        ),
+        Arc::new(SlidingWindowLog),
+    ]
+}
+
+#[tokio::test]
+async fn conforms() {
+    let (file, other) = (File::new("conforms"), File::new("neighbour"));
+    let clock = ManualClock::default();
+    let backend = Locked::builder(file.open())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let neighbour = Locked::builder(other.open())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 3).await;
+    conformance::admits_exactly_the_limit(&backend, &strategies()).await;
+    conformance::batches_are_all_or_nothing(&backend).await;
+    conformance::dropped_futures_leave_nothing_behind(&backend).await;
+    conformance::resets_its_own_namespace_only(&backend, &neighbour).await;
+    conformance::repairs_what_was_damaged(&backend, &strategies(), async |key, bytes| {
+        backend.store().set(&key, &bytes, None).await.unwrap();
+    })
+    .await;
+}
+
+fn throttle(backend: impl Backend) -> Throttle {
+    let builder = Throttle::builder("api")
+        .rate("20/day")
+        .on_error(OnError::Raise);
+    builder
+        .strategy(TokenBucket::new())
+        .backend(backend)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_limits_and_restarts_keep_them() {
+    let file = File::new("shared");
+    let throttles = [(); 2].map(|()| throttle(Locked::new(file.open()).unwrap()));
+    let tasks: Vec<_> = (0..50)
+        .map(|at| {
+            let throttle = throttles[at % 2].clone();
+            tokio::spawn(async move { throttle.hit(&Identity::of("ann")).await.unwrap() })
+        })
+        .collect();
+    let mut admitted = 0;
+    for task in tasks {
+        admitted += u32::from(task.await.unwrap().is_allowed());
+    }
+    assert_eq!(admitted, 20);
+    drop(throttles);
+    let restarted = throttle(Locked::new(file.open()).unwrap());
+    assert!(
+        restarted
+            .hit(&Identity::of("ann"))
+            .await
+            .unwrap()
+            .is_denied()
+    );
+}
+
+#[tokio::test]
+async fn values_keep_their_time_to_live_and_locks_their_owner() {
+    let file = File::new("values");
+    let store = file.open();
+    let (never, day) = (Duration::ZERO, Duration::from_secs(86_400));
+    store.set("a", b"1", Some(never)).await.unwrap();
+    assert_eq!(store.get("a").await.unwrap(), None);
+    store.set("a", b"1", None).await.unwrap();
+    assert_eq!(store.increment("a", 4).await.unwrap(), 5);
+    assert!(store.expire("a", never).await.unwrap());
+    assert!(!store.delete("a").await.unwrap());
+    assert_eq!(store.increment_with_ttl("b", 4, day).await.unwrap(), 4);
+    assert_eq!(store.sweep().await.unwrap(), 0);
+    assert!(store.delete("b").await.unwrap());
+
+    assert!(store.lock("l", "me", day).await.unwrap());
+    assert!(!store.lock("l", "you", day).await.unwrap());
+    store.unlock("l", "you").await.unwrap();
+    assert!(!store.lock("l", "you", day).await.unwrap());
+    store.unlock("l", "me").await.unwrap();
+    assert!(store.lock("l", "you", never).await.unwrap());
+    assert!(store.lock("l", "me", day).await.unwrap());
+}

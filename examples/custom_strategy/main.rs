@@ -1,0 +1,28 @@
+//! A strategy of one's own: three requests, then quiet for five seconds. It runs on every backend.
+
+mod quiet_period;
+
+use actix_web::{App, HttpServer, web};
+use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+
+use self::quiet_period::QuietPeriod;
+
+#[actix_web::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let login = HttpThrottle::builder("login")
+        .rate("3/5s")
+        .strategy(QuietPeriod)
+        .build()?;
+
+    let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
+    HttpServer::new(move || {
+        App::new()
+            .wrap(ThrottleMiddleware::new(login.clone()))
+            .route("/", web::get().to(async || "hello\n"))
+    })
+    .bind(&addr)?
+    .run()
+    .await?;
+    Ok(())
+}
