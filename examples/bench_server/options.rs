@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use lexopt::{Arg, Parser, ValueExt};
 use traffik_actix::strategy::{self, Strategy};
+use traffik_actix::traffik_core::{BackendExt, CircuitBreaker};
 use traffik_actix::{Backend, Headers, ManualClock, MemoryBackend, OnError, Rate};
 
 pub(crate) const HELP: &str = "\
 A throttled server.
 
   --listen ADDR          where to listen                     [127.0.0.1:8080]
-  --backend WHERE        memory                              [memory]
+  --backend WHERE        memory, redis://HOST or             [memory]
+                         memcached://HOST
+  --fallback WHERE       memory, if the backend fails        [none]
   --strategy NAME[,K=V]  a strategy and its options          [fixed_window]
   --rate RATE            such as 100/minute                  [100/minute]
   --cost N               cost of a request without X-Cost    [1]
@@ -52,11 +55,19 @@ impl Options {
             (strategy::named("fixed_window")?, Rate::per_minute(100), 1);
         let (mut on_error, mut headers, mut manual) = (OnError::Throttle, Headers::Always, false);
         let (mut backend, mut namespace) = ("memory".to_owned(), "bench".to_owned());
+        let mut fallback = false;
 
         while let Some(arg) = args.next()? {
             match arg {
                 Arg::Long("listen") => listen = parse("--listen", &mut args)?,
                 Arg::Long("backend") => backend = args.value()?.string()?,
+                Arg::Long("fallback") => {
+                    fallback = choose(
+                        "--fallback",
+                        &mut args,
+                        &[("none", false), ("memory", true)],
+                    )?;
+                }
                 Arg::Long("strategy") => strategy = strategy::named(&args.value()?.string()?)?,
                 Arg::Long("rate") => rate = parse("--rate", &mut args)?,
                 Arg::Long("cost") => cost = parse("--cost", &mut args)?,
@@ -94,9 +105,14 @@ impl Options {
             }
         }
         let clock = manual.then(ManualClock::default);
+        let mut backend = open(&backend, &namespace, clock.as_ref())?;
+        if fallback {
+            let memory = open("memory", &namespace, clock.as_ref())?;
+            backend = Arc::new(backend.failover(memory, CircuitBreaker::new()));
+        }
         Ok(Some(Options {
             listen,
-            backend: open(&backend, &namespace, clock.as_ref())?,
+            backend,
             strategy,
             rate,
             cost,
@@ -121,7 +137,27 @@ fn open(
             }
             Ok(Arc::new(builder.build()?))
         }
-        _ => Err(format!("--backend must be memory, not {backend:?}").into()),
+        #[cfg(feature = "redis")]
+        url if url.starts_with("redis") => {
+            let mut builder = traffik_actix::RedisBackend::builder(url).namespace(namespace);
+            if let Some(clock) = clock {
+                builder = builder.clock(clock.clone());
+            }
+            Ok(Arc::new(builder.build()?))
+        }
+        #[cfg(feature = "memcached")]
+        url if url.starts_with("memcache") => {
+            let mut builder = traffik_actix::MemcachedBackend::builder(url).namespace(namespace);
+            if let Some(clock) = clock {
+                builder = builder.clock(clock.clone());
+            }
+            Ok(Arc::new(builder.build()?))
+        }
+        _ => Err(format!(
+            "--backend must be memory, redis://HOST or memcached://HOST, not {backend:?} (the latter \
+             two if built with `--features redis,memcached`)"
+        )
+        .into()),
     }
 }
 

@@ -58,6 +58,12 @@ pub use source::IntoValue;
 pub use throttle::{HttpThrottle, HttpThrottleBuilder};
 #[cfg(feature = "macros")]
 pub use traffik_actix_macros::throttle;
+#[cfg(feature = "memcached")]
+#[doc(no_inline)]
+pub use traffik_core::MemcachedBackend;
+#[cfg(feature = "redis")]
+#[doc(no_inline)]
+pub use traffik_core::RedisBackend;
 #[doc(no_inline)]
 pub use traffik_core::{
     self, Backend, Clock, Decision, Error, Identity, ManualClock, MemoryBackend, OnError, Priority,
