@@ -21,7 +21,7 @@ const LIMIT: u32 = 400;
 
 const WARM_UP: Duration = Duration::from_millis(400);
 
-/// After a fault is over, within this everything must be as before.
+/// How long requests go on after the fault, at least.
 const RECOVERY: Duration = Duration::from_millis(1200);
 
 #[test]

@@ -49,6 +49,9 @@ pub(super) const UNDER_WAY: usize = WORKERS * CLIENTS;
 /// Between a client's requests: together they make at most 400 a second.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// If a store does not decide again within this, it never will.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Clients that keep asking, those of each policy with a limit of their own.
 pub(super) struct Load {
     shared: Arc<Shared>,
@@ -134,8 +137,12 @@ impl Load {
         self.shared.enter(Stage::Recovery);
     }
 
-    /// Stops asking, and tells what became of each request.
+    /// Stops asking once every store decides again, and tells what became of each request.
     pub(super) fn stop(self) -> Vec<Record> {
+        let start = Instant::now();
+        while !self.shared.has_recovered() && start.elapsed() < PATIENCE {
+            std::thread::sleep(PAUSE);
+        }
         self.shared.enter(Stage::Over);
         for worker in self.workers {
             worker.join().expect("a worker that does not panic");
@@ -158,6 +165,12 @@ impl Shared {
             2 => Stage::Recovery,
             _ => Stage::Over,
         }
+    }
+
+    fn has_recovered(&self) -> bool {
+        let records = self.records.lock().unwrap();
+        let recovered = |record: &&Record| matches!(record.what, What::Recovered(_));
+        records.iter().filter(recovered).count() == Policy::ALL.len()
     }
 
     fn enter(&self, stage: Stage) {

@@ -22,6 +22,7 @@ mod breaker;
 #[cfg(feature = "tokio")]
 mod deadline;
 mod fallback;
+mod follow;
 mod guarded;
 mod outage;
 #[cfg(feature = "tokio")]

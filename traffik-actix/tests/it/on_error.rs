@@ -9,12 +9,11 @@ use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::test::init_service;
 use actix_web::{App, HttpRequest, web};
 use traffik_actix::traffik_core::backend::{Batch, BoxFuture, Op};
-use traffik_actix::traffik_core::{
-    BackendExt, Cell, CircuitBreaker, Decision, Decisions, Result, Timestamp,
-};
+use traffik_actix::traffik_core::{Cell, Decisions, Result};
 use traffik_actix::{
-    Backend, Error, HttpThrottle, HttpThrottleBuilder, Identity, ManualClock, MemoryBackend,
-    OnError, Rate, ThrottleBackend, ThrottleMiddleware, Unavailable,
+    Backend, BackendExt, CircuitBreaker, Decision, Error, HttpThrottle, HttpThrottleBuilder,
+    Identity, ManualClock, MemoryBackend, OnError, Rate, ThrottleBackend, ThrottleMiddleware,
+    Timestamp, Unavailable,
 };
 
 use crate::support::{Answer, app, get, memory, send, throttle};

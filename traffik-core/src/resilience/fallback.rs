@@ -2,8 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
+use super::follow::follow;
 use super::outage::Outage;
 use super::share::Share;
 use super::{CircuitBreaker, Guarded, OutageInfo, same_store_as};
@@ -129,67 +128,42 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         Ok(decisions)
     }
 
-    /// Lets the fallback know what the primary decided, and hears it if an outage was a short
-    /// while ago.
+    /// Lets a fallback in memory know what the primary decided, and hears it if an outage was a
+    /// short while ago.
     #[inline]
     fn confirm(&self, batch: &Batch<'_>, decisions: Decisions) -> Decisions {
         let outage_ago_us = self.outage.succeed();
         if !self.fallback.is_local() {
             return decisions;
         }
-        let Some(Ok(known)) = self.follow(batch, &decisions) else {
-            return decisions;
-        };
-        match outage_ago_us {
-            Some(ago_us) if self.objects(batch, ago_us, &decisions, &known) => {
-                self.outage.degrade(known.len());
-                known.iter().map(|known| known.into_degraded()).collect()
-            }
-            _ => decisions,
+        if let Some(ago_us) = outage_ago_us
+            && decisions.is_allowed()
+            && self.knows_all_since(ago_us, batch)
+        {
+            return self.objection(batch).unwrap_or(decisions);
         }
+        for (op, decision) in batch.ops().iter().zip(decisions.iter()) {
+            follow(&self.fallback, op, decision);
+        }
+        decisions
     }
 
-    /// Makes the hits in the fallback too if the primary admitted them, and leaves no more in its
-    /// cells than the primary says there is. Tells what the fallback thinks of the hits.
-    fn follow(&self, batch: &Batch<'_>, decisions: &Decisions) -> Option<Result<Decisions>> {
-        let known = match decisions.is_allowed() {
-            true => self.fallback.try_apply(batch)?,
-            false => {
-                let ops = batch.ops().iter();
-                let ops: SmallVec<[Op<'_>; 3]> = ops.map(|op| Op { cost: 0, ..*op }).collect();
-                self.fallback.try_apply(&Batch::new(&ops))?
-            }
-        };
-        if let Ok(known) = &known {
-            let both = decisions.iter().zip(known.iter());
-            for (op, (decision, known)) in batch.ops().iter().zip(both) {
-                let spent = known.remaining().saturating_sub(decision.remaining());
-                if spent > 0 && !decision.is_degraded() {
-                    let cost = u32::try_from(spent).unwrap_or(u32::MAX);
-                    let _ = self.fallback.try_step(&Op { cost, ..*op });
-                }
-            }
-        }
-        Some(known)
+    /// Whether memory may know of hits that the primary missed, and of all there were: what other
+    /// nodes admitted during an outage is not known here.
+    fn knows_all_since(&self, outage_ago_us: u64, batch: &Batch<'_>) -> bool {
+        let matters = |op: &Op<'_>| outage_ago_us < op.rate.period_us();
+        batch.ops().iter().any(matters) && (self.nodes)() <= 1
     }
 
-    /// Whether a single node denies what the primary admitted after an outage. What other nodes
-    /// admitted meanwhile would not be known here.
+    /// Makes the hits that the primary admitted in memory too; what it decides, if that denies.
     #[cold]
-    fn objects(
-        &self,
-        batch: &Batch<'_>,
-        outage_ago_us: u64,
-        decisions: &Decisions,
-        known: &Decisions,
-    ) -> bool {
-        decisions.is_allowed()
-            && known.iter().any(|known| known.wait() > SLACK)
-            && batch
-                .ops()
-                .iter()
-                .any(|op| outage_ago_us < op.rate.period_us())
-            && (self.nodes)() <= 1
+    fn objection(&self, batch: &Batch<'_>) -> Option<Decisions> {
+        let known = self.fallback.try_apply(batch)?.ok()?;
+        if known.iter().all(|decision| decision.wait() <= SLACK) {
+            return None;
+        }
+        self.outage.degrade(known.len());
+        Some(known.iter().map(|known| known.into_degraded()).collect())
     }
 }
 

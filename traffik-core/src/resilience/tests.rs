@@ -658,6 +658,22 @@ fn on_a_single_node_memory_knows_what_the_store_knows() {
     }
 }
 
+/// Were each answer charged as it comes, two that overtake each other would be charged thrice.
+#[test]
+fn memory_follows_answers_in_any_order() {
+    let outage = Outage::new();
+    outage.store.fail(false);
+    let api = outage.throttle("10000/hour");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| spend(&api, 2_000));
+        }
+    });
+    assert_eq!(hit(&api).remaining(), 1_999);
+    outage.store.fail(true);
+    assert_eq!(hit(&api).remaining(), 1_998);
+}
+
 #[test]
 fn a_store_that_comes_back_empty_does_not_renew_limits() {
     let outage = Outage::new();

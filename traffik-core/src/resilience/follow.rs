@@ -1,0 +1,60 @@
+use std::sync::Arc;
+
+use crate::backend::{Backend, Op};
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::strategy::{Hit, Strategy};
+
+/// Leaves no more in a cell of `memory` than `decision` says there is, in one step: answers may
+/// come in any order, from many threads, and the one that tells of the least counts.
+pub(super) fn follow(memory: &dyn Backend, op: &Op<'_>, decision: &Decision) {
+    if decision.is_unlimited() || decision.is_degraded() {
+        return;
+    }
+    let strategy: Arc<dyn Strategy> = Arc::new(Follow {
+        strategy: Arc::clone(op.strategy),
+        remaining: decision.remaining(),
+        admitted: if decision.is_allowed() { op.cost } else { 0 },
+    });
+    let step = Op {
+        strategy: &strategy,
+        // Any but zero, which would leave the cell as it is.
+        cost: 1,
+        ..*op
+    };
+    // Memory that was closed has nothing to remember.
+    let _ = memory.try_step(&step);
+}
+
+/// Takes from a cell what is beyond `remaining`.
+#[derive(Debug)]
+struct Follow {
+    strategy: Arc<dyn Strategy>,
+    remaining: u64,
+    /// The cost of the hit that left so much.
+    admitted: u32,
+}
+
+impl Strategy for Follow {
+    fn id(&self) -> &'static str {
+        self.strategy.id()
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        let take = |cell: &mut Cell, cost| self.strategy.step(cell, &Hit { cost, ..*hit });
+        let known = take(cell, 0).remaining();
+        let spent = u32::try_from(known.saturating_sub(self.remaining)).unwrap_or(u32::MAX);
+        if spent == 0 {
+            return Decision::deny(0, 0, 0);
+        }
+        // A post-paid hit may take more than there is, and leaves a debt that `remaining` does not
+        // tell. Any other that leaves nothing does not fit into less than it took.
+        if self.remaining == 0 && self.admitted > spent {
+            let indebted = take(cell, self.admitted);
+            if indebted.is_allowed() {
+                return indebted;
+            }
+        }
+        take(cell, spent)
+    }
+}
