@@ -3,6 +3,7 @@
 //! One table is printed: `cargo test -p traffik-tests chaos -- --nocapture`.
 
 mod load;
+mod nodes;
 mod report;
 mod scenarios;
 

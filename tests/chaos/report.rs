@@ -131,7 +131,7 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |duration: Option<Duration>| {
             duration.map_or("-".into(), |took| {
-                format!("{:.1} ms", took.as_secs_f64() * 1e3)
+                format!("{:.2} ms", took.as_secs_f64() * 1e3)
             })
         };
         let percent = self.admitted * 100 / LIMIT as usize;
@@ -153,6 +153,6 @@ impl fmt::Display for Report<'_> {
 }
 
 fn row(first: &str, cells: &[String; 9]) -> String {
-    let cells = cells.iter().map(|cell| format!(" {cell:>9}"));
+    let cells = cells.iter().map(|cell| format!(" {cell:>10}"));
     format!("{first:34}{}", cells.collect::<String>())
 }

@@ -38,7 +38,8 @@ use crate::time::{Clock, Timestamp};
 ///
 /// A fallback in memory follows the primary: after each of its decisions it has no more left of a
 /// limit than the primary said. An outage starts from there, not from full quotas; only requests
-/// that were under way when it began may be admitted beyond.
+/// that were under way when it began may be admitted beyond, and on several nodes what one of them
+/// was not told since its own last hit.
 ///
 /// On a single node it knows everything that was admitted. So for one period after an outage it
 /// must agree to what the primary admits, which may have missed the hits of the outage, or have

@@ -1,0 +1,75 @@
+use traffik_core::{
+    BackendExt, CircuitBreaker, Failover, Identity, MemoryBackend, OnError, RedisBackend, Throttle,
+    TokenBucket,
+};
+
+use crate::support::RedisServer;
+
+const NODES: u32 = 4;
+
+/// A process of its own, as far as Redis can tell: it shares nothing with the others.
+struct Node {
+    api: Throttle,
+    backend: Failover<RedisBackend, MemoryBackend>,
+}
+
+impl Node {
+    fn new(server: &RedisServer) -> Node {
+        let backend = server
+            .backend()
+            .failover(MemoryBackend::new(), CircuitBreaker::new())
+            .nodes(NODES);
+        let api = Throttle::builder("api")
+            .rate("100/day")
+            .strategy(TokenBucket::new())
+            .backend(backend.clone())
+            .on_error(OnError::Raise)
+            .build()
+            .unwrap();
+        Node { api, backend }
+    }
+
+    async fn is_admitted(&self) -> bool {
+        let ann = Identity::of("ann");
+        self.api.hit(&ann).await.unwrap().is_allowed()
+    }
+
+    async fn drain(&self) -> u64 {
+        let mut admitted = 0;
+        while self.is_admitted().await {
+            admitted += 1;
+        }
+        admitted
+    }
+}
+
+#[tokio::test]
+async fn nodes_that_lose_their_store_share_what_was_left() {
+    let mut server = RedisServer::start();
+    let nodes: Vec<_> = (0..NODES).map(|_| Node::new(&server)).collect();
+    let mut admitted = 0;
+    for _ in 0..10 {
+        for node in &nodes {
+            assert!(node.is_admitted().await);
+            admitted += 1;
+        }
+    }
+
+    server.kill();
+    for node in &nodes {
+        let share = node.drain().await;
+        assert_eq!(share, 15, "a quarter of what was left of the limit");
+        admitted += share;
+        assert!(node.backend.breaker().state().is_open());
+    }
+    assert_eq!(admitted, 100);
+
+    // For maintenance: nobody asks a store that is announced to be down, nor waits for it.
+    server.resurrect();
+    for node in &nodes {
+        node.backend.breaker().force_open();
+        assert!(!node.is_admitted().await);
+        node.backend.breaker().force_close();
+        assert!(node.is_admitted().await);
+    }
+}
