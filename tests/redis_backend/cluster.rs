@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use traffik_core::backend::RedisBackendBuilder;
 use traffik_core::testing::conformance;
-use traffik_core::{Hits, Identity, ManualClock, RedisBackend};
+use traffik_core::{DistributedFairness, Hits, Identity, ManualClock, RedisBackend};
 
 use super::throttle;
 use crate::support::{RedisCluster, strategies};
@@ -63,4 +63,34 @@ async fn a_flushed_script_is_brought_along_again() {
         let _: () = node.command(&["SCRIPT", "FLUSH"]);
     }
     assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_of_several_slots_charges_all_or_none() {
+    let cluster = RedisCluster::start();
+    let backend = builder(&cluster).build().unwrap();
+    let [own, shared] = [("own", "5/day"), ("shared", "3/day")].map(|(name, rate)| {
+        let throttle = super::builder(name, rate, backend.clone());
+        match name {
+            "own" => throttle.build().unwrap(),
+            // Everybody's, so of another slot than anybody's own.
+            _ => throttle
+                .strategy(DistributedFairness::new("a"))
+                .build()
+                .unwrap(),
+        }
+    });
+    for who in 0..10 {
+        let who = Identity::of(who);
+        let batch = Hits::from_iter([(&own, &who), (&shared, &who)]);
+        let decisions = batch.decide().await.unwrap();
+        let left = own.stat(&who).await.unwrap().remaining;
+        if decisions.is_allowed() {
+            assert_eq!((decisions[0].remaining(), left), (4, 4));
+        } else {
+            assert!(decisions[0].is_allowed() && decisions[1].is_denied());
+            assert_eq!((decisions[0].remaining(), left), (5, 5));
+        }
+    }
+    assert_eq!(shared.stat(&Identity::of(0)).await.unwrap().remaining, 0);
 }

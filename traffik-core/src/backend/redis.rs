@@ -11,6 +11,7 @@ mod reset;
 mod script;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
+mod slots;
 
 use std::fmt;
 use std::sync::Arc;
@@ -152,6 +153,9 @@ impl Inner {
 
     async fn decide(&self, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
         let ticket = self.denials.ticket(batch, || self.stopwatch());
+        if self.links.connect().has_slots() && slots::is_scattered(batch) {
+            return self.decide_by_slot(link, batch).await;
+        }
         let (decisions, seen) = self.ask_to_decide(link, batch).await?;
         if let Some(ticket) = ticket
             && decisions.is_denied()

@@ -21,7 +21,12 @@ impl RedisBackend {
     /// A backend on a Redis Cluster, of which some nodes are at `urls`. Needs the feature
     /// `redis-cluster`.
     ///
-    /// All keys of one identity are in one slot, so that a batch is one script on one node. If a
+    /// All keys of one identity are in one slot, so that a batch is one script on one node. A batch
+    /// of several identities, or with a limit that everybody shares, is not: its slots are asked
+    /// first and then charged one after the other. So a denial charges nothing, unless another hit
+    /// takes the last of a limit in between.
+    ///
+    /// If a
     /// node is lost while it decides, its successor is asked again: a hit may then be charged
     /// twice, but never admitted twice.
     ///
@@ -56,6 +61,10 @@ impl Connect for Cluster {
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
         let client = self.0.clone();
         Box::pin(async move { Ok(Box::new(client.get_async_connection().await?) as Box<dyn Wire>) })
+    }
+
+    fn has_slots(&self) -> bool {
+        true
     }
 
     fn connect_all(&self) -> BoxFuture<'static, RedisResult<Vec<Box<dyn Wire>>>> {

@@ -33,6 +33,11 @@ pub(super) trait Connect: fmt::Debug + Send + Sync {
     /// One to whoever serves the keys.
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>>;
 
+    /// Whether a script can only use keys of one slot.
+    fn has_slots(&self) -> bool {
+        false
+    }
+
     /// One to each server that holds a part of the keys.
     fn connect_all(&self) -> BoxFuture<'static, RedisResult<Vec<Box<dyn Wire>>>> {
         let connecting = self.connect();
