@@ -28,7 +28,7 @@ impl Strategy for WithoutLua {
 
 async fn conforms(backend: &dyn Backend, clock: &ManualClock) {
     let strategies: [Arc<dyn Strategy>; 2] = [Arc::new(QuietPeriod), Arc::new(WithoutLua)];
-    conformance::decides_like_the_strategy(backend, clock, &strategies, 20).await;
+    conformance::decides_like_the_strategy(backend, clock, &strategies, 8).await;
     conformance::admits_exactly_the_limit(backend, &strategies).await;
 }
 

@@ -252,3 +252,49 @@ async fn closing_forgets_unless_persistent() {
         store.reset().await.unwrap();
     }
 }
+
+/// A process cannot change its environment safely, so this test runs itself in others.
+#[test]
+fn defaults_come_from_the_environment() {
+    const ROLE: &str = "TRAFFIK_TESTS_EXPECT_LOCK";
+    if let Ok(expected) = std::env::var(ROLE) {
+        let backend = format!("{:?}", Locked::new(MapStore::default()));
+        assert!(backend.contains(&expected), "{backend} is not {expected}");
+        return;
+    }
+    for (variables, expected) in [
+        (&[][..], "ttl: 5s, patience: 5s"),
+        (&[("LOCK_TTL", "2.5")], "ttl: 2.5s, patience: 2.5s"),
+        (
+            &[("LOCK_TTL", "0"), ("BLOCKING_TIMEOUT", "1")],
+            "ttl: 5s, patience: 1s",
+        ),
+        (&[("BLOCKING", "no")], "ttl: 5s, patience: 0ns"),
+        (
+            &[("BLOCKING_TIMEOUT", "-1")],
+            "must be a non-negative number",
+        ),
+        (
+            &[("LOCK_TTL", "")],
+            "TRAFFIK_DEFAULT_LOCK_TTL must be a number",
+        ),
+    ] {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (format!("TRAFFIK_DEFAULT_{name}"), value));
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "locked_store::defaults_come_from_the_environment",
+            ])
+            .envs(variables)
+            .env(ROLE, expected)
+            .output()
+            .unwrap();
+        let output = String::from_utf8_lossy(&child.stdout);
+        assert!(
+            child.status.success() && output.contains("1 passed"),
+            "{output}"
+        );
+    }
+}

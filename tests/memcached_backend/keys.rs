@@ -1,8 +1,11 @@
 //! What reaches the server.
 
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
 use super::{admitted, throttle};
 use crate::support::MemcachedServer;
-use traffik_core::{FixedWindow, Gcra, Identity, TokenBucket};
+use traffik_core::{FixedWindow, Gcra, Identity, MemcachedBackend, TokenBucket};
 
 fn is_ours(key: &str) -> bool {
     let hex = key
@@ -104,6 +107,33 @@ async fn a_corrupt_value_decides_like_a_fresh_one_and_is_repaired() {
                 "{garbage:?}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn a_socket_will_do() {
+    let path = std::env::temp_dir().join(format!("traffik-{}.sock", std::process::id()));
+    let memcached = Command::new("memcached")
+        .args(["-u", "root", "-s"])
+        .arg(&path)
+        .spawn()
+        .unwrap();
+    let _ends = Socket(memcached, path.clone());
+    super::eventually("it listens", async || path.exists()).await;
+    let backend = MemcachedBackend::new(&format!("memcache+unix://{}", path.display())).unwrap();
+    super::eventually("it is ready", async || backend.ready().await.is_ok()).await;
+    let window = throttle(&backend, "2/day", FixedWindow);
+    assert_eq!(admitted(&window, &super::ann(), 3).await.unwrap(), 2);
+}
+
+/// A server without a port. It ends with the test.
+struct Socket(Child, PathBuf);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        let _ = std::fs::remove_file(&self.1);
     }
 }
 
