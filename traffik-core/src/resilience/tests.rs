@@ -390,6 +390,28 @@ fn a_denial_given_at_once_proves_nothing() {
     assert_eq!(outage.backend.breaker().info().successes, 0);
 }
 
+/// Memory has nothing to remember denials for: what it answers at once is its answer.
+#[test]
+fn denials_of_a_local_backend_prove_that_it_works() {
+    let clock = ManualClock::default();
+    let breaker = breaker(&clock);
+    let api = throttle(
+        "1/hour",
+        FixedWindow,
+        memory(&clock).guarded(breaker.clone()),
+    );
+    spend(&api, 1);
+    for _ in 0..3 {
+        let permit = breaker.acquire().expect("a permit");
+        permit.fail(&Error::other("not by memory, but for the sake of argument"));
+    }
+    clock.advance(Duration::from_secs(5));
+    for _ in 0..2 {
+        assert!(hit(&api).is_denied());
+    }
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
 #[test]
 fn failures_at_once_count_as_well() {
     let clock = ManualClock::default();
@@ -698,6 +720,17 @@ fn a_store_that_comes_back_empty_does_not_renew_limits() {
     outage.clock.advance(Duration::from_secs(3600));
     assert_eq!(drain(&api), 10);
     now(outage.store.cells.reset()).unwrap();
+    assert_eq!(drain(&api), 10);
+}
+
+/// What the others were granted is only guessed: a client of one node would be denied for it.
+#[test]
+fn several_nodes_trust_their_store_once_it_is_back() {
+    let outage = Outage::new();
+    let api = throttle("10/hour", FixedWindow, outage.backend.clone().nodes(2));
+    assert_eq!(drain(&api), 5);
+    outage.store.fail(false);
+    outage.clock.advance(Duration::from_secs(5));
     assert_eq!(drain(&api), 10);
 }
 
