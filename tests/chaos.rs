@@ -2,6 +2,7 @@
 //!
 //! One table is printed: `cargo test -p traffik-tests chaos -- --nocapture`.
 
+mod crash;
 mod load;
 mod nodes;
 mod report;

@@ -154,5 +154,5 @@ impl fmt::Display for Report<'_> {
 
 fn row(first: &str, cells: &[String; 9]) -> String {
     let cells = cells.iter().map(|cell| format!(" {cell:>10}"));
-    format!("{first:34}{}", cells.collect::<String>())
+    format!("{first:36}{}", cells.collect::<String>())
 }
