@@ -31,7 +31,7 @@ impl Strategy for Scriptless {
 async fn scripts_decide_like_their_strategies() {
     let (server, clock) = (RedisServer::start(), ManualClock::default());
     let backend = server.builder().clock(clock.clone()).build().unwrap();
-    conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 40).await;
+    conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 25).await;
 }
 
 #[tokio::test]

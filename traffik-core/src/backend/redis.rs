@@ -36,8 +36,9 @@ use crate::time::{Clock, Timestamp, micros};
 ///
 /// Every decision, and every batch of the throttles of one request, is **one round trip**: one
 /// script that reads the clock of the server, decides all operations, and charges all or none.
-/// Servers with wrong clocks therefore agree. Only strategies of your own without a
-/// [script](crate::Strategy::lua) take two.
+/// Servers with wrong clocks therefore agree. Two are taken only by strategies without a
+/// [script](crate::Strategy::lua): those of your own, an [adaptive throttle](crate::AdaptiveThrottle)
+/// with a gauge, and [hours](crate::strategy::TimeOfDay) in a zone whose offset changes.
 ///
 /// Clones share everything. Each thread has one connection of its own, made when first needed and
 /// replaced when it breaks; building a backend connects to nothing, so that a program starts while

@@ -47,6 +47,6 @@ if missing < capacity or missing == capacity and part <= capacity_part then
   end
   total, costs, hits = total + cost, costs .. pack('>I8I8', cost, 0), hits + 1
   local wait = time_for(pace(hits, total), part > 0 and missing + 1 or missing, carry)
-  local full = math.min(since + wait, 9007199254740991)
-  put(full, pack('>BI8I8I8I8I8I8I8', 29, full, since, missing, part, carry, total, 0) .. costs)
+  admitted, expires = true, math.min(since + wait, 9007199254740991)
+  new = pack('>BI8I8I8I8I8I8I8', 29, expires, since, missing, part, carry, total, 0) .. costs
 end

@@ -53,7 +53,7 @@ end
 
 -- Drops the pairs before `left`, where the total is `before`, and adds an amount and its tag; `merged`
 -- into the last pair if that has the same instant. The words but for the last follow.
-local function append(left, before, instant, amount, tag, merged, expires, ...)
+local function append(left, before, instant, amount, tag, merged, till, ...)
   local last, total = -1, 0
   if left < size then
     last, total = pair(size - 1)
@@ -66,9 +66,9 @@ local function append(left, before, instant, amount, tag, merged, expires, ...)
   values[count] = before
   local function header(popped)
     values[count + 1] = popped
-    return pack('>BI8' .. ('I8'):rep(count + 1), 24 + count, expires, spread(values))
+    return pack('>BI8' .. ('I8'):rep(count + 1), 24 + count, till, spread(values))
   end
-  put(expires, function(px)
+  admitted, expires, new = true, till, function(px)
     if left > size / 2 or left == size then
       -- Most of it is popped. So rewriting it costs a hit no more, on average, than its own pair.
       local kept = ''
@@ -81,5 +81,5 @@ local function append(left, before, instant, amount, tag, merged, expires, ...)
       redis.call('SETRANGE', key, 0, header(left))
       redis.call('PEXPIRE', key, px)
     end
-  end)
+  end
 end

@@ -63,12 +63,13 @@ end
 
 if cost <= free then
   me[2], me[3] = math.max(me[2], now), me[3] + cost
-  local expires, items = start + period, {}
+  local till, items = start + period, {}
   for i, party in ipairs(parties) do
     -- Until the first window in which this party is not active.
     local windows = math.floor(math.max(0, party[2] + memory - start) / period) + 1
-    expires = math.max(expires, start + windows * period)
+    till = math.max(till, start + windows * period)
     items[i] = pack('>I8I8I8I8', spread(party))
   end
-  put(expires, pack('>BI8I8I8', 25, expires, start, 0) .. table.concat(items))
+  admitted, expires = true, math.min(till, 9007199254740991)
+  new = pack('>BI8I8I8', 25, expires, start, 0) .. table.concat(items)
 end

@@ -16,16 +16,13 @@ if not now then
 end
 local slack = tonumber(ARGV[2])
 
-local verdict, reply, bytes, ttl = 1, {now}, {}, {}
-local at, cell, arguments, admitted
-
--- Keeps these bytes from now until `expires`, or calls this function with the time to live in ms,
--- if every operation is admitted.
-local function put(expires, new)
-  admitted = true
-  bytes[at] = new
-  ttl[at] = math.max(1, math.ceil((expires - now) / 1000))
-end
+local verdict, reply = 1, {now, 1, ''}
+-- Of the operation at hand: its place, its cell, and what becomes of it if all are admitted: bytes
+-- to be kept until `expires`, or a function that keeps them, given the time to live in ms.
+local at, cell, arguments, admitted, new, expires
+-- Tables only if there are several: this runs for every decision.
+local many = #KEYS > 1
+local all_new, all_expires = many and {}, many and {}
 
 -- See Cell::encode: 16 is the version.
 local function words(count)
@@ -48,19 +45,19 @@ local function words(count)
   return spread(all, 1, count)
 end
 
-local function take(expires, ...)
-  expires = math.min(expires, 9007199254740991)
+local function take(till, ...)
+  admitted, expires = true, math.min(till, 9007199254740991)
   local count = select('#', ...)
   if count == 2 then
-    put(expires, pack('>BI8I8I8', 18, expires, ...))
+    new = pack('>BI8I8I8', 18, expires, ...)
   else
-    put(expires, pack('>B' .. ('I8'):rep(count + 1), 16 + count, expires, ...))
+    new = pack('>B' .. ('I8'):rep(count + 1), 16 + count, expires, ...)
   end
 end
 
 for i = 1, #KEYS do
   local kind = ARGV[2 * i + 1]
-  at, arguments, admitted = i, ARGV[2 * i + 2], false
+  at, arguments, admitted, new = i, ARGV[2 * i + 2], false, nil
   if false then
 --{in place}
   else
@@ -73,11 +70,12 @@ for i = 1, #KEYS do
       admitted = true
     elseif kind == 'swap' then
       -- Expiry, length of the cell that was decided upon, that cell, and what it became.
-      local expires, length = unpack('>I8I8', arguments)
+      local till, length = unpack('>I8I8', arguments)
+      admitted = true
       if arguments:sub(17, 16 + length) == cell then
-        put(expires, arguments:sub(17 + length))
+        expires, new = till, arguments:sub(17 + length)
       else
-        verdict, admitted = -1, true
+        verdict = -1
       end
 --{strategies}
     end
@@ -86,15 +84,23 @@ for i = 1, #KEYS do
   if not admitted and verdict == 1 then
     verdict = 0
   end
+  if many then
+    all_new[i], all_expires[i] = new, expires
+  end
 end
 
 if verdict == 1 and slack then
   for i = 1, #KEYS do
-    local new = bytes[i]
-    if type(new) == 'string' then
-      redis.call('SET', KEYS[i], new, 'PX', ttl[i] + slack)
-    elseif new then
-      new(ttl[i] + slack)
+    if many then
+      new, expires = all_new[i], all_expires[i]
+    end
+    if new then
+      local px = math.max(1, math.ceil((expires - now) / 1000)) + slack
+      if type(new) == 'string' then
+        redis.call('SET', KEYS[i], new, 'PX', px)
+      else
+        new(px)
+      end
     end
   end
 end
