@@ -8,6 +8,7 @@ mod failures;
 mod keys;
 mod processes;
 mod sentinel;
+mod store;
 mod strategies;
 mod trips;
 

@@ -7,7 +7,7 @@ use traffik_core::{DistributedFairness, Hits, Identity, ManualClock, RedisBacken
 use super::throttle;
 use crate::support::{RedisCluster, strategies};
 
-fn builder(cluster: &RedisCluster) -> RedisBackendBuilder {
+pub(super) fn builder(cluster: &RedisCluster) -> RedisBackendBuilder {
     let urls = cluster.urls();
     // One node is enough to find the others.
     RedisBackend::cluster([urls[0].as_str()]).deadline(Duration::from_secs(10))

@@ -15,6 +15,8 @@ use std::sync::Arc;
 #[cfg(feature = "memcached")]
 pub use memcached::{MemcachedBackend, MemcachedBackendBuilder};
 pub use memory::{MemoryBackend, MemoryBackendBuilder};
+#[cfg(all(feature = "redis", feature = "store"))]
+pub use redis::RedisStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisBackendBuilder};
 use smallvec::SmallVec;

@@ -68,6 +68,8 @@ mod time_zone;
 pub use backend::MemcachedBackend;
 #[cfg(feature = "redis")]
 pub use backend::RedisBackend;
+#[cfg(all(feature = "redis", feature = "store"))]
+pub use backend::RedisStore;
 pub use backend::{Backend, Batch, BoxFuture, MemoryBackend, Op};
 pub use cell::{Cell, Mark, Queue};
 pub use decision::{Decision, Decisions, Stat, Verdict};

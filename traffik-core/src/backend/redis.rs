@@ -12,6 +12,8 @@ mod script;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
 mod slots;
+#[cfg(feature = "store")]
+mod store;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub use builder::RedisBackendBuilder;
+#[cfg(feature = "store")]
+pub use store::RedisStore;
 
 use self::denials::Denials;
 use self::failure::disagreement;

@@ -13,17 +13,27 @@ use crate::error::{Error, Result};
 const STEP: Duration = Duration::from_secs(5);
 
 pub(super) async fn reset(connect: &Arc<dyn Connect>, namespace: &str) -> Result<()> {
+    unlink_all(connect, &pattern(namespace), |key| is_cell(key, namespace)).await
+}
+
+/// Unlinks the keys that match a pattern of Redis's and are `ours`.
+pub(super) async fn unlink_all(
+    connect: &Arc<dyn Connect>,
+    pattern: &str,
+    ours: impl Fn(&[u8]) -> bool,
+) -> Result<()> {
     for mut wire in in_time(connect.connect_all()).await? {
         let mut cursor = b"0".to_vec();
         loop {
             let mut scan = redis::cmd("SCAN");
             scan.arg(cursor)
                 .arg("MATCH")
-                .arg(pattern(namespace))
+                .arg(pattern)
                 .arg("COUNT")
                 .arg(1000);
-            let (next, keys) = in_time(page(&mut *wire, &scan)).await?;
-            in_time(unlink(&mut *wire, keys, namespace)).await?;
+            let (next, mut keys) = in_time(page(&mut *wire, &scan)).await?;
+            keys.retain(|key| ours(key));
+            in_time(unlink(&mut *wire, &keys)).await?;
             if next == b"0" {
                 break;
             }
@@ -50,9 +60,9 @@ async fn page(wire: &mut dyn Wire, scan: &Cmd) -> RedisResult<(Vec<u8>, Vec<Vec<
     Ok(redis::from_redis_value(reply)?)
 }
 
-async fn unlink(wire: &mut dyn Wire, keys: Vec<Vec<u8>>, namespace: &str) -> RedisResult<()> {
+async fn unlink(wire: &mut dyn Wire, keys: &[Vec<u8>]) -> RedisResult<()> {
     let mut unlink = Pipeline::new();
-    for key in keys.iter().filter(|key| is_cell(key, namespace)) {
+    for key in keys {
         // One by one: keys of a cluster's node are of different slots.
         unlink.cmd("UNLINK").arg(key);
     }
