@@ -2,7 +2,7 @@
 
 use super::{admitted, ann, throttle};
 use crate::support::MemcachedServer;
-use traffik_core::{FixedWindow, Gcra, Hits, Throttle, TokenBucket};
+use traffik_core::{FixedWindow, Gcra, Hits, Strategy, Throttle, TieredRate, TokenBucket};
 
 /// Looking for a reset costs one more command per second.
 const LOOKS: u64 = 10;
@@ -21,9 +21,14 @@ async fn per_100(server: &MemcachedServer, throttle: &Throttle) -> u64 {
 }
 
 #[tokio::test]
-async fn a_fixed_window_costs_one_command_admitted_or_denied() {
+async fn a_window_costs_one_command_admitted_or_denied() {
+    costs_one_command(FixedWindow).await;
+    costs_one_command(TieredRate::new().tier("free", 1.0)).await;
+}
+
+async fn costs_one_command(strategy: impl Strategy) {
     let server = MemcachedServer::start();
-    let throttle = throttle(&server.backend(), "150/day", FixedWindow);
+    let throttle = throttle(&server.backend(), "150/day", strategy);
     assert_eq!(admitted(&throttle, &ann(), 5).await.unwrap(), 5);
     let steady = per_100(&server, &throttle).await;
     assert!((100..100 + LOOKS).contains(&steady), "{steady}");

@@ -58,7 +58,7 @@ use crate::time::{Clock, SystemClock, Timestamp};
 ///
 /// | hit | commands |
 /// |---|---|
-/// | [`FixedWindow`](crate::FixedWindow), cost 1, limit below two million | 1 (`incr`) |
+/// | [`FixedWindow`](crate::FixedWindow) and [`TieredRate`](crate::TieredRate), cost 1, limit below two million | 1 (`incr`) |
 /// | the same, denied again | 1 (`gets`) |
 /// | anything else | 2 (`gets`, `cas`) |
 /// | batch of *n* cells of one identity | 1 + *n* |

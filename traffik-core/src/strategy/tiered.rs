@@ -117,6 +117,10 @@ impl Strategy for TieredRate {
         window::step(cell, hit, self.limit(hit.rate, hit.attributes))
     }
 
+    fn counts(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
         Some(window::lua(rate, cost, self.limit(rate, attributes)))
     }

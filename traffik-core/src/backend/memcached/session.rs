@@ -116,11 +116,14 @@ impl Session<'_> {
             return Ok(None);
         };
         let after = value::of_counter(op, counter);
-        // Close to the end of its range a counter is not counted on any more.
-        let in_range = value::counter(&after).is_some();
-        let Some(before) = value::without_one(&after).filter(|_| in_range) else {
+        let Some(before) = value::without_one(&after) else {
             return Ok(None);
         };
+        if value::counter(&after).is_none() {
+            // Too close to the end of what fits: from here on it is a cell like any other.
+            self.return_one(op, &name, &before);
+            return Ok(None);
+        }
         let mut cell = before.clone();
         let decision = op.step(&mut cell, self.shared.clock.now());
         if decision.is_denied() {
