@@ -55,11 +55,17 @@ impl RedisServer {
 
     /// Sends a command on a connection of its own.
     pub(crate) fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let client = redis::Client::open(self.url()).expect("a URL");
-        let mut connection = client.get_connection().expect("a connection");
+        self.try_command(words).expect("an answer")
+    }
+
+    /// The same to a server that may hang up.
+    pub(crate) fn try_command<T: redis::FromRedisValue>(
+        &self,
+        words: &[&str],
+    ) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.url())?;
         let mut command = redis::Cmd::new();
-        command.arg(words);
-        command.query(&mut connection).expect("an answer")
+        command.arg(words).query(&mut client.get_connection()?)
     }
 
     /// How often each command was executed since the last time this was asked, those of scripts

@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::key::KeyHasher;
 use crate::time::{Clock, Timestamp, micros};
 
-/// Keeps cells in a Redis (or Valkey) of version 4 or later, shared by every process that uses it.
+/// Keeps cells in a Redis (or Valkey) of version 5 or later, shared by every process that uses it.
 ///
 /// Every decision, and every batch of the throttles of one request, is **one round trip**: one
 /// script that reads the clock of the server, decides all operations, and charges all or none.
