@@ -111,6 +111,31 @@ fn custom_strategy_wants_quiet() {
 }
 
 #[test]
+fn attribute_limits_each_handler_and_reads_no_body_in_vain() {
+    let example = Example::start("attribute", address);
+    assert_eq!(example.status("GET", "/reports", ""), 200);
+    let denied = example.send("GET", "/reports", "");
+    assert!(denied.contains("attribute::reports"), "{denied}");
+
+    let order = |body: &str| {
+        let headers = format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        example.status(
+            "POST",
+            "/orders",
+            &format!("{headers}x-customer: ann\r\n\r\n{body}"),
+        )
+    };
+    assert_eq!(order("[1,2]"), 201);
+    assert_eq!(order("{"), 400);
+    // A tenth of a day's hundred each: the burst of five comes first.
+    assert_eq!([order("[]"), order("[]"), order("[]")], [201; 3]);
+    assert_eq!(order("{"), 429);
+}
+
+#[test]
 fn middleware_tells_clients_and_methods_apart() {
     let example = Example::start("middleware", address);
     assert_eq!(example.status("POST", "/notes", "x-api-key: ann\r\n"), 201);
