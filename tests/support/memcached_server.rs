@@ -70,13 +70,13 @@ impl MemcachedServer {
 
     /// Keys and the second at which each expires.
     pub(crate) fn keys(&self) -> HashMap<String, i64> {
-        // A dump passes over what is locked at the moment, and is refused while another is made.
+        // A dump passes over what is locked at that moment, and is refused while another is made.
         (0..3).flat_map(|_| self.dump()).collect()
     }
 
     fn dump(&self) -> HashMap<String, i64> {
         let lines = loop {
-            let lines = self.command("lru_crawler metadump all");
+            let lines = self.command("lru_crawler metadump hash");
             if !lines.iter().any(|line| line.starts_with("BUSY")) {
                 break lines;
             }
