@@ -51,7 +51,7 @@ async fn nothing_a_client_says_is_a_command() {
 
 /// Issue: SPEC 3.24. "2/31days" never throttled.
 #[tokio::test]
-async fn cells_live_as_long_as_they_matter_and_little_longer() {
+async fn cells_live_as_long_as_they_matter_and_a_minute_longer() {
     let server = MemcachedServer::start();
     let day = 86_400;
     for (rate, lives) in [
@@ -72,7 +72,7 @@ async fn cells_live_as_long_as_they_matter_and_little_longer() {
             .expect("a new key")
             .1;
         assert!(
-            (lives..lives + 5).contains(&(expires - now)),
+            (lives..=lives + 62).contains(&(expires - now)),
             "{rate}: {}",
             expires - now
         );

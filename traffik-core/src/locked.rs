@@ -70,8 +70,9 @@ struct Inner<S> {
 /// Where hits of this process wait for each other, by identity.
 const QUEUES: usize = 64;
 
-/// Cells outlive their use by this much, in case the store's clock is not quite ours.
-const SLACK: Duration = Duration::from_secs(2);
+/// Cells outlive their use by this much: the clocks of the store and of those who share it are not
+/// quite ours.
+const SLACK: Duration = Duration::from_secs(60);
 
 impl<S: Store> Locked<S> {
     /// A backend with default settings.

@@ -80,9 +80,10 @@ pub(super) fn without_one(cell: &Cell) -> Option<Cell> {
     Some(before)
 }
 
-/// Seconds that a cell outlives its use: memcached counts whole seconds of a clock that ticks once
-/// a second, so that a key set for one second may live for a few milliseconds.
-const SLACK_S: u64 = 2;
+/// Seconds that a cell outlives its use. Memcached counts whole seconds of a clock that ticks once a
+/// second, so that a key set for one second may live for a few milliseconds; and whoever decides by
+/// a clock that is behind the writer's must still find the cell.
+const SLACK_S: u64 = 60;
 
 /// Above this an expiry is an instant, not a duration.
 /// <https://github.com/memcached/memcached/blob/master/doc/protocol.txt>, "Expiration times".
@@ -185,9 +186,9 @@ mod tests {
     fn an_expiry_beyond_thirty_days_is_an_instant() {
         let now = Timestamp::from_micros(1_704_067_200_000_000);
         let after = |seconds: u64| exptime(now.plus_micros(seconds * 1_000_000), now);
-        assert_eq!(after(0), 2);
-        assert_eq!(exptime(now.plus_micros(1), now), 3);
-        assert_eq!(after(MAX_RELATIVE_S - 2), 2_592_000);
+        assert_eq!(after(0), 60);
+        assert_eq!(exptime(now.plus_micros(1), now), 61);
+        assert_eq!(after(MAX_RELATIVE_S - SLACK_S), 2_592_000);
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap()
