@@ -13,7 +13,8 @@ use crate::strategy::Details;
 #[must_use]
 pub struct Decision {
     verdict: Verdict,
-    degraded: bool,
+    #[cfg_attr(feature = "serde", serde(serialize_with = "as_bool"))]
+    degraded: Degraded,
     limit: u64,
     remaining: u64,
     wait_us: u64,
@@ -24,6 +25,7 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[repr(u64)] // see `Degraded`
 pub enum Verdict {
     /// It may.
     Allow,
@@ -33,12 +35,29 @@ pub enum Verdict {
     Never,
 }
 
+/// Whether something else than the primary backend decided.
+///
+/// A whole word instead of a `bool`, as is the verdict: a decision then consists of words only, and
+/// so does a `Result` of one. With single bytes among them the compiler moves it in pieces that
+/// overlap, each of which waits for the last to leave the store buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum Degraded {
+    No,
+    Yes,
+}
+
+#[cfg(feature = "serde")]
+fn as_bool<S: serde::Serializer>(degraded: &Degraded, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(*degraded == Degraded::Yes)
+}
+
 impl Decision {
     /// The hit may pass and `remaining` of `limit` are left after it.
     pub const fn allow(limit: u64, remaining: u64) -> Decision {
         Decision {
             verdict: Verdict::Allow,
-            degraded: false,
+            degraded: Degraded::No,
             limit,
             remaining,
             wait_us: 0,
@@ -51,7 +70,7 @@ impl Decision {
     pub const fn deny(limit: u64, remaining: u64, wait_us: u64) -> Decision {
         Decision {
             verdict: Verdict::Deny,
-            degraded: false,
+            degraded: Degraded::No,
             limit,
             remaining,
             wait_us,
@@ -63,7 +82,7 @@ impl Decision {
     pub const fn never(limit: u64, remaining: u64) -> Decision {
         Decision {
             verdict: Verdict::Never,
-            degraded: false,
+            degraded: Degraded::No,
             limit,
             remaining,
             wait_us: 0,
@@ -82,7 +101,7 @@ impl Decision {
 
     /// Marks a decision that was made without the primary backend.
     pub const fn into_degraded(mut self) -> Decision {
-        self.degraded = true;
+        self.degraded = Degraded::Yes;
         self
     }
 
@@ -131,7 +150,7 @@ impl Decision {
 
     /// Whether the primary backend failed and something else decided.
     pub const fn is_degraded(&self) -> bool {
-        self.degraded
+        matches!(self.degraded, Degraded::Yes)
     }
 
     /// How much can be available at most; `u64::MAX` if unlimited.

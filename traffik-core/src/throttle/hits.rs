@@ -295,13 +295,18 @@ impl Entry<'_> {
         };
         let hasher = self.backend.key_hasher();
         let op = self.throttle.op_at(rate, &self.attempt, hasher);
-        match self.backend.try_step(&op)? {
-            Ok(decision) => Some(Ok(self.floor(decision))),
-            Err(error) => {
-                let answer = self.on_error.answer_now(&self.failure(&error, &op))?;
-                Some(answer.ok_or(error))
+        let mut decided = self.backend.try_step(&op);
+        // In place: an admission is not taken apart and put together again on its way.
+        match &mut decided {
+            Some(Ok(decision)) if decision.is_denied() => *decision = self.floor(*decision),
+            Some(Err(error)) => {
+                if let Some(answer) = self.on_error.answer_now(&self.failure(error, &op))? {
+                    decided = Some(Ok(answer));
+                }
             }
+            Some(Ok(_)) | None => {}
         }
+        decided
     }
 
     #[inline]
