@@ -147,22 +147,17 @@ impl MemoryBackend {
     }
 
     /// The common case: one limit, one cell.
-    #[inline]
+    ///
+    /// Not inlined, so that the strategy writes its decision where the caller wants it: copied
+    /// from elsewhere it would have to leave the store buffer first, for a nanosecond or two.
+    #[inline(never)]
     fn apply_one(&self, op: &Op<'_>) -> Decision {
         // Before the lock, so that the counter is read while the lock is fetched, and the lock is
         // held for shorter. A thread that is overtaken in between is a clock that steps back a
         // little, which every strategy tolerates.
         let now = self.now();
         let mut table = self.0.shards[self.shard_of(&op.key)].lock();
-        let mut cell = Cell::fresh();
-        let place = table.take(&op.key, &mut cell);
-        let decision = op.step(&mut cell, now);
-        if decision.is_allowed() && op.cost > 0 {
-            table.put(place, &op.key, &mut cell, now);
-        } else {
-            table.put_back(place, &mut cell);
-        }
-        decision
+        table.step(op, now)
     }
 
     fn apply_many(&self, batch: &Batch<'_>) -> Decisions {
@@ -215,13 +210,13 @@ impl Default for MemoryBackend {
 impl Backend for MemoryBackend {
     #[inline]
     fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        if let [op] = batch.ops() {
+            return Some(self.try_step(op)?.map(Decisions::from));
+        }
         if let Err(closed) = self.check_open() {
             return Some(Err(closed));
         }
-        Some(Ok(match batch.ops() {
-            [op] => self.apply_one(op).into(),
-            _ => self.apply_many(batch),
-        }))
+        Some(Ok(self.apply_many(batch)))
     }
 
     #[inline]

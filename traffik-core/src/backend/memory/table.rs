@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
+use crate::backend::Op;
 use crate::cell::Cell;
+use crate::decision::Decision;
 use crate::key::Key;
 use crate::time::Timestamp;
 
@@ -77,6 +79,27 @@ impl Slot {
             _ => cell.set(&[self.first, self.second], self.expires()),
         }
     }
+
+    /// Keeps a cell if it fits.
+    #[inline]
+    fn keep(&mut self, cell: &Cell) -> bool {
+        let expires = cell.expires().as_micros() << 2;
+        match *cell.words() {
+            _ if cell.queue().is_some() => false,
+            [word] => {
+                self.first = word;
+                self.tag = expires | ONE_WORD;
+                true
+            }
+            [first, second] => {
+                self.first = first;
+                self.second = second;
+                self.tag = expires | TWO_WORDS;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Where the cell of a key is, if anywhere. Good until the table changes.
@@ -111,11 +134,42 @@ impl Table {
         };
     }
 
+    /// Decides a hit on its cell, and keeps what became of the cell if the hit is charged.
+    #[inline]
+    pub(super) fn step(&mut self, op: &Op<'_>, now: Timestamp) -> Decision {
+        let mut cell = Cell::fresh();
+        let place = self.find(&op.key);
+        // Most cells are in their slot, which is then looked up once for reading and writing.
+        if let Some(at) = place
+            && let slot = &mut self.slots[at]
+            && slot.kind() != SPILLED
+        {
+            slot.copy_to(&mut cell);
+            let decision = op.step(&mut cell, now);
+            if decision.is_allowed() && op.cost > 0 && !slot.keep(&cell) {
+                self.spill(at, &mut cell);
+            }
+            return decision;
+        }
+        self.lift(place, &op.key, &mut cell);
+        let decision = op.step(&mut cell, now);
+        if decision.is_allowed() && op.cost > 0 {
+            self.put(place, &op.key, &mut cell, now);
+        } else {
+            self.put_back(place, &mut cell);
+        }
+        decision
+    }
+
     /// Moves the cell of `key` into `cell`. It must come back through [`Table::put`] or
     /// [`Table::put_back`] before the lock is released.
-    #[inline]
     pub(super) fn take(&mut self, key: &Key, cell: &mut Cell) -> Place {
         let place = self.find(key);
+        self.lift(place, key, cell);
+        place
+    }
+
+    fn lift(&mut self, place: Place, key: &Key, cell: &mut Cell) {
         match place.map(|at| &self.slots[at]) {
             Some(slot) if slot.kind() == SPILLED => {
                 *cell = std::mem::take(&mut self.spilled[index(slot.first)]);
@@ -123,7 +177,6 @@ impl Table {
             Some(slot) => slot.copy_to(cell),
             None => self.start(key, cell),
         }
-        place
     }
 
     /// Keeps what a cell has become.
@@ -191,11 +244,11 @@ impl Table {
         let mut at = self.home(key);
         loop {
             let slot = &self.slots[at];
+            if slot.key == key && !slot.is_vacant() {
+                return Ok(at);
+            }
             if slot.is_vacant() {
                 return Err(at);
-            }
-            if slot.key == key {
-                return Ok(at);
             }
             at = self.after(at);
         }
@@ -217,27 +270,11 @@ impl Table {
         }
     }
 
-    #[inline]
     fn store(&mut self, at: usize, cell: &mut Cell) {
         let slot = &mut self.slots[at];
-        let expires = cell.expires().as_micros() << 2;
-        if slot.kind() != SPILLED && cell.queue().is_none() {
-            match *cell.words() {
-                [word] => {
-                    slot.first = word;
-                    slot.tag = expires | ONE_WORD;
-                    return;
-                }
-                [first, second] => {
-                    slot.first = first;
-                    slot.second = second;
-                    slot.tag = expires | TWO_WORDS;
-                    return;
-                }
-                _ => {}
-            }
+        if slot.kind() == SPILLED || !slot.keep(cell) {
+            self.spill(at, cell);
         }
-        self.spill(at, cell);
     }
 
     fn spill(&mut self, at: usize, cell: &mut Cell) {
