@@ -22,11 +22,14 @@ pub struct Key {
 
 impl Key {
     /// One word that identifies this cell in memory. The parts are digests under a secret, so
-    /// combining them with exclusive or gives no two the same sum but by a 2^-64 accident that
-    /// nobody can steer.
+    /// adding them gives no two the same sum but by a 2^-64 accident that nobody can steer.
+    ///
+    /// Not exclusive or: the compiler would load both halves at once, which has to wait until both
+    /// have left the store buffer, for 5 ns.
     #[inline]
     pub(crate) fn digest(&self) -> u128 {
-        self.who ^ self.throttle ^ (u128::from(self.scope) << 64 | u128::from(self.scope))
+        let scope = u128::from(self.scope) << 64 | u128::from(self.scope);
+        self.who.wrapping_add(self.throttle).wrapping_add(scope)
     }
 
     /// A text of fixed length, 16 + 2 + 32 + 32 hexadecimal characters and braces, for remote stores.
