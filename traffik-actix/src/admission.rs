@@ -66,24 +66,25 @@ pub(crate) fn admit_now(
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
 ) -> Option<Outcome> {
-    if let [throttle] = throttles {
-        let meeting = Meeting::now(throttle, req, outer)?;
-        // The common case, without lists of one.
-        if let Ok(resolved) = &meeting.resolved
-            && !resolved.waits()
-        {
-            let decided = Hits::try_decide_one(
-                throttle.throttle(),
-                resolved.attempt(),
-                &*meeting.backend.backend,
-                &meeting.backend.on_error,
-            )?;
-            let answers = decided.map(|decision| [decision]);
-            return Some(conclude(req, std::slice::from_ref(&meeting), answers));
-        }
+    let Some((first, rest)) = throttles.split_first() else {
+        return Some(Outcome::Admitted(Receipt::default()));
+    };
+    let first = Meeting::now(first, req, outer)?;
+    // The common case, without lists of one.
+    if let (Ok(resolved), []) = (&first.resolved, rest)
+        && !resolved.waits()
+    {
+        let decided = Hits::try_decide_one(
+            first.throttle.throttle(),
+            resolved.attempt(),
+            &*first.backend.backend,
+            &first.backend.on_error,
+        )?;
+        let answers = decided.map(|decision| [decision]);
+        return Some(conclude(req, std::slice::from_ref(&first), answers));
     }
-    let mut meetings = Meetings::new();
-    for throttle in throttles {
+    let mut meetings = Meetings::from_iter([first]);
+    for throttle in rest {
         meetings.push(Meeting::now(throttle, req, outer)?);
     }
     let waits = meetings.iter().any(Meeting::waits);
