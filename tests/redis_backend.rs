@@ -6,6 +6,7 @@ mod decisions;
 mod denials;
 mod failures;
 mod keys;
+mod losses;
 mod processes;
 mod sentinel;
 mod store;

@@ -90,11 +90,8 @@ impl<'a> Report<'a> {
     /// What was promised and not kept. `memory` is what memory alone did meanwhile.
     pub(super) fn broken_promises(&self, memory: &Report<'_>) -> Vec<String> {
         let (limit, failover) = (LIMIT as usize, self.policy == Policy::Failover);
-        let most = match self.scenario.forgets_silently {
-            true => 2 * limit,
-            // What was under way when the fault began, memory had not heard of.
-            false => limit + UNDER_WAY,
-        };
+        // What was under way when the fault began, neither memory nor the hints had heard of.
+        let most = limit + UNDER_WAY;
         // A machine that is late makes Redis late.
         let unnoticed = self.scenario.is_unnoticed && self.longest < DEADLINE;
         let may_fail = self.policy == Policy::Raise && !unnoticed;
@@ -110,7 +107,10 @@ impl<'a> Report<'a> {
                 self.longest <= may_last,
             ),
             ("the store decides again by itself", self.recovery.is_some()),
-            ("the limit is kept", !failover || self.admitted <= most),
+            (
+                "the limit is kept unless told otherwise",
+                self.policy == Policy::Allow || self.admitted <= most,
+            ),
             (
                 "requests are admitted during an outage",
                 !failover || self.scenario.lasts.is_zero() || self.admitted_in_fault > 0,

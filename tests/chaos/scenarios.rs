@@ -18,8 +18,6 @@ pub(super) struct Scenario {
     pub(super) end: fn(&mut World),
     /// Whether decisions go on as if nothing had happened.
     pub(super) is_unnoticed: bool,
-    /// Whether Redis forgets what was counted, and no error tells of it.
-    pub(super) forgets_silently: bool,
 }
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -29,7 +27,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(1),
         end: |world| world.server.resurrect(),
         is_unnoticed: false,
-        forgets_silently: false,
     },
     Scenario {
         name: "restart, back empty",
@@ -40,8 +37,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::ZERO,
         end: |_| {},
         is_unnoticed: false,
-        // Often nobody asks while it is down: connections are made anew, and that is all.
-        forgets_silently: true,
     },
     Scenario {
         name: "SIGSTOP, 3 s",
@@ -49,7 +44,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(3),
         end: |world| world.server.resume(),
         is_unnoticed: false,
-        forgets_silently: false,
     },
     Scenario {
         name: "FLUSHALL",
@@ -57,7 +51,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_millis(100),
         end: |_| {},
         is_unnoticed: true,
-        forgets_silently: true,
     },
     Scenario {
         name: "SCRIPT FLUSH, 10 times",
@@ -70,7 +63,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::ZERO,
         end: |_| {},
         is_unnoticed: true,
-        forgets_silently: false,
     },
     Scenario {
         name: "CLIENT KILL, 10 times",
@@ -85,7 +77,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::ZERO,
         end: |_| {},
         is_unnoticed: false,
-        forgets_silently: false,
     },
     Scenario {
         name: "failover to an empty replica, 500 ms",
@@ -100,7 +91,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_millis(500),
         end: |world| world.server.command(&["REPLICAOF", "NO", "ONE"]),
         is_unnoticed: false,
-        forgets_silently: false,
     },
     Scenario {
         name: "out of memory, 1 s",
@@ -108,7 +98,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(1),
         end: |world| world.server.command(&["CONFIG", "SET", "maxmemory", "0"]),
         is_unnoticed: false,
-        forgets_silently: false,
     },
     Scenario {
         name: "everything 300 ms late, 1 s",
@@ -116,7 +105,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(1),
         end: |world| world.proxy.set(Fault::None),
         is_unnoticed: false,
-        forgets_silently: false,
     },
     Scenario {
         name: "replies cut in the middle, 500 ms",
@@ -124,7 +112,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_millis(500),
         end: |world| world.proxy.set(Fault::None),
         is_unnoticed: false,
-        forgets_silently: false,
     },
     Scenario {
         name: "black hole, 2 s",
@@ -132,7 +119,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(2),
         end: |world| world.proxy.set(Fault::None),
         is_unnoticed: false,
-        forgets_silently: false,
     },
 ];
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use traffik_core::testing::conformance;
-use traffik_core::{Cell, Decision, Hit, ManualClock, Strategy};
+use traffik_core::{Backend, Cell, Decision, Hit, ManualClock, Strategy};
 
 use crate::support::{RedisServer, strategies};
 
@@ -79,6 +79,6 @@ async fn damaged_cells_are_repaired() {
             }
         })
         .await;
-        let _: () = server.command(&["FLUSHALL"]);
+        backend.reset().await.unwrap();
     }
 }

@@ -28,7 +28,7 @@ async fn a_restarted_server_answers_the_very_next_hit() {
         server
     });
     let server = restarted.await.unwrap();
-    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 2);
+    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 1);
     assert_eq!(server.calls()["eval"], 1);
 }
 

@@ -5,6 +5,7 @@ mod builder;
 mod cluster;
 mod denials;
 mod failure;
+mod hints;
 mod link;
 mod node;
 mod reset;
@@ -26,6 +27,7 @@ pub use store::RedisStore;
 
 use self::denials::Denials;
 use self::failure::disagreement;
+use self::hints::Hints;
 use self::link::{Link, Links, Lost};
 use self::script::{Answer, Outcome, Programs, Question, Step, Steps};
 use super::cas::Attempts;
@@ -63,7 +65,22 @@ use crate::time::{Clock, Timestamp, micros};
 ///
 /// `<namespace>:{<digest of the identity>}<digest of throttle and scope>`, a few dozen bytes, with
 /// a time to live of exactly as long as it matters. No identity is ever sent. Configure the server
-/// with `maxmemory-policy noeviction` or give it room: evicting a key forgives its owner.
+/// with `maxmemory-policy noeviction` or give it room: evicting a key may forgive its owner. After
+/// a reset, `<namespace>:reset` tells for two hours when that was.
+///
+/// # Losses
+///
+/// Redis may be flushed, restarted empty, short of memory, or replaced by a replica that lags. What
+/// it knew is not lost with it: each process remembers the cells it saw last, and sends what it
+/// remembers along with the next hit, in the same round trip. If the key is gone before its time,
+/// the cell is restored before the hit is decided, and [counted](RedisBackend::state_loss_total).
+///
+/// So a loss forgives a client only what other processes have charged since this one last saw it.
+/// Not restored are cells that nobody who is still running saw within the last hour, or that were
+/// displaced by [newer ones](RedisBackendBuilder::heal); the logs and queues of strategies that
+/// keep them; strategies without a script; anything on a cluster; and cells that are not absent but
+/// only older than they should be. A reset by any process is not undone, unless the memory of the
+/// reset is lost itself before the others heard of it.
 ///
 /// ```no_run
 /// use traffik_core::{RedisBackend, Throttle};
@@ -86,6 +103,7 @@ struct Inner {
     clock: Option<Arc<dyn Clock>>,
     start: Instant,
     denials: Denials,
+    hints: Hints,
     closed: AtomicBool,
 }
 
@@ -118,6 +136,11 @@ impl RedisBackend {
     /// How long a decision may take.
     pub fn deadline(&self) -> Duration {
         self.0.deadline
+    }
+
+    /// How many cells this backend found Redis to have lost, and restored. Clones count together.
+    pub fn state_loss_total(&self) -> u64 {
+        self.0.hints.losses()
     }
 }
 
@@ -183,11 +206,13 @@ impl Inner {
         let answer = self
             .ask(link, batch, &steps, self.now(), Some(self.slack_ms()))
             .await?;
-        let decisions = batch.decide(&mut answer.decoded(), answer.now);
-        match decisions.is_allowed() == (answer.outcome == Outcome::Admitted) {
-            true => Ok((decisions, answer)),
-            false => Err(disagreement(answer.outcome)),
+        let mut cells = answer.decoded();
+        let decisions = batch.decide(&mut cells, answer.now);
+        if decisions.is_allowed() != (answer.outcome == Outcome::Admitted) {
+            return Err(disagreement(answer.outcome));
         }
+        self.hints.saw(batch, &cells, answer.now);
+        Ok((decisions, answer))
     }
 
     /// For strategies without a script: read, decide here, and write if nobody else has.
@@ -241,10 +266,12 @@ impl Inner {
         now: Option<Timestamp>,
         slack_ms: Option<u64>,
     ) -> Result<Answer> {
+        let hints = self.hints.of(batch);
         let question = Question {
             namespace: &self.namespace,
             batch,
             steps,
+            hints: &hints,
             now,
             slack_ms,
         };
@@ -253,7 +280,11 @@ impl Inner {
         let (mut resent, mut loaded) = (false, false);
         loop {
             match link.ask(&command).await {
-                Ok(reply) => return Answer::parse(reply, steps.len()),
+                Ok(reply) => {
+                    let answer = Answer::parse(reply, steps.len())?;
+                    self.hints.count_losses(answer.losses);
+                    return Ok(answer);
+                }
                 Err(lost) if lost.is_unknown_script() && !loaded => {
                     loaded = true;
                     command = question.by_text(&program);
@@ -319,8 +350,10 @@ impl Backend for RedisBackend {
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.0.check_open()?;
-            let reset = reset::reset(self.0.links.connect(), &self.0.namespace).await;
+            let clock = || self.0.now();
+            let reset = reset::reset(self.0.links.connect(), &self.0.namespace, clock).await;
             self.0.denials.clear();
+            self.0.hints.clear();
             reset
         })
     }

@@ -6,6 +6,7 @@ use redis::aio::ConnectionLike;
 use redis::{Client, RedisResult};
 
 use super::denials::Denials;
+use super::hints::Hints;
 use super::link::{Connect, Links};
 use super::node::{Factory, Node};
 use super::{Inner, RedisBackend};
@@ -24,6 +25,7 @@ pub struct RedisBackendBuilder {
     hasher: KeyHasher,
     clock: Option<Arc<dyn Clock>>,
     deny_cache: usize,
+    heal: usize,
 }
 
 impl RedisBackendBuilder {
@@ -71,6 +73,7 @@ impl RedisBackendBuilder {
             hasher: KeyHasher::shared(),
             clock: None,
             deny_cache: 10_000,
+            heal: 10_000,
         }
     }
 
@@ -121,6 +124,15 @@ impl RedisBackendBuilder {
         self
     }
 
+    /// How many cells are remembered, so that they can be restored if Redis loses them; 0 turns it
+    /// off. Default: 10,000, of about 200 bytes each.
+    ///
+    /// See [what is healed](RedisBackend#losses).
+    pub fn heal(mut self, cells: usize) -> Self {
+        self.heal = cells;
+        self
+    }
+
     /// The backend, which does not connect yet.
     ///
     /// # Errors
@@ -139,8 +151,11 @@ impl RedisBackendBuilder {
                 "the deadline of a decision must be longer than zero, such as 50ms",
             ));
         }
+        let connect = self.connect?;
+        // When the cells were last reset, a cluster keeps in another slot than the cells.
+        let hints = if connect.has_slots() { 0 } else { self.heal };
         Ok(RedisBackend(Arc::new(Inner {
-            links: Links::new(self.connect?),
+            links: Links::new(connect),
             programs: Default::default(),
             namespace: self.namespace,
             deadline: self.deadline,
@@ -149,6 +164,7 @@ impl RedisBackendBuilder {
             clock: self.clock,
             start: Instant::now(),
             denials: Denials::new(self.deny_cache),
+            hints: Hints::new(hints),
             closed: AtomicBool::new(false),
         })))
     }

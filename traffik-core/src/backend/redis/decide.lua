@@ -1,12 +1,14 @@
 -- Applies a batch of steps to the cells of some keys, or none of them.
 --
--- KEYS[i]             the cell of operation i
--- ARGV[1]             the time in µs, or '' to ask this server
--- ARGV[2]             '' to only look, or how many ms cells outlive their use
--- ARGV[2i+1], [2i+2]  the kind of operation i and its arguments
+-- KEYS[i]            the cell of operation i
+-- KEYS[n+1]          when the cells were last reset; only if there are hints
+-- ARGV[1]            the time in µs, or '' to ask this server
+-- ARGV[2]            '' to only look, or how many ms cells outlive their use
+-- ARGV[3i], [3i+1]   the kind of operation i and its arguments
+-- ARGV[3i+2]         when the asker last saw this cell, and the cell; '' if it did not
 --
--- Returns the time; 1 if all were admitted, 0 if not, -1 if another writer came first; and every
--- cell as it was, '' where there is none.
+-- Returns the time; 1 if all were admitted, 0 if not, -1 if another writer came first; every cell
+-- as it was, '' where there is none; and if there are any, the number of cells that had been lost.
 local spread = unpack
 local unpack, pack = struct.unpack, struct.pack
 local now = tonumber(ARGV[1])
@@ -20,8 +22,9 @@ local verdict, reply = 1, {now, 1, ''}
 -- Of the operation at hand: its place, its cell, and what becomes of it if all are admitted: bytes
 -- to be kept until `expires`, or a function that keeps them, given the time to live in ms.
 local at, cell, arguments, admitted, new, expires
+local operations, losses = (#ARGV - 2) / 3, 0
 -- Tables only if there are several: this runs for every decision.
-local many = #KEYS > 1
+local many = operations > 1
 local all_new, all_expires = many and {}, many and {}
 
 -- See Cell::encode: 16 is the version.
@@ -55,14 +58,44 @@ local function take(till, ...)
   end
 end
 
-for i = 1, #KEYS do
-  local kind = ARGV[2 * i + 1]
-  at, arguments, admitted, new = i, ARGV[2 * i + 2], false, nil
+local function to_live(till)
+  return math.max(1, math.ceil((till - now) / 1000)) + slack
+end
+
+local function keep(bytes, till)
+  redis.call('SET', KEYS[at], bytes, 'PX', to_live(till))
+end
+
+-- The cell of a hint, if the key would still be here had it not been lost.
+local function recall(hint)
+  local seen, _, till = unpack('>I8BI8', hint)
+  -- See reset.rs: for so long a reset is remembered, and longer.
+  if till <= now or now - seen >= 3600000000 then
+    return
+  end
+  local reset = tonumber((redis.pcall('GET', KEYS[operations + 1])))
+  if reset and seen <= reset then
+    return
+  end
+  local lost = hint:sub(9)
+  if slack then
+    losses = losses + 1
+    keep(lost, till)
+  end
+  return lost
+end
+
+for i = 1, operations do
+  local kind = ARGV[3 * i]
+  at, arguments, admitted, new = i, ARGV[3 * i + 1], false, nil
   if false then
 --{in place}
   else
     -- A key of another type is no cell either.
     cell = redis.pcall('GET', KEYS[i])
+    if not cell and ARGV[3 * i + 2] ~= '' then
+      cell = recall(ARGV[3 * i + 2])
+    end
     if type(cell) ~= 'string' then
       cell = ''
     end
@@ -90,19 +123,20 @@ for i = 1, #KEYS do
 end
 
 if verdict == 1 and slack then
-  for i = 1, #KEYS do
+  for i = 1, operations do
     if many then
       new, expires = all_new[i], all_expires[i]
     end
-    if new then
-      local px = math.max(1, math.ceil((expires - now) / 1000)) + slack
-      if type(new) == 'string' then
-        redis.call('SET', KEYS[i], new, 'PX', px)
-      else
-        new(px)
-      end
+    at = i
+    if type(new) == 'string' then
+      keep(new, expires)
+    elseif new then
+      new(to_live(expires))
     end
   end
 end
 reply[2] = verdict
+if losses > 0 then
+  reply[operations + 3] = losses
+end
 return reply

@@ -7,13 +7,73 @@ use redis::{Cmd, Pipeline, RedisResult, Value};
 
 use super::failure::not_connected;
 use super::link::{Connect, Wire};
+use crate::cell::Cell;
 use crate::error::{Error, Result};
+use crate::time::Timestamp;
 
 /// How long one step may take. A reset is rare and waits longer than a decision.
 const STEP: Duration = Duration::from_secs(5);
 
-pub(super) async fn reset(connect: &Arc<dyn Connect>, namespace: &str) -> Result<()> {
-    unlink_all(connect, &pattern(namespace), |key| is_cell(key, namespace)).await
+/// How long a reset is remembered: for longer than a hint is heeded, see `decide.lua`.
+const REMEMBERED: Duration = Duration::from_secs(2 * 3_600);
+
+/// `clock` is the one that decides, if it is not the server's.
+pub(super) async fn reset(
+    connect: &Arc<dyn Connect>,
+    namespace: &str,
+    clock: impl Fn() -> Option<Timestamp>,
+) -> Result<()> {
+    // Nobody has hints for a cluster.
+    let heals = !connect.has_slots();
+    if heals {
+        // Of all cells that are seen until all are gone. If the reset fails, losses are not healed
+        // for a while.
+        let distant = Timestamp::from_micros(Cell::WORD_LIMIT - 1);
+        mark_as_reset(connect, namespace, || Some(distant)).await?;
+    }
+    unlink_all(connect, &pattern(namespace), |key| is_cell(key, namespace)).await?;
+    if heals {
+        mark_as_reset(connect, namespace, clock).await?;
+    }
+    Ok(())
+}
+
+/// Hints from before this are not heeded any more.
+async fn mark_as_reset(
+    connect: &Arc<dyn Connect>,
+    namespace: &str,
+    clock: impl Fn() -> Option<Timestamp>,
+) -> Result<()> {
+    for mut wire in in_time(connect.connect_all()).await? {
+        let now = match clock() {
+            Some(now) => now,
+            None => in_time(time(&mut *wire)).await?,
+        };
+        let mut set = redis::cmd("SET");
+        set.arg(mark(namespace))
+            .arg(now.as_micros())
+            .arg("EX")
+            .arg(REMEMBERED.as_secs());
+        let set = async { wire.req_packed_command(&set).await?.extract_error() };
+        in_time(set).await?;
+    }
+    Ok(())
+}
+
+/// The key that tells when the cells of a namespace were last reset.
+pub(super) fn mark(namespace: &str) -> String {
+    format!("{namespace}:reset")
+}
+
+async fn time(wire: &mut dyn Wire) -> RedisResult<Timestamp> {
+    let reply = wire
+        .req_packed_command(&redis::cmd("TIME"))
+        .await
+        .and_then(Value::extract_error)?;
+    let (seconds, micros): (u64, u64) = redis::from_redis_value(reply)?;
+    Ok(Timestamp::EPOCH
+        .plus_micros(seconds.saturating_mul(1_000_000))
+        .plus_micros(micros))
 }
 
 /// Unlinks the keys that match a pattern of Redis's and are `ours`.

@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use redis::{Cmd, Value};
 use smallvec::SmallVec;
 
+use super::hints::Hint;
+use super::reset;
 use crate::backend::{Batch, Op};
 use crate::cell::Cell;
 use crate::error::{Error, Result};
@@ -121,6 +123,8 @@ pub(super) struct Question<'a> {
     pub(super) namespace: &'a str,
     pub(super) batch: &'a Batch<'a>,
     pub(super) steps: &'a [Step<'a>],
+    /// What is known about each cell; empty if nothing is about any.
+    pub(super) hints: &'a [Option<Hint>],
     /// `None` to ask the server.
     pub(super) now: Option<Timestamp>,
     /// How long cells outlive their use, or `None` to leave them as they are.
@@ -140,10 +144,17 @@ impl Question<'_> {
 
     fn command(&self, name: &str, script: &str, program: &Program) -> Cmd {
         let count = self.steps.len();
-        let mut command = Cmd::with_capacity(5 + 3 * count, 128 + script.len() + 192 * count);
-        command.arg(name).arg(script).arg(count);
+        let mut command = Cmd::with_capacity(6 + 4 * count, 192 + script.len() + 256 * count);
+        let hinted = !self.hints.is_empty();
+        command
+            .arg(name)
+            .arg(script)
+            .arg(count + usize::from(hinted));
         for op in self.batch.ops() {
             command.arg(key_of(self.namespace, op));
+        }
+        if hinted {
+            command.arg(reset::mark(self.namespace));
         }
         match self.now {
             Some(now) => command.arg(now.as_micros()),
@@ -153,7 +164,7 @@ impl Question<'_> {
             Some(slack) => command.arg(slack),
             None => command.arg(""),
         };
-        for step in self.steps {
+        for (at, step) in self.steps.iter().enumerate() {
             let packed: SmallVec<[u8; 48]>;
             match step {
                 Step::Read => command.arg("read").arg(""),
@@ -172,6 +183,10 @@ impl Question<'_> {
                     packed = swap;
                     command.arg("swap").arg(&*packed)
                 }
+            };
+            match self.hints.get(at) {
+                Some(Some(hint)) => command.arg(hint.as_bytes()),
+                _ => command.arg(""),
             };
         }
         command
@@ -198,6 +213,8 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
     /// The cells as they were before, encoded.
     pub(super) cells: SmallVec<[Vec<u8>; 3]>,
+    /// How many of them Redis had lost.
+    pub(super) losses: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,12 +227,12 @@ pub(super) enum Outcome {
 
 impl Answer {
     pub(super) fn parse(value: Value, count: usize) -> Result<Answer> {
-        Self::try_parse(value)
+        Self::try_parse(value, count)
             .filter(|answer| answer.cells.len() == count)
             .ok_or_else(|| Error::other("redis answered a decision with something else"))
     }
 
-    fn try_parse(value: Value) -> Option<Answer> {
+    fn try_parse(value: Value, count: usize) -> Option<Answer> {
         let Value::Array(items) = value else {
             return None;
         };
@@ -234,10 +251,21 @@ impl Answer {
             Value::BulkString(bytes) => Some(bytes),
             _ => None,
         };
+        let cells = items
+            .by_ref()
+            .take(count)
+            .map(cell)
+            .collect::<Option<_>>()?;
+        let losses = match items.next() {
+            None => 0,
+            Some(Value::Int(losses)) => u64::try_from(losses).ok()?,
+            Some(_) => return None,
+        };
         Some(Answer {
             now: Timestamp::from_micros(u64::try_from(now).ok()?),
             outcome,
-            cells: items.map(cell).collect::<Option<_>>()?,
+            cells,
+            losses,
         })
     }
 

@@ -1,0 +1,154 @@
+//! Cells as this process last saw them, by which Redis is healed when it has lost them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use smallvec::SmallVec;
+
+use crate::backend::Batch;
+use crate::cell::Cell;
+use crate::key::Key;
+use crate::time::Timestamp;
+
+/// Remembers the newest cell of each key. It travels with the next hit, and takes effect only if
+/// the key is absent though it should not have expired: then Redis has lost it.
+///
+/// A hint tells when it was seen, on the clock that decides, so that those from before the last
+/// reset, by whichever process, can be told and are ignored.
+pub(super) struct Hints {
+    shards: Box<[Mutex<Shard>]>,
+    max_per_half: usize,
+    losses: AtomicU64,
+}
+
+/// When the recent ones become too many, they become the earlier ones, which are forgotten.
+#[derive(Default)]
+struct Shard {
+    recent: HashMap<Key, Hint>,
+    earlier: HashMap<Key, Hint>,
+}
+
+/// As it is sent.
+#[derive(Clone, Debug)]
+pub(super) struct Hint(SmallVec<[u8; 48]>);
+
+impl Hints {
+    const SHARDS: usize = 16;
+
+    /// Remembers up to `max` cells; none if it is zero.
+    pub(super) fn new(max: usize) -> Hints {
+        let shards = match max {
+            0 => 0,
+            _ => Self::SHARDS,
+        };
+        Hints {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            max_per_half: max.div_ceil(2 * Self::SHARDS),
+            losses: AtomicU64::new(0),
+        }
+    }
+
+    /// What is known about each cell of a batch; empty if nothing is about any.
+    pub(super) fn of(&self, batch: &Batch<'_>) -> SmallVec<[Option<Hint>; 3]> {
+        let known = batch
+            .ops()
+            .iter()
+            .map(|op| self.shard_of(&op.key)?.get(&op.key).cloned());
+        let known: SmallVec<[Option<Hint>; 3]> = known.collect();
+        match known.iter().all(Option::is_none) {
+            true => SmallVec::new(),
+            false => known,
+        }
+    }
+
+    /// The cells of a batch were these at `now`, after it was decided.
+    pub(super) fn saw(&self, batch: &Batch<'_>, cells: &[Cell], now: Timestamp) {
+        for (op, cell) in batch.ops().iter().zip(cells) {
+            let Some(mut shard) = self.shard_of(&op.key) else {
+                return;
+            };
+            if shard.get(&op.key).is_some_and(|hint| hint.seen() > now) {
+                continue;
+            }
+            // Of a queue only an excerpt is known.
+            match cell.is_fresh() || cell.is_expired(now) || cell.queue().is_some() {
+                true => shard.remove(&op.key),
+                false => shard.insert(op.key, Hint::new(cell, now), self.max_per_half),
+            }
+        }
+    }
+
+    /// Forgets everything but what was lost.
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            *lock(shard) = Shard::default();
+        }
+    }
+
+    pub(super) fn count_losses(&self, losses: u64) {
+        self.losses.fetch_add(losses, Ordering::Relaxed);
+    }
+
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    fn shard_of(&self, key: &Key) -> Option<MutexGuard<'_, Shard>> {
+        let [place, ..] = key.digest().to_le_bytes();
+        self.shards.get(usize::from(place) % Self::SHARDS).map(lock)
+    }
+}
+
+impl Shard {
+    fn get(&self, key: &Key) -> Option<&Hint> {
+        self.recent.get(key).or_else(|| self.earlier.get(key))
+    }
+
+    fn insert(&mut self, key: Key, hint: Hint, max_per_half: usize) {
+        if self.recent.len() >= max_per_half && !self.recent.contains_key(&key) {
+            self.earlier = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(key, hint);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        self.recent.remove(key);
+        self.earlier.remove(key);
+    }
+}
+
+impl Hint {
+    fn new(cell: &Cell, seen: Timestamp) -> Hint {
+        let mut bytes = SmallVec::from(seen.as_micros().to_be_bytes().as_slice());
+        bytes.extend_from_slice(&cell.encode());
+        Hint(bytes)
+    }
+
+    fn seen(&self) -> Timestamp {
+        let seen = self
+            .0
+            .first_chunk()
+            .expect("`Hint::new` begins with eight bytes");
+        Timestamp::from_micros(u64::from_be_bytes(*seen))
+    }
+
+    /// When it was seen, in eight bytes, and the cell.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    // The maps are consistent between calls.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Hints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hints")
+            .field("losses", &self.losses())
+            .finish_non_exhaustive()
+    }
+}
