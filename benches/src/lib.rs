@@ -4,6 +4,10 @@
 //! Contestants therefore run in short turns, A B C A B C, and are compared turn by turn: the ratio
 //! of a round is between neighbours in time, and what is printed is the median over all rounds.
 
+pub mod load;
+pub mod server;
+pub mod store;
+
 use std::fmt;
 
 /// What is measured, and how one turn of it is taken.
@@ -35,6 +39,14 @@ pub struct Standing<const N: usize> {
     pub name: String,
     /// For each kind of figure what it was.
     pub figures: [Figure; N],
+    turns: Vec<[f64; N]>,
+}
+
+impl<const N: usize> Standing<N> {
+    /// One kind of figure divided by that of another contestant in the same round.
+    pub fn ratio_to(&self, other: &Standing<N>, kind: usize) -> Spread {
+        ratio(&self.turns, &other.turns, kind)
+    }
 }
 
 /// One kind of figure of one contestant, over all rounds.
@@ -65,15 +77,16 @@ pub fn compete<const N: usize>(
             name: contestant.name,
             figures: std::array::from_fn(|kind| Figure {
                 value: Spread::of(turns.iter().map(|turn| turn[kind])),
-                ratio: Spread::of(
-                    turns
-                        .iter()
-                        .zip(&first)
-                        .map(|(one, first)| one[kind] / first[kind]),
-                ),
+                ratio: ratio(&turns, &first, kind),
             }),
+            turns,
         })
         .collect()
+}
+
+fn ratio<const N: usize>(ones: &[[f64; N]], others: &[[f64; N]], kind: usize) -> Spread {
+    let rounds = ones.iter().zip(others);
+    Spread::of(rounds.map(|(one, other)| one[kind] / other[kind]))
 }
 
 /// The middle and the ends of some figures.
