@@ -60,16 +60,35 @@ struct Meeting<'a> {
 type Meetings<'a> = SmallVec<[Meeting<'a>; 2]>;
 type Answers = SmallVec<[Decision; 2]>;
 
+/// What is known already about a request whose decision has to be waited for: what each throttle
+/// asked about it, or nothing if that has to be waited for too. It is not asked twice.
+#[derive(Debug)]
+pub(crate) struct Undecided(Option<Vec<Result<Resolved>>>);
+
+impl Undecided {
+    /// Nothing is known.
+    pub(crate) const UNASKED: Undecided = Undecided(None);
+
+    fn resolved<'a>(meetings: impl IntoIterator<Item = Meeting<'a>>) -> Undecided {
+        Undecided(Some(
+            meetings
+                .into_iter()
+                .map(|meeting| meeting.resolved)
+                .collect(),
+        ))
+    }
+}
+
 /// Decides without waiting, if nothing has to be waited for. Nothing is charged otherwise.
 pub(crate) fn admit_now(
     throttles: &[&HttpThrottle],
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
-) -> Option<Outcome> {
+) -> std::result::Result<Outcome, Undecided> {
     let Some((first, rest)) = throttles.split_first() else {
-        return Some(Outcome::Admitted(Receipt::default()));
+        return Ok(Outcome::Admitted(Receipt::default()));
     };
-    let first = Meeting::now(first, req, outer)?;
+    let first = Meeting::now(first, req, outer).ok_or(Undecided::UNASKED)?;
     // The common case, without lists of one.
     if let (Ok(resolved), []) = (&first.resolved, rest)
         && !resolved.waits()
@@ -79,24 +98,57 @@ pub(crate) fn admit_now(
             resolved.attempt(),
             &*first.backend.backend,
             &first.backend.on_error,
-        )?;
+        );
+        let Some(decided) = decided else {
+            return Err(Undecided::resolved([first]));
+        };
         let answers = decided.map(|decision| [decision]);
-        return Some(conclude(req, std::slice::from_ref(&first), answers));
+        return Ok(conclude(req, std::slice::from_ref(&first), answers));
     }
     let mut meetings = Meetings::from_iter([first]);
     for throttle in rest {
-        meetings.push(Meeting::now(throttle, req, outer)?);
+        meetings.push(Meeting::now(throttle, req, outer).ok_or(Undecided::UNASKED)?);
     }
+    match answer_now(&meetings) {
+        Some(answers) => Ok(conclude(req, &meetings, answers)),
+        None => Err(Undecided::resolved(meetings)),
+    }
+}
+
+/// What is answered without waiting; a denial is not, if the request may wait instead.
+fn answer_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
     let waits = meetings.iter().any(Meeting::waits);
-    if waits && hits(&meetings).must_queue() {
+    if waits && hits(meetings).must_queue() {
         return None;
     }
-    let answers = decide_now(&meetings)?;
+    let answers = decide_now(meetings)?;
     let denied = |answers: &Answers| answers.iter().any(Decision::is_denied);
-    if waits && answers.as_ref().is_ok_and(denied) {
-        return None;
+    match waits && answers.as_ref().is_ok_and(denied) {
+        true => None,
+        false => Some(answers),
     }
-    Some(conclude(req, &meetings, answers))
+}
+
+/// Decides what [`admit_now`] could not.
+pub(crate) async fn admit_later(
+    throttles: &[&HttpThrottle],
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+    undecided: Undecided,
+) -> Outcome {
+    let Undecided(Some(resolved)) = undecided else {
+        return admit(throttles, req, outer, None).await;
+    };
+    let meetings: Meetings<'_> = throttles
+        .iter()
+        .zip(resolved)
+        .map(|(throttle, resolved)| Meeting {
+            throttle,
+            backend: throttle.backend_for(req, outer),
+            resolved,
+        })
+        .collect();
+    conclude(req, &meetings, decide(&meetings).await)
 }
 
 /// Decides, at `cost` if given, else at the cost each throttle says.

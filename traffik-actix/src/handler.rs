@@ -63,8 +63,8 @@ where
         Err(invalid) => return HttpResponse::from_error(invalid),
     };
     let outcome = match admission::admit_now(&throttles, &req, None) {
-        Some(outcome) => outcome,
-        None => admission::admit(&throttles, &req, None, None).await,
+        Ok(outcome) => outcome,
+        Err(undecided) => admission::admit_later(&throttles, &req, None, undecided).await,
     };
     let receipt = match outcome {
         Outcome::Admitted(receipt) => receipt,

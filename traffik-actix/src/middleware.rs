@@ -13,7 +13,7 @@ use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
-use crate::admission::{self, Outcome, Receipt};
+use crate::admission::{self, Outcome, Receipt, Undecided};
 use crate::backend::ThrottleBackend;
 use crate::duplicates;
 use crate::rule::Rule;
@@ -86,27 +86,53 @@ impl From<HttpThrottle> for ThrottleMiddleware {
 }
 
 impl Limits {
-    fn admit_now(&self, req: &ServiceRequest) -> Option<Outcome> {
+    fn admit_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
         let req = req.request();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
-        for rule in &self.rules {
-            if rule.matches_now(req)? {
+        let mut rules = SmallVec::<[usize; 4]>::new();
+        for (at, rule) in self.rules.iter().enumerate() {
+            if rule.matches_now(req).ok_or(Waiting::UNMATCHED)? {
                 matching.push(&rule.throttle);
+                rules.push(at);
             }
         }
-        admission::admit_now(&matching, req, self.backend.as_ref())
+        admission::admit_now(&matching, req, self.backend.as_ref()).map_err(|undecided| Waiting {
+            rules: Some(rules),
+            undecided,
+        })
     }
 
-    async fn admit(&self, req: &ServiceRequest) -> Outcome {
+    async fn admit_later(&self, req: &ServiceRequest, waiting: Waiting) -> Outcome {
         let req = req.request();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
-        for rule in &self.rules {
-            if rule.matches(req).await {
-                matching.push(&rule.throttle);
+        match waiting.rules {
+            Some(rules) => matching.extend(rules.iter().map(|at| &self.rules[*at].throttle)),
+            None => {
+                for rule in &self.rules {
+                    if rule.matches(req).await {
+                        matching.push(&rule.throttle);
+                    }
+                }
             }
         }
-        admission::admit(&matching, req, self.backend.as_ref(), None).await
+        let outer = self.backend.as_ref();
+        admission::admit_later(&matching, req, outer, waiting.undecided).await
     }
+}
+
+/// A request that has to wait, and what is known about it.
+struct Waiting {
+    /// The rules that match, unless that has to be waited for.
+    rules: Option<SmallVec<[usize; 4]>>,
+    undecided: Undecided,
+}
+
+impl Waiting {
+    /// Nothing is known.
+    const UNMATCHED: Waiting = Waiting {
+        rules: None,
+        undecided: Undecided::UNASKED,
+    };
 }
 
 impl<S, B> Transform<S, ServiceRequest> for ThrottleMiddleware
@@ -152,18 +178,19 @@ where
     #[inline]
     fn call(&self, req: ServiceRequest) -> Self::Future {
         match self.limits.admit_now(&req) {
-            Some(Outcome::Admitted(receipt)) => ThrottleFuture::Admitted {
+            Ok(Outcome::Admitted(receipt)) => ThrottleFuture::Admitted {
                 response: self.service.call(req),
                 receipt,
             },
-            Some(Outcome::Denied(response)) => ThrottleFuture::Denied {
+            Ok(Outcome::Denied(response)) => ThrottleFuture::Denied {
                 response: Some(answer(req, response)),
             },
-            None => ThrottleFuture::Waiting {
+            Err(waiting) => ThrottleFuture::Waiting {
                 response: Box::pin(wait(
                     Arc::clone(&self.limits),
                     Rc::clone(&self.service),
                     req,
+                    waiting,
                 )),
             },
         }
@@ -174,12 +201,13 @@ async fn wait<S, B>(
     limits: Arc<Limits>,
     service: Rc<S>,
     req: ServiceRequest,
+    waiting: Waiting,
 ) -> actix_web::Result<ServiceResponse<EitherBody<B>>>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
     B: MessageBody,
 {
-    match limits.admit(&req).await {
+    match limits.admit_later(&req, waiting).await {
         Outcome::Admitted(receipt) => finish(receipt, service.call(req).await),
         Outcome::Denied(response) => Ok(answer(req, response)),
     }

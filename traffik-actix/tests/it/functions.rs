@@ -1,8 +1,12 @@
 //! Identities, costs, rates and scopes that depend on the request.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use actix_web::HttpRequest;
+use traffik_actix::traffik_core::{Batch, BoxFuture, Cell, Decisions, Op};
 use traffik_actix::{
-    Error, HttpThrottleBuilder, Identity, OnError, Rate, Scope, ThrottleMiddleware,
+    Backend, Error, HttpThrottleBuilder, Identity, MemoryBackend, OnError, Rate, Rule, Scope,
+    ThrottleMiddleware, Timestamp,
 };
 
 use crate::support::{app, get, memory, send, throttle};
@@ -159,4 +163,52 @@ async fn functions_that_fail_go_through_the_error_policy() {
         "the cause is for the log: {}",
         answer.body
     );
+}
+
+/// Answers like a memory, but never at once, as remote backends do.
+#[derive(Debug)]
+struct Later(MemoryBackend);
+
+impl Backend for Later {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions, Error>> {
+        Box::pin(async move {
+            actix_web::rt::task::yield_now().await;
+            self.0.apply(batch).await
+        })
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp), Error>> {
+        self.0.load(op)
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.0.reset()
+    }
+}
+
+#[actix_web::test]
+async fn functions_are_asked_once_though_the_backend_has_to_wait() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let (_, memory) = memory();
+    let limit = |name| {
+        let throttle = throttle(name, "1/day").identify(|_: &HttpRequest| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            Identity::of("ann")
+        });
+        throttle.build().unwrap()
+    };
+    let rule = Rule::new(limit("one")).when(|_: &HttpRequest| {
+        ASKED.fetch_add(100, Ordering::Relaxed);
+        true
+    });
+    let limits = ThrottleMiddleware::new(rule).backend(Later(memory));
+
+    let single = app(limits.clone()).await;
+    assert!(send(&single, get("/")).await.is_ok());
+    assert!(send(&single, get("/")).await.is_throttled());
+    assert_eq!(ASKED.swap(0, Ordering::Relaxed), 202);
+
+    let both = app(limits.rule(limit("other"))).await;
+    assert!(send(&both, get("/")).await.is_throttled());
+    assert_eq!(ASKED.load(Ordering::Relaxed), 102);
 }
