@@ -1,7 +1,7 @@
 use traffik_core::ManualClock;
 use traffik_core::testing::conformance;
 
-use crate::support::{MemcachedServer, strategies};
+use crate::support::{self, MemcachedServer, strategies};
 
 #[tokio::test]
 async fn decides_like_the_strategies() {
@@ -20,12 +20,8 @@ async fn decides_like_the_strategies() {
 #[tokio::test]
 async fn decides_exactly_under_concurrency() {
     let server = MemcachedServer::start();
-    let backend = server.backend();
-    conformance::admits_exactly_the_limit(&backend, &strategies()).await;
-    conformance::batches_are_all_or_nothing(&backend).await;
-    conformance::dropped_futures_leave_nothing_behind(&backend).await;
     let neighbour = server.builder().namespace("neighbour").build().unwrap();
-    conformance::resets_its_own_namespace_only(&backend, &neighbour).await;
+    support::decides_exactly_under_concurrency(&server.backend(), &neighbour).await;
 }
 
 #[tokio::test]

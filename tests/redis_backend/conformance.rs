@@ -3,7 +3,7 @@ use std::sync::Arc;
 use traffik_core::testing::conformance;
 use traffik_core::{Backend, Cell, Decision, Hit, ManualClock, Strategy};
 
-use crate::support::{RedisServer, strategies};
+use crate::support::{self, RedisServer, strategies};
 
 /// A strategy without its script, so that it takes two trips.
 #[derive(Debug)]
@@ -50,12 +50,8 @@ async fn two_trips_decide_like_one() {
 #[tokio::test]
 async fn decides_exactly_under_concurrency() {
     let server = RedisServer::start();
-    let backend = server.backend();
-    conformance::admits_exactly_the_limit(&backend, &strategies()).await;
-    conformance::batches_are_all_or_nothing(&backend).await;
-    conformance::dropped_futures_leave_nothing_behind(&backend).await;
     let neighbour = server.builder().namespace("neighbour").build().unwrap();
-    conformance::resets_its_own_namespace_only(&backend, &neighbour).await;
+    support::decides_exactly_under_concurrency(&server.backend(), &neighbour).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What tests need to run servers.
 
+mod concurrency;
 mod map_store;
 mod memcached_server;
 mod process;
@@ -10,6 +11,7 @@ mod redis_sentinel;
 mod redis_server;
 mod strategies;
 
+pub(crate) use concurrency::decides_exactly_under_concurrency;
 pub(crate) use map_store::MapStore;
 pub(crate) use memcached_server::MemcachedServer;
 pub(crate) use proxy::{Fault, Proxy};

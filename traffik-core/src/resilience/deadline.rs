@@ -94,7 +94,7 @@ mod tests {
 
     use super::*;
     use crate::resilience::{BackendExt, BreakerState, CircuitBreaker};
-    use crate::{Identity, MemoryBackend, OnError, Throttle};
+    use crate::{FixedWindow, Identity, MemoryBackend, Throttle};
 
     /// A store that takes every question and answers none.
     #[derive(Debug)]
@@ -115,12 +115,7 @@ mod tests {
     }
 
     fn throttle(backend: impl Backend) -> Throttle {
-        Throttle::builder("api")
-            .rate("9/hour")
-            .backend(backend)
-            .on_error(OnError::Raise)
-            .build()
-            .unwrap()
+        crate::resilience::tests::throttle("9/hour", FixedWindow, backend)
     }
 
     #[tokio::test(start_paused = true)]

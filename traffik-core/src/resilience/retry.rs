@@ -172,15 +172,10 @@ mod tests {
     use super::*;
     use crate::resilience::tests::Store;
     use crate::resilience::{BackendExt, Jitter};
-    use crate::{Identity, ManualClock, OnError, Throttle};
+    use crate::{FixedWindow, Identity, ManualClock, Throttle};
 
     fn throttle(backend: impl Backend) -> Throttle {
-        Throttle::builder("api")
-            .rate("9/hour")
-            .backend(backend)
-            .on_error(OnError::Raise)
-            .build()
-            .unwrap()
+        crate::resilience::tests::throttle("9/hour", FixedWindow, backend)
     }
 
     fn store(error: fn() -> Error) -> Store {

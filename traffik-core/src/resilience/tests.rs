@@ -111,7 +111,7 @@ fn breaker(clock: &ManualClock) -> CircuitBreaker {
         .unwrap()
 }
 
-fn throttle(rate: &str, strategy: impl Strategy, backend: impl Backend) -> Throttle {
+pub(super) fn throttle(rate: &str, strategy: impl Strategy, backend: impl Backend) -> Throttle {
     Throttle::builder("api")
         .rate(rate)
         .strategy(strategy)
