@@ -32,7 +32,7 @@ impl Process {
             port,
             directory,
         };
-        process.resurrect();
+        process.spawn();
         process
     }
 
@@ -40,8 +40,14 @@ impl Process {
         self.port
     }
 
-    /// Starts it again after [`kill`](Process::kill).
+    /// Starts it again after [`kill`](Process::kill), and returns when no client holds its absence
+    /// against it any more: whoever was refused a connection dials again only 10 ms later.
     pub(crate) fn resurrect(&mut self) {
+        self.spawn();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    fn spawn(&mut self) {
         let log = std::fs::File::create(self.directory.join("log")).expect("a log");
         let child = Command::new(self.program)
             .args(&self.arguments)
@@ -70,7 +76,7 @@ impl Process {
                 self.program,
                 self.port,
             );
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
