@@ -54,13 +54,18 @@ impl Hits<'_> {
     ///
     /// If it has to wait outside of a tokio runtime.
     pub async fn until_ready(&self) -> Result<Decisions> {
+        let queue = self
+            .max_wait()
+            .and_then(|max_wait| Some((max_wait, self.line()?)));
+        match queue {
+            // Boxed, since it is rare and would enlarge the future of every hit.
+            Some((max_wait, line)) => Box::pin(self.queue_up(max_wait, line)).await,
+            None => self.decide().await,
+        }
+    }
+
+    async fn queue_up(&self, max_wait: Duration, line: Line) -> Result<Decisions> {
         let start = Instant::now();
-        let Some(max_wait) = self.max_wait() else {
-            return self.decide().await;
-        };
-        let Some(line) = self.line() else {
-            return self.decide().await;
-        };
         if !someone_waits(line) {
             let decisions = self.decide().await?;
             if !self.may_wait(&decisions, Duration::ZERO) {

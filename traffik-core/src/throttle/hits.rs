@@ -136,7 +136,8 @@ impl<'a> Hits<'a> {
     pub async fn decide(&self) -> Result<Decisions> {
         let groups = self.groups();
         if groups.len() > 1 {
-            let preview = self.preview_of(&groups).await?;
+            // Boxed, since it is rare and would enlarge the future of every hit.
+            let preview = Box::pin(self.preview_of(&groups)).await?;
             if preview.is_denied() {
                 return Ok(preview);
             }
@@ -149,7 +150,7 @@ impl<'a> Hits<'a> {
             };
             let decisions = match decided {
                 Ok(decisions) => self.spread(group, decisions),
-                Err(error) => self.recover(group, error).await?,
+                Err(error) => Box::pin(self.recover(group, error)).await?,
             };
             for (at, decision) in decisions.iter().enumerate() {
                 if self.is_in(group, at) {
