@@ -1,6 +1,7 @@
 //! `RedisBackend` against a Redis.
 
 mod cluster;
+mod company;
 mod conformance;
 mod decisions;
 mod denials;

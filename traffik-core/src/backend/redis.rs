@@ -1,5 +1,6 @@
 //! Cells in a Redis, shared by every process that uses it.
 
+mod answer;
 mod builder;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
@@ -15,6 +16,7 @@ mod sentinel;
 mod slots;
 #[cfg(feature = "store")]
 mod store;
+mod trip;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +27,13 @@ pub use builder::RedisBackendBuilder;
 #[cfg(feature = "store")]
 pub use store::RedisStore;
 
+use self::answer::{Answer, Outcome};
 use self::denials::Denials;
 use self::failure::disagreement;
 use self::hints::Hints;
-use self::link::{Link, Links, Lost};
-use self::script::{Answer, Outcome, Programs, Question, Step, Steps};
+use self::link::{Link, Links};
+use self::script::{Programs, Step, Steps};
+use self::trip::{Question, Terms};
 use super::cas::Attempts;
 use super::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
@@ -42,7 +46,9 @@ use crate::time::{Clock, Timestamp, micros};
 ///
 /// Every decision, and every batch of the throttles of one request, is **one round trip**: one
 /// script that reads the clock of the server, decides all operations, and charges all or none.
-/// Servers with wrong clocks therefore agree. Two are taken only by strategies without a
+/// What comes up on one thread at the same moment, up to 64 operations, shares a round trip, which
+/// takes Redis a fraction of the work; nobody waits for company.
+/// Servers with wrong clocks therefore agree. Two trips are taken only by strategies without a
 /// [script](crate::Strategy::lua): those of your own, an [adaptive throttle](crate::AdaptiveThrottle)
 /// with a gauge, and [hours](crate::strategy::TimeOfDay) in a zone whose offset changes.
 ///
@@ -179,10 +185,12 @@ impl Inner {
         self.denials.answer(batch, || self.stopwatch())
     }
 
-    async fn decide(&self, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
+    // The less common ways are boxed: their futures are large, and would be moved with every hit.
+    async fn decide(self: &Arc<Self>, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
         let ticket = self.denials.ticket(batch, || self.stopwatch());
         if self.links.connect().has_slots() && slots::is_scattered(batch) {
-            return self.decide_by_slot(link, batch).await;
+            let deciding = self.in_time_altogether(self.decide_by_slot(link, batch));
+            return Box::pin(deciding).await;
         }
         let (decisions, seen) = self.ask_to_decide(link, batch).await?;
         if let Some(ticket) = ticket
@@ -195,17 +203,19 @@ impl Inner {
 
     /// Also returns the cells before the decision.
     async fn ask_to_decide(
-        &self,
+        self: &Arc<Self>,
         link: &Arc<Link>,
         batch: &Batch<'_>,
     ) -> Result<(Decisions, Answer)> {
-        let steps: Option<Steps<'_>> = batch.ops().iter().map(Step::of).collect();
-        let Some(steps) = steps else {
-            return self.decide_in_two_trips(link, batch).await;
+        // Nothing of the question is kept while it travels.
+        let travelling = match self.question_to_decide(batch)? {
+            Some(question) => self.travel(link, question),
+            None => {
+                let deciding = self.in_time_altogether(self.decide_in_two_trips(link, batch));
+                return Box::pin(deciding).await;
+            }
         };
-        let answer = self
-            .ask(link, batch, &steps, self.now(), Some(self.slack_ms()))
-            .await?;
+        let answer = travelling.await?;
         let mut cells = answer.decoded();
         let decisions = batch.decide(&mut cells, answer.now);
         if decisions.is_allowed() != (answer.outcome == Outcome::Admitted) {
@@ -215,20 +225,23 @@ impl Inner {
         Ok((decisions, answer))
     }
 
+    /// `None` if a strategy has no script.
+    fn question_to_decide(&self, batch: &Batch<'_>) -> Result<Option<Question>> {
+        let steps: Option<Steps<'_>> = batch.ops().iter().map(Step::of).collect();
+        let ask =
+            |steps: Steps<'_>| self.question(batch, &steps, self.now(), Some(self.slack_ms()));
+        steps.map(ask).transpose()
+    }
+
     /// For strategies without a script: read, decide here, and write if nobody else has.
     async fn decide_in_two_trips(
-        &self,
+        self: &Arc<Self>,
         link: &Arc<Link>,
         batch: &Batch<'_>,
     ) -> Result<(Decisions, Answer)> {
         let mut attempts = Attempts::default();
         loop {
-            let look: Steps<'_> = batch
-                .ops()
-                .iter()
-                .map(|op| Step::of(op).unwrap_or(Step::Read))
-                .collect();
-            let seen = self.ask(link, batch, &look, self.now(), None).await?;
+            let seen = self.travel(link, self.look(batch)?).await?;
             let mut cells = seen.decoded();
             let decisions = batch.decide(&mut cells, seen.now);
             if decisions.is_denied() {
@@ -241,9 +254,8 @@ impl Inner {
                 .zip(seen.cells.iter().zip(cells))
                 .map(|(op, (before, after))| Step::of(op).unwrap_or(Step::Swap { before, after }))
                 .collect();
-            let written = self
-                .ask(link, batch, &write, Some(seen.now), Some(self.slack_ms()))
-                .await?;
+            let write = self.question(batch, &write, Some(seen.now), Some(self.slack_ms()))?;
+            let written = self.travel(link, write).await?;
             if written.outcome == Outcome::Admitted {
                 // Those with a script may have met a newer cell than the one seen. Else this is
                 // the decision that was written, though a gauge may have changed since.
@@ -257,56 +269,51 @@ impl Inner {
         }
     }
 
-    /// One round trip; on a server that does not know the script yet, two.
-    async fn ask(
+    /// To see what would be decided, changing nothing.
+    fn look(&self, batch: &Batch<'_>) -> Result<Question> {
+        let look = |op| Step::of(op).unwrap_or(Step::Read);
+        let steps: Steps<'_> = batch.ops().iter().map(look).collect();
+        self.question(batch, &steps, self.now(), None)
+    }
+
+    fn question(
         &self,
-        link: &Arc<Link>,
         batch: &Batch<'_>,
         steps: &[Step<'_>],
         now: Option<Timestamp>,
         slack_ms: Option<u64>,
-    ) -> Result<Answer> {
-        let hints = self.hints.of(batch);
-        let question = Question {
-            namespace: &self.namespace,
-            batch,
-            steps,
-            hints: &hints,
+    ) -> Result<Question> {
+        let program = self.programs.serving(steps);
+        let terms = Terms {
+            // A script of the user's may fail halfway, and a cluster wants one slot per command.
+            shared: program.is_common() && !self.links.connect().has_slots(),
+            program,
             now,
             slack_ms,
         };
-        let program = self.programs.serving(steps);
-        let mut command = question.by_sha(&program);
-        let (mut resent, mut loaded) = (false, false);
-        loop {
-            match link.ask(&command).await {
-                Ok(reply) => {
-                    let answer = Answer::parse(reply, steps.len())?;
-                    self.hints.count_losses(answer.losses);
-                    return Ok(answer);
-                }
-                Err(lost) if lost.is_unknown_script() && !loaded => {
-                    loaded = true;
-                    command = question.by_text(&program);
-                }
-                Err(Lost::Unexecuted(_)) if !resent => resent = true,
-                Err(lost) => return Err(lost.into()),
-            }
-        }
+        Question::new(terms, batch, steps, &self.hints.of(batch))
     }
 
-    /// Lets `task` take no longer than the deadline.
-    async fn in_time<T>(&self, link: &Link, task: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(self.deadline, task).await {
-            Ok(done) => done,
-            Err(_) => {
-                link.timed_out();
-                Err(Error::timeout(format!(
-                    "redis did not answer within {:?}",
-                    self.deadline
-                )))
-            }
+    /// Lets a command take no longer than the deadline, and tells its link if it does.
+    async fn in_time<T>(&self, link: &Link, command: impl Future<Output = Result<T>>) -> Result<T> {
+        let done = self.in_time_altogether(command).await;
+        if done.as_ref().is_err_and(Error::is_timeout) {
+            link.timed_out();
         }
+        done
+    }
+
+    /// Lets several commands take no longer than the deadline.
+    async fn in_time_altogether<T>(&self, task: impl Future<Output = Result<T>>) -> Result<T> {
+        let late = |_| {
+            Err(Error::timeout(format!(
+                "redis did not answer within {:?}",
+                self.deadline
+            )))
+        };
+        tokio::time::timeout(self.deadline, task)
+            .await
+            .unwrap_or_else(late)
     }
 }
 
@@ -321,7 +328,7 @@ impl Backend for RedisBackend {
                 return Ok(denied);
             }
             let link = self.0.links.of_this_thread()?;
-            self.0.in_time(&link, self.0.decide(&link, batch)).await
+            self.0.decide(&link, batch).await
         })
     }
 
@@ -339,8 +346,8 @@ impl Backend for RedisBackend {
             let batch = Batch::new(std::slice::from_ref(op));
             let look = [Step::Read];
             let link = self.0.links.of_this_thread()?;
-            let asking = self.0.ask(&link, &batch, &look, self.0.now(), None);
-            let answer = self.0.in_time(&link, asking).await?;
+            let look = self.0.question(&batch, &look, self.0.now(), None)?;
+            let answer = self.0.travel(&link, look).await?;
             Ok((Cell::decode(&answer.cells[0]), answer.now))
         })
     }

@@ -1,31 +1,30 @@
--- Applies a batch of steps to the cells of some keys, or none of them.
+-- Decides batches of operations, one after the other, as if each had come alone. Of a batch, all
+-- operations are charged or none is.
 --
--- KEYS[i]            the cell of operation i
--- KEYS[n+1]          when the cells were last reset; only if there are hints
--- ARGV[1]            the time in µs, or '' to ask this server
--- ARGV[2]            '' to only look, or how many ms cells outlive their use
--- ARGV[3i], [3i+1]   the kind of operation i and its arguments
--- ARGV[3i+2]         when the asker last saw this cell, and the cell; '' if it did not
+-- KEYS[i]    the cell of operation i
+-- KEYS[n+1]  when the cells were last reset; only if there are hints
+-- ARGV[1]    the time in µs, or '' to ask this server
+-- ARGV[2]    '' to only look, or how many ms cells outlive their use
+-- ARGV[3]    two bytes for each batch: how many operations it has; '' if every batch has one
+-- ARGV[3+i]  operation i: its arguments; when the asker last saw the cell, and the cell it saw,
+--            unless it saw none; how many bytes these two have, and the kind, a byte each
 --
--- Returns the time; 1 if all were admitted, 0 if not, -1 if another writer came first; every cell
--- as it was, '' where there is none; and if there are any, the number of cells that had been lost.
+-- Returns the time and how many cells had been lost, in eight bytes each; and for every batch, 1 if
+-- it was admitted, 0 if not, 2 if another writer came first, in one byte, followed by its cells as
+-- they were, each after its length in four bytes, which is 0 where there is none. All that is one
+-- text, because Redis and its clients take longer for many small values.
 local spread = unpack
-local unpack, pack = struct.unpack, struct.pack
+local unpack, pack, call = struct.unpack, struct.pack, redis.call
 local now = tonumber(ARGV[1])
 if not now then
-  local time = redis.call('TIME')
+  local time = call('TIME')
   now = time[1] * 1000000 + time[2]
 end
-local slack = tonumber(ARGV[2])
+local slack, sizes, operations = tonumber(ARGV[2]), ARGV[3], #ARGV - 3
 
-local verdict, reply = 1, {now, 1, ''}
--- Of the operation at hand: its place, its cell, and what becomes of it if all are admitted: bytes
--- to be kept until `expires`, or a function that keeps them, given the time to live in ms.
+-- Of the operation at hand: its place, its cell, and what becomes of it if the batch is admitted:
+-- bytes to be kept until `expires`, or a function that keeps them, given the time to live in ms.
 local at, cell, arguments, admitted, new, expires
-local operations, losses = (#ARGV - 2) / 3, 0
--- Tables only if there are several: this runs for every decision.
-local many = operations > 1
-local all_new, all_expires = many and {}, many and {}
 
 -- See Cell::encode: 16 is the version.
 local function words(count)
@@ -58,85 +57,90 @@ local function take(till, ...)
   end
 end
 
-local function to_live(till)
-  return math.max(1, math.ceil((till - now) / 1000)) + slack
-end
+local reply, filled, losses = {}, 1, 0
+local batch, last = 0, 0
+while last < operations do
+  batch = batch + 1
+  local first = last + 1
+  last = last + (sizes == '' and 1 or unpack('>I2', sizes, 2 * batch - 1))
+  -- Tables only if there are several operations: one is the common case.
+  local several = first < last
+  local all_cells, all_new, all_expires = several and {}, several and {}, several and {}
+  local verdict, verdict_at = 1, filled + 1
+  filled = verdict_at
 
-local function keep(bytes, till)
-  redis.call('SET', KEYS[at], bytes, 'PX', to_live(till))
-end
-
--- The cell of a hint, if the key would still be here had it not been lost.
-local function recall(hint)
-  local seen, _, till = unpack('>I8BI8', hint)
-  -- See reset.rs: for so long a reset is remembered, and longer.
-  if till <= now or now - seen >= 3600000000 then
-    return
-  end
-  local reset = tonumber((redis.pcall('GET', KEYS[operations + 1])))
-  if reset and seen <= reset then
-    return
-  end
-  local lost = hint:sub(9)
-  if slack then
-    losses = losses + 1
-    keep(lost, till)
-  end
-  return lost
-end
-
-for i = 1, operations do
-  local kind = ARGV[3 * i]
-  at, arguments, admitted, new = i, ARGV[3 * i + 1], false, nil
-  if false then
+  for i = first, last do
+    at, arguments, admitted, new = i, ARGV[3 + i], false, nil
+    local hint, kind = arguments:byte(-2, -1)
+    if false then
 --{in place}
-  else
-    -- A key of another type is no cell either.
-    cell = redis.pcall('GET', KEYS[i])
-    if not cell and ARGV[3 * i + 2] ~= '' then
-      cell = recall(ARGV[3 * i + 2])
-    end
-    if type(cell) ~= 'string' then
-      cell = ''
-    end
-    if kind == 'read' then
-      admitted = true
-    elseif kind == 'swap' then
-      -- Expiry, length of the cell that was decided upon, that cell, and what it became.
-      local till, length = unpack('>I8I8', arguments)
-      admitted = true
-      if arguments:sub(17, 16 + length) == cell then
-        expires, new = till, arguments:sub(17 + length)
-      else
-        verdict = -1
+    else
+      -- A key of another type is no cell either.
+      cell = redis.pcall('GET', KEYS[i])
+      if not cell and hint > 0 then
+        local from = #arguments - 1 - hint
+        local seen, _, till = unpack('>I8BI8', arguments, from)
+        -- The key would still be here had it not been lost, or reset. See reset.rs: for so long a
+        -- reset is remembered, and longer.
+        if till > now and now - seen < 3600000000 then
+          local reset = tonumber((redis.pcall('GET', KEYS[operations + 1])))
+          if not reset or seen > reset then
+            cell = arguments:sub(from + 8, -3)
+            if slack then
+              losses = losses + 1
+              local to_live = math.max(1, math.ceil((till - now) / 1000)) + slack
+              call('SET', KEYS[i], cell, 'PX', to_live)
+            end
+          end
+        end
       end
+      if type(cell) ~= 'string' then
+        cell = ''
+      end
+      if kind == 0 then
+        admitted = true
+      elseif kind == 1 then
+        -- Expiry, length of the cell that was decided upon, that cell, and what it became.
+        local till, length = unpack('>I8I8', arguments)
+        admitted = true
+        if arguments:sub(17, 16 + length) == cell then
+          expires, new = till, arguments:sub(17 + length, -3 - hint)
+        else
+          verdict = 2
+        end
 --{strategies}
+      end
+    end
+    reply[filled + 1], reply[filled + 2] = pack('>I4', #cell), cell
+    filled = filled + 2
+    if not admitted and verdict == 1 then
+      verdict = 0
+    end
+    if several then
+      all_cells[i], all_new[i], all_expires[i] = cell, new, expires
     end
   end
-  reply[i + 2] = cell
-  if not admitted and verdict == 1 then
-    verdict = 0
-  end
-  if many then
-    all_new[i], all_expires[i] = new, expires
-  end
-end
+  reply[verdict_at] = verdict == 1 and '\1' or verdict == 0 and '\0' or '\2'
 
-if verdict == 1 and slack then
-  for i = 1, operations do
-    if many then
-      new, expires = all_new[i], all_expires[i]
-    end
-    at = i
-    if type(new) == 'string' then
-      keep(new, expires)
-    elseif new then
-      new(to_live(expires))
+  if verdict == 1 and slack then
+    for i = first, last do
+      if several then
+        cell, new, expires = all_cells[i], all_new[i], all_expires[i]
+      end
+      local in_place = type(new) == 'function'
+      if new and not in_place and #new == #cell and new:sub(1, 9) == cell:sub(1, 9) then
+        -- It lives as long as it did, and this costs half as much.
+        call('SETRANGE', KEYS[i], 9, new:sub(10))
+      elseif new then
+        local to_live = math.max(1, math.ceil((expires - now) / 1000)) + slack
+        if in_place then
+          new(to_live)
+        else
+          call('SET', KEYS[i], new, 'PX', to_live)
+        end
+      end
     end
   end
 end
-reply[2] = verdict
-if losses > 0 then
-  reply[operations + 3] = losses
-end
-return reply
+reply[1] = pack('>I8I8', now, losses)
+return table.concat(reply)

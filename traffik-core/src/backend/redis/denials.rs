@@ -1,11 +1,11 @@
 //! Denials that are answered without asking Redis.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use crate::backend::{Batch, Op};
@@ -131,6 +131,15 @@ impl Denials {
         }
     }
 
+    /// The cells of these keys may have changed.
+    pub(super) fn changed<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) {
+        if !self.changes.is_empty() {
+            for key in keys {
+                self.group_of(key).fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
     fn changes_of(&self, ops: &[Op<'_>]) -> SmallVec<[u32; 3]> {
         let changes = |op: &Op<'_>| self.group_of(&op.key).load(Ordering::Acquire);
         ops.iter().map(changes).collect()
@@ -187,10 +196,8 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            for op in self.batch.ops() {
-                let group = self.denials.group_of(&op.key);
-                group.fetch_add(1, Ordering::AcqRel);
-            }
+            self.denials
+                .changed(self.batch.ops().iter().map(|op| &op.key));
         }
     }
 }

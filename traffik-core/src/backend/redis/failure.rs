@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::answer::Outcome;
 use super::link::Lost;
-use super::script::Outcome;
 use crate::error::Error;
 
 impl Lost {

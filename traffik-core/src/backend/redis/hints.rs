@@ -1,10 +1,10 @@
 //! Cells as this process last saw them, by which Redis is healed when it has lost them.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use crate::backend::Batch;
@@ -69,12 +69,9 @@ impl Hints {
             let Some(mut shard) = self.shard_of(&op.key) else {
                 return;
             };
-            if shard.get(&op.key).is_some_and(|hint| hint.seen() > now) {
-                continue;
-            }
             // Of a queue only an excerpt is known.
             match cell.is_fresh() || cell.is_expired(now) || cell.queue().is_some() {
-                true => shard.remove(&op.key),
+                true => shard.remove(&op.key, now),
                 false => shard.insert(op.key, Hint::new(cell, now), self.max_per_half),
             }
         }
@@ -106,16 +103,30 @@ impl Shard {
         self.recent.get(key).or_else(|| self.earlier.get(key))
     }
 
+    /// Unless it knows a newer one.
     fn insert(&mut self, key: Key, hint: Hint, max_per_half: usize) {
-        if self.recent.len() >= max_per_half && !self.recent.contains_key(&key) {
-            self.earlier = std::mem::take(&mut self.recent);
+        if let Some(known) = self.recent.get_mut(&key) {
+            if known.seen() <= hint.seen() {
+                *known = hint;
+            }
+        } else if !self.knows_better(&key, hint.seen()) {
+            if self.recent.len() >= max_per_half {
+                self.earlier = std::mem::take(&mut self.recent);
+            }
+            self.recent.insert(key, hint);
         }
-        self.recent.insert(key, hint);
     }
 
-    fn remove(&mut self, key: &Key) {
-        self.recent.remove(key);
-        self.earlier.remove(key);
+    /// Unless it knows a newer one than was seen now.
+    fn remove(&mut self, key: &Key, now: Timestamp) {
+        if !self.knows_better(key, now) {
+            self.recent.remove(key);
+            self.earlier.remove(key);
+        }
+    }
+
+    fn knows_better(&self, key: &Key, than: Timestamp) -> bool {
+        self.get(key).is_some_and(|hint| hint.seen() > than)
     }
 }
 

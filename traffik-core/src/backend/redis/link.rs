@@ -14,6 +14,7 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
+use super::trip::Trips;
 use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
 
@@ -124,6 +125,7 @@ impl Links {
             state: Mutex::default(),
             changed: Notify::new(),
             timeouts: AtomicU32::new(0),
+            trips: Trips::default(),
         });
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|link| link.seat.strong_count() > 0);
@@ -148,6 +150,7 @@ pub(super) struct Link {
     changed: Notify,
     /// Commands in a row that were not answered in time.
     timeouts: AtomicU32,
+    trips: Trips,
 }
 
 #[derive(Default)]
@@ -182,6 +185,10 @@ impl Link {
     /// After so many timeouts in a row the connection is given up: the server may have been
     /// replaced by one at the same address without telling us.
     const MOST_TIMEOUTS: u32 = 3;
+
+    pub(super) fn trips(&self) -> &Trips {
+        &self.trips
+    }
 
     /// Sends a command on the present connection, or a new one if there is none.
     pub(super) async fn ask(self: &Arc<Self>, command: &Cmd) -> Result<Value, Lost> {

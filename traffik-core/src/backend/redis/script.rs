@@ -1,36 +1,40 @@
-//! The one script that decides batches, and what is sent to and comes back from it.
+//! The one script that decides batches, and what it is to do with each cell.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use redis::{Cmd, Value};
 use smallvec::SmallVec;
 
 use super::hints::Hint;
-use super::reset;
-use crate::backend::{Batch, Op};
+use crate::backend::Op;
 use crate::cell::Cell;
-use crate::error::{Error, Result};
 use crate::strategy::{BUILT_IN, IN_PLACE, Lua};
-use crate::time::Timestamp;
 
 /// A script with the strategies it knows.
 #[derive(Debug)]
 pub(super) struct Program {
-    text: String,
-    sha: String,
+    pub(super) text: String,
+    pub(super) sha: String,
     sources: Vec<&'static str>,
 }
 
 impl Program {
+    /// The kinds of operation that are no strategy's: only to look, and to replace.
+    const READ: u8 = 0;
+    const SWAP: u8 = 1;
+    /// That of the first source.
+    const FIRST: usize = 2;
+
     /// A script for the strategies of this crate, and others.
     fn with(custom: impl IntoIterator<Item = &'static str>) -> Program {
         let mut sources = IN_PLACE.to_vec();
         sources.extend(BUILT_IN);
         sources.extend(custom);
-        let branches = |kinds: std::ops::Range<usize>| -> String {
-            kinds
-                .map(|kind| format!("elseif kind == '{kind}' then\n{}\n", sources[kind]))
-                .collect()
+        let branches = |places: std::ops::Range<usize>| -> String {
+            let branch = |place| {
+                let (kind, source) = (Self::FIRST + place, sources[place]);
+                format!("elseif kind == {kind} then\n{source}\n")
+            };
+            places.map(branch).collect()
         };
         let text = include_str!("decide.lua")
             .replacen("--{in place}\n", &branches(0..IN_PLACE.len()), 1)
@@ -49,10 +53,18 @@ impl Program {
         &COMMON
     }
 
-    fn kind(&self, lua: &Lua) -> Option<usize> {
-        self.sources
-            .iter()
-            .position(|source| *source == lua.source())
+    /// Whether it has nothing of the user's in it, so that it cannot fail halfway.
+    pub(super) fn is_common(self: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, Self::common())
+    }
+
+    fn kind(&self, lua: &Lua) -> Option<u8> {
+        let same = |source: &&str| {
+            // Nearly always it is the very same text.
+            std::ptr::eq(*source, lua.source()) || *source == lua.source()
+        };
+        let place = self.sources.iter().position(same)?;
+        u8::try_from(Self::FIRST + place).ok()
     }
 
     fn serves(&self, steps: &[Step<'_>]) -> bool {
@@ -117,159 +129,31 @@ impl<'a> Step<'a> {
 
 pub(super) type Steps<'a> = SmallVec<[Step<'a>; 3]>;
 
-/// Everything the script is given.
-#[derive(Debug)]
-pub(super) struct Question<'a> {
-    pub(super) namespace: &'a str,
-    pub(super) batch: &'a Batch<'a>,
-    pub(super) steps: &'a [Step<'a>],
-    /// What is known about each cell; empty if nothing is about any.
-    pub(super) hints: &'a [Option<Hint>],
-    /// `None` to ask the server.
-    pub(super) now: Option<Timestamp>,
-    /// How long cells outlive their use, or `None` to leave them as they are.
-    pub(super) slack_ms: Option<u64>,
-}
-
-impl Question<'_> {
-    /// The command that names the script by its digest.
-    pub(super) fn by_sha(&self, program: &Program) -> Cmd {
-        self.command("EVALSHA", &program.sha, program)
-    }
-
-    /// The command that brings the script along, for servers that do not know it yet.
-    pub(super) fn by_text(&self, program: &Program) -> Cmd {
-        self.command("EVAL", &program.text, program)
-    }
-
-    fn command(&self, name: &str, script: &str, program: &Program) -> Cmd {
-        let count = self.steps.len();
-        let mut command = Cmd::with_capacity(6 + 4 * count, 192 + script.len() + 256 * count);
-        let hinted = !self.hints.is_empty();
-        command
-            .arg(name)
-            .arg(script)
-            .arg(count + usize::from(hinted));
-        for op in self.batch.ops() {
-            command.arg(key_of(self.namespace, op));
-        }
-        if hinted {
-            command.arg(reset::mark(self.namespace));
-        }
-        match self.now {
-            Some(now) => command.arg(now.as_micros()),
-            None => command.arg(""),
+impl Step<'_> {
+    /// How it is told to a script, together with what is known about the cell: see `decide.lua`.
+    pub(super) fn encode(&self, program: &Program, hint: Option<&Hint>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(128);
+        let kind = match self {
+            Step::Read => Program::READ,
+            Step::Lua(lua) => {
+                bytes.extend(lua.arguments().iter().flat_map(|word| word.to_be_bytes()));
+                program
+                    .kind(lua)
+                    .expect("`Programs::serving` chose a program with this source")
+            }
+            Step::Swap { before, after } => {
+                let expires = after.expires().as_micros().min(Cell::WORD_LIMIT - 1);
+                bytes.extend_from_slice(&expires.to_be_bytes());
+                bytes.extend_from_slice(&(before.len() as u64).to_be_bytes());
+                bytes.extend_from_slice(before);
+                bytes.extend_from_slice(&after.encode());
+                Program::SWAP
+            }
         };
-        match self.slack_ms {
-            Some(slack) => command.arg(slack),
-            None => command.arg(""),
-        };
-        for (at, step) in self.steps.iter().enumerate() {
-            let packed: SmallVec<[u8; 48]>;
-            match step {
-                Step::Read => command.arg("read").arg(""),
-                Step::Lua(lua) => {
-                    packed = pack(lua.arguments());
-                    let kind = program.kind(lua);
-                    command
-                        .arg(kind.expect("`Programs::serving` chose a program with this source"))
-                        .arg(&*packed)
-                }
-                Step::Swap { before, after } => {
-                    let expires = after.expires().as_micros().min(Cell::WORD_LIMIT - 1);
-                    let mut swap = pack(&[expires, before.len() as u64]);
-                    swap.extend_from_slice(before);
-                    swap.extend_from_slice(&after.encode());
-                    packed = swap;
-                    command.arg("swap").arg(&*packed)
-                }
-            };
-            match self.hints.get(at) {
-                Some(Some(hint)) => command.arg(hint.as_bytes()),
-                _ => command.arg(""),
-            };
-        }
-        command
-    }
-}
-
-/// The name of a cell in Redis.
-fn key_of(namespace: &str, op: &Op<'_>) -> String {
-    use std::fmt::Write;
-    let mut key = String::with_capacity(namespace.len() + 83);
-    // Writing to a string cannot fail.
-    let _ = write!(key, "{namespace}:{}", op.key);
-    key
-}
-
-fn pack(words: &[u64]) -> SmallVec<[u8; 48]> {
-    words.iter().flat_map(|word| word.to_be_bytes()).collect()
-}
-
-/// What the script answered.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) now: Timestamp,
-    pub(super) outcome: Outcome,
-    /// The cells as they were before, encoded.
-    pub(super) cells: SmallVec<[Vec<u8>; 3]>,
-    /// How many of them Redis had lost.
-    pub(super) losses: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Admitted,
-    Denied,
-    /// A cell to swap was no longer what it had been.
-    Raced,
-}
-
-impl Answer {
-    pub(super) fn parse(value: Value, count: usize) -> Result<Answer> {
-        Self::try_parse(value, count)
-            .filter(|answer| answer.cells.len() == count)
-            .ok_or_else(|| Error::other("redis answered a decision with something else"))
-    }
-
-    fn try_parse(value: Value, count: usize) -> Option<Answer> {
-        let Value::Array(items) = value else {
-            return None;
-        };
-        let mut items = items.into_iter();
-        let (Some(Value::Int(now)), Some(Value::Int(verdict))) = (items.next(), items.next())
-        else {
-            return None;
-        };
-        let outcome = match verdict {
-            1 => Outcome::Admitted,
-            0 => Outcome::Denied,
-            -1 => Outcome::Raced,
-            _ => return None,
-        };
-        let cell = |item| match item {
-            Value::BulkString(bytes) => Some(bytes),
-            _ => None,
-        };
-        let cells = items
-            .by_ref()
-            .take(count)
-            .map(cell)
-            .collect::<Option<_>>()?;
-        let losses = match items.next() {
-            None => 0,
-            Some(Value::Int(losses)) => u64::try_from(losses).ok()?,
-            Some(_) => return None,
-        };
-        Some(Answer {
-            now: Timestamp::from_micros(u64::try_from(now).ok()?),
-            outcome,
-            cells,
-            losses,
-        })
-    }
-
-    pub(super) fn decoded(&self) -> SmallVec<[Cell; 3]> {
-        self.cells.iter().map(|bytes| Cell::decode(bytes)).collect()
+        let hint = hint.map_or(&[][..], Hint::as_bytes);
+        bytes.extend_from_slice(hint);
+        // A hint has no queue, and so at most 65 bytes.
+        bytes.extend_from_slice(&[hint.len().to_le_bytes()[0], kind]);
+        bytes
     }
 }

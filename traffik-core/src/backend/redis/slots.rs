@@ -6,7 +6,6 @@ use smallvec::SmallVec;
 
 use super::Inner;
 use super::link::Link;
-use super::script::{Step, Steps};
 use crate::backend::{Batch, Op};
 use crate::decision::{Decision, Decisions};
 use crate::error::Result;
@@ -24,7 +23,7 @@ impl Inner {
     /// Asks each slot first and charges them one after the other if all would admit. So a denial
     /// charges nothing, unless another hit takes the last of a limit in between.
     pub(super) async fn decide_by_slot(
-        &self,
+        self: &Arc<Self>,
         link: &Arc<Link>,
         batch: &Batch<'_>,
     ) -> Result<Decisions> {
@@ -60,16 +59,12 @@ impl Inner {
 
     /// What would be decided, and what each cell says without a hit.
     async fn preview(
-        &self,
+        self: &Arc<Self>,
         link: &Arc<Link>,
         batch: &Batch<'_>,
     ) -> Result<(Decisions, SmallVec<[Decision; 3]>)> {
         let ops = batch.ops();
-        let look: Steps<'_> = ops
-            .iter()
-            .map(|op| Step::of(op).unwrap_or(Step::Read))
-            .collect();
-        let seen = self.ask(link, batch, &look, self.now(), None).await?;
+        let seen = self.travel(link, self.look(batch)?).await?;
         let mut cells = seen.decoded();
         let unchanged = ops
             .iter()

@@ -1,0 +1,101 @@
+//! What the script answers.
+
+use redis::Value;
+use smallvec::SmallVec;
+
+use crate::cell::Cell;
+use crate::error::{Error, Result};
+use crate::time::Timestamp;
+
+/// What became of one batch.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) now: Timestamp,
+    pub(super) outcome: Outcome,
+    /// The cells as they were before, encoded.
+    pub(super) cells: SmallVec<[Bytes; 3]>,
+}
+
+/// A cell of two words has 25 bytes.
+type Bytes = SmallVec<[u8; 32]>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Admitted,
+    Denied,
+    /// A cell to swap was no longer what it had been.
+    Raced,
+}
+
+/// What became of all batches of a command.
+#[derive(Debug)]
+pub(super) struct Answers {
+    now: Timestamp,
+    /// How many cells Redis had lost.
+    pub(super) losses: u64,
+    reply: Vec<u8>,
+    /// How much of it has been read.
+    read: usize,
+}
+
+impl Answers {
+    pub(super) fn parse(reply: Value) -> Result<Answers> {
+        let Value::BulkString(reply) = reply else {
+            return Err(nonsense());
+        };
+        let mut answers = Answers {
+            now: Timestamp::EPOCH,
+            losses: 0,
+            reply,
+            read: 0,
+        };
+        let head = answers.take().zip(answers.take()).ok_or_else(nonsense)?;
+        let (now, losses) = head;
+        answers.now = Timestamp::from_micros(u64::from_be_bytes(now));
+        answers.losses = u64::from_be_bytes(losses);
+        Ok(answers)
+    }
+
+    /// What became of the next batch, which is of so many operations.
+    pub(super) fn next(&mut self, operations: usize) -> Result<Answer> {
+        self.try_next(operations).ok_or_else(nonsense)
+    }
+
+    fn try_next(&mut self, operations: usize) -> Option<Answer> {
+        let outcome = match self.take()? {
+            [0] => Outcome::Denied,
+            [1] => Outcome::Admitted,
+            [2] => Outcome::Raced,
+            _ => return None,
+        };
+        let cells: Option<_> = (0..operations).map(|_| self.cell()).collect();
+        Some(Answer {
+            now: self.now,
+            outcome,
+            cells: cells?,
+        })
+    }
+
+    fn cell(&mut self) -> Option<Bytes> {
+        let length = usize::try_from(u32::from_be_bytes(self.take()?)).ok()?;
+        let cell = self.reply.get(self.read..)?.get(..length)?;
+        self.read += length;
+        Some(cell.into())
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let bytes = self.reply.get(self.read..)?.first_chunk()?;
+        self.read += N;
+        Some(*bytes)
+    }
+}
+
+impl Answer {
+    pub(super) fn decoded(&self) -> SmallVec<[Cell; 3]> {
+        self.cells.iter().map(|bytes| Cell::decode(bytes)).collect()
+    }
+}
+
+fn nonsense() -> Error {
+    Error::other("redis answered a decision with something else")
+}
