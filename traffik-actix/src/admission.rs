@@ -57,8 +57,8 @@ struct Meeting<'a> {
     resolved: Result<Resolved>,
 }
 
-type Meetings<'a> = SmallVec<[Meeting<'a>; 2]>;
-type Answers = SmallVec<[Decision; 2]>;
+type Meetings<'a> = SmallVec<[Meeting<'a>; 3]>;
+type Answers = SmallVec<[Decision; 3]>;
 
 /// What is known already about a request whose decision has to be waited for: what each throttle
 /// asked about it, or nothing if that has to be waited for too. It is not asked twice.

@@ -33,7 +33,7 @@ use self::failure::disagreement;
 use self::hints::Hints;
 use self::link::{Link, Links};
 use self::script::{Programs, Step, Steps};
-use self::trip::{Question, Terms};
+use self::trip::Terms;
 use super::cas::Attempts;
 use super::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
@@ -207,15 +207,15 @@ impl Inner {
         link: &Arc<Link>,
         batch: &Batch<'_>,
     ) -> Result<(Decisions, Answer)> {
-        // Nothing of the question is kept while it travels.
-        let travelling = match self.question_to_decide(batch)? {
-            Some(question) => self.travel(link, question),
+        // The steps are sent, and not kept.
+        let answered = match steps_of(batch) {
+            Some(steps) => self.ask(link, batch, &steps, self.now(), Some(self.slack_ms()))?,
             None => {
                 let deciding = self.in_time_altogether(self.decide_in_two_trips(link, batch));
                 return Box::pin(deciding).await;
             }
         };
-        let answer = travelling.await?;
+        let answer = answered.await?;
         let mut cells = answer.decoded();
         let decisions = batch.decide(&mut cells, answer.now);
         if decisions.is_allowed() != (answer.outcome == Outcome::Admitted) {
@@ -223,14 +223,6 @@ impl Inner {
         }
         self.hints.saw(batch, &cells, answer.now);
         Ok((decisions, answer))
-    }
-
-    /// `None` if a strategy has no script.
-    fn question_to_decide(&self, batch: &Batch<'_>) -> Result<Option<Question>> {
-        let steps: Option<Steps<'_>> = batch.ops().iter().map(Step::of).collect();
-        let ask =
-            |steps: Steps<'_>| self.question(batch, &steps, self.now(), Some(self.slack_ms()));
-        steps.map(ask).transpose()
     }
 
     /// For strategies without a script: read, decide here, and write if nobody else has.
@@ -241,7 +233,7 @@ impl Inner {
     ) -> Result<(Decisions, Answer)> {
         let mut attempts = Attempts::default();
         loop {
-            let seen = self.travel(link, self.look(batch)?).await?;
+            let seen = self.look(link, batch)?.await?;
             let mut cells = seen.decoded();
             let decisions = batch.decide(&mut cells, seen.now);
             if decisions.is_denied() {
@@ -254,8 +246,8 @@ impl Inner {
                 .zip(seen.cells.iter().zip(cells))
                 .map(|(op, (before, after))| Step::of(op).unwrap_or(Step::Swap { before, after }))
                 .collect();
-            let write = self.question(batch, &write, Some(seen.now), Some(self.slack_ms()))?;
-            let written = self.travel(link, write).await?;
+            let written = self.ask(link, batch, &write, Some(seen.now), Some(self.slack_ms()))?;
+            let written = written.await?;
             if written.outcome == Outcome::Admitted {
                 // Those with a script may have met a newer cell than the one seen. Else this is
                 // the decision that was written, though a gauge may have changed since.
@@ -269,20 +261,31 @@ impl Inner {
         }
     }
 
-    /// To see what would be decided, changing nothing.
-    fn look(&self, batch: &Batch<'_>) -> Result<Question> {
+    /// Asks what would be decided, changing nothing.
+    fn look(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        batch: &Batch<'_>,
+    ) -> Result<impl Future<Output = Result<Answer>> + use<>> {
         let look = |op| Step::of(op).unwrap_or(Step::Read);
         let steps: Steps<'_> = batch.ops().iter().map(look).collect();
-        self.question(batch, &steps, self.now(), None)
+        self.ask(link, batch, &steps, self.now(), None)
     }
 
-    fn question(
-        &self,
+    /// One round trip.
+    fn ask(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
         batch: &Batch<'_>,
         steps: &[Step<'_>],
         now: Option<Timestamp>,
         slack_ms: Option<u64>,
-    ) -> Result<Question> {
+    ) -> Result<impl Future<Output = Result<Answer>> + use<>> {
+        if steps.len() > usize::from(u16::MAX) {
+            return Err(Error::invalid(
+                "a request can meet 65,535 throttles at most",
+            ));
+        }
         let program = self.programs.serving(steps);
         let terms = Terms {
             // A script of the user's may fail halfway, and a cluster wants one slot per command.
@@ -291,7 +294,7 @@ impl Inner {
             now,
             slack_ms,
         };
-        Question::new(terms, batch, steps, &self.hints.of(batch))
+        Ok(self.travel(link, terms, batch, steps))
     }
 
     /// Lets a command take no longer than the deadline, and tells its link if it does.
@@ -315,6 +318,11 @@ impl Inner {
             .await
             .unwrap_or_else(late)
     }
+}
+
+/// `None` if a strategy has no script.
+fn steps_of<'a>(batch: &Batch<'_>) -> Option<Steps<'a>> {
+    batch.ops().iter().map(Step::of).collect()
 }
 
 impl Backend for RedisBackend {
@@ -346,8 +354,8 @@ impl Backend for RedisBackend {
             let batch = Batch::new(std::slice::from_ref(op));
             let look = [Step::Read];
             let link = self.0.links.of_this_thread()?;
-            let look = self.0.question(&batch, &look, self.0.now(), None)?;
-            let answer = self.0.travel(&link, look).await?;
+            let answer = self.0.ask(&link, &batch, &look, self.0.now(), None)?;
+            let answer = answer.await?;
             Ok((Cell::decode(&answer.cells[0]), answer.now))
         })
     }

@@ -2,8 +2,8 @@
 //!
 //! One byte of version and shape, then expiry and words, and if there is a queue, how many of the
 //! pairs that follow have been popped, and the pairs. All numbers have eight bytes, most
-//! significant first. Popped pairs are for stores that change a queue in place. Not text: Redis spends a fifth less on a decision when its script can unpack
-//! numbers instead of parsing and printing them.
+//! significant first. Popped pairs are for stores that change a queue in place. Not text: Redis spends a fifth
+//! less on a decision when its script can unpack numbers instead of parsing and printing them.
 
 use super::{Cell, Queue};
 use crate::time::Timestamp;
@@ -28,16 +28,22 @@ impl Cell {
     pub fn encode(&self) -> Vec<u8> {
         let pairs = self.queue().map_or(&[][..], Queue::items);
         let mut bytes = Vec::with_capacity(17 + 8 * self.words.len + 16 * pairs.len());
+        self.encode_with(|piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
+    /// The same, piece by piece.
+    pub(crate) fn encode_with(&self, mut put: impl FnMut(&[u8])) {
+        let pairs = self.queue().map_or(&[][..], Queue::items);
         // There are six words at most.
         let shape = self.words.len.to_le_bytes()[0] | if self.queue.is_some() { QUEUE } else { 0 };
-        bytes.push(VERSION | shape);
+        put(&[VERSION | shape]);
         let expires = self.expires.as_micros().min(Self::WORD_LIMIT - 1);
         let popped = self.queue.as_ref().map(|_| &0);
         let words = [&expires].into_iter().chain(self.words()).chain(popped);
         for word in words.chain(pairs.as_flattened()) {
-            bytes.extend_from_slice(&word.to_be_bytes());
+            put(&word.to_be_bytes());
         }
-        bytes
     }
 
     /// What [`Cell::encode`] made bytes of. Anything else is a fresh cell: a store that was

@@ -132,8 +132,9 @@ impl Shard {
 
 impl Hint {
     fn new(cell: &Cell, seen: Timestamp) -> Hint {
-        let mut bytes = SmallVec::from(seen.as_micros().to_be_bytes().as_slice());
-        bytes.extend_from_slice(&cell.encode());
+        let mut bytes = SmallVec::new();
+        bytes.extend_from_slice(&seen.as_micros().to_be_bytes());
+        cell.encode_with(|piece| bytes.extend_from_slice(piece));
         Hint(bytes)
     }
 

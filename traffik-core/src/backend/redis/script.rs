@@ -130,30 +130,28 @@ impl<'a> Step<'a> {
 pub(super) type Steps<'a> = SmallVec<[Step<'a>; 3]>;
 
 impl Step<'_> {
-    /// How it is told to a script, together with what is known about the cell: see `decide.lua`.
-    pub(super) fn encode(&self, program: &Program, hint: Option<&Hint>) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(128);
+    /// Tells a script what to do, together with what is known about the cell: see `decide.lua`.
+    pub(super) fn encode(&self, program: &Program, hint: Option<&Hint>, to: &mut Vec<u8>) {
         let kind = match self {
             Step::Read => Program::READ,
             Step::Lua(lua) => {
-                bytes.extend(lua.arguments().iter().flat_map(|word| word.to_be_bytes()));
+                to.extend(lua.arguments().iter().flat_map(|word| word.to_be_bytes()));
                 program
                     .kind(lua)
                     .expect("`Programs::serving` chose a program with this source")
             }
             Step::Swap { before, after } => {
                 let expires = after.expires().as_micros().min(Cell::WORD_LIMIT - 1);
-                bytes.extend_from_slice(&expires.to_be_bytes());
-                bytes.extend_from_slice(&(before.len() as u64).to_be_bytes());
-                bytes.extend_from_slice(before);
-                bytes.extend_from_slice(&after.encode());
+                to.extend_from_slice(&expires.to_be_bytes());
+                to.extend_from_slice(&(before.len() as u64).to_be_bytes());
+                to.extend_from_slice(before);
+                after.encode_with(|piece| to.extend_from_slice(piece));
                 Program::SWAP
             }
         };
         let hint = hint.map_or(&[][..], Hint::as_bytes);
-        bytes.extend_from_slice(hint);
+        to.extend_from_slice(hint);
         // A hint has no queue, and so at most 65 bytes.
-        bytes.extend_from_slice(&[hint.len().to_le_bytes()[0], kind]);
-        bytes
+        to.extend_from_slice(&[hint.len().to_le_bytes()[0], kind]);
     }
 }

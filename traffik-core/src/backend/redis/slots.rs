@@ -64,7 +64,7 @@ impl Inner {
         batch: &Batch<'_>,
     ) -> Result<(Decisions, SmallVec<[Decision; 3]>)> {
         let ops = batch.ops();
-        let seen = self.travel(link, self.look(batch)?).await?;
+        let seen = self.look(link, batch)?.await?;
         let mut cells = seen.decoded();
         let unchanged = ops
             .iter()

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::Cmd;
-use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::answer::{Answer, Answers};
@@ -12,56 +11,10 @@ use super::hints::Hint;
 use super::link::{Link, Lost};
 use super::script::{Program, Step};
 use super::{Inner, reset};
-use crate::backend::{Batch, Op};
+use crate::backend::Batch;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::time::Timestamp;
-
-/// One batch, as it is sent.
-pub(super) struct Question {
-    terms: Terms,
-    operations: SmallVec<[Operation; 1]>,
-    /// Whether anything is known about any of its cells.
-    hinted: bool,
-}
-
-/// A cell and what is to be done with it.
-struct Operation {
-    key: Key,
-    arguments: Vec<u8>,
-}
-
-impl Question {
-    /// What is known about the cells comes with the steps; nothing may be.
-    ///
-    /// # Errors
-    ///
-    /// If there are too many.
-    pub(super) fn new(
-        terms: Terms,
-        batch: &Batch<'_>,
-        steps: &[Step<'_>],
-        hints: &[Option<Hint>],
-    ) -> Result<Question> {
-        if batch.ops().len() > usize::from(u16::MAX) {
-            return Err(Error::invalid(
-                "a request can meet 65,535 throttles at most",
-            ));
-        }
-        let known = hints.iter().map(Option::as_ref);
-        let known = known.chain(std::iter::repeat(None));
-        let operations = batch.ops().iter().zip(steps).zip(known);
-        let operation = |((op, step), hint): ((&Op<'_>, &Step<'_>), _)| Operation {
-            key: op.key,
-            arguments: step.encode(&terms.program, hint),
-        };
-        Ok(Question {
-            operations: operations.map(operation).collect(),
-            hinted: !hints.is_empty(),
-            terms,
-        })
-    }
-}
 
 /// What a command says once for all its batches.
 #[derive(Clone, Debug)]
@@ -91,14 +44,22 @@ impl Terms {
 #[derive(Default)]
 pub(super) struct Trips(Mutex<VecDeque<Trip>>);
 
-struct Trip {
-    /// At least one.
+#[derive(Debug)]
+pub(super) struct Trip {
+    terms: Terms,
+    keys: Vec<Key>,
+    /// What is to be done with each key, one after the other, and where each ends.
+    arguments: Vec<u8>,
+    ends: Vec<usize>,
+    /// Whether anything is known about any of the cells.
+    hinted: bool,
     passengers: Vec<Passenger>,
-    operations: usize,
 }
 
+/// Who waits for what becomes of a batch.
+#[derive(Debug)]
 struct Passenger {
-    question: Question,
+    operations: usize,
     answer: oneshot::Sender<Result<Answer>>,
 }
 
@@ -108,15 +69,28 @@ impl Trips {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place, and tells whether the trip is a new one, which has to be made.
-    fn board(&self, question: Question) -> (oneshot::Receiver<Result<Answer>>, bool) {
+    /// Puts a batch into the next trip, and tells whether that is a new one, which has to be made.
+    ///
+    /// What is known about the cells comes with the steps; nothing may be.
+    fn board(
+        &self,
+        terms: Terms,
+        batch: &Batch<'_>,
+        steps: &[Step<'_>],
+        hints: &[Option<Hint>],
+    ) -> (oneshot::Receiver<Result<Answer>>, bool) {
         let (answer, answered) = oneshot::channel();
+        let operations = steps.len();
         let mut trips = self.lock();
-        let next = trips.back_mut().filter(|trip| trip.has_room_for(&question));
-        let is_new = next.is_none();
-        match next {
-            Some(trip) => trip.add(Passenger { question, answer }),
-            None => trips.push_back(Trip::of(Passenger { question, answer })),
+        let is_new = !trips
+            .back()
+            .is_some_and(|trip| trip.takes(&terms, operations));
+        if is_new {
+            trips.push_back(Trip::new(terms));
+        }
+        if let Some(trip) = trips.back_mut() {
+            trip.add(batch, steps, hints);
+            trip.passengers.push(Passenger { operations, answer });
         }
         (answered, is_new)
     }
@@ -128,15 +102,19 @@ impl Trips {
 }
 
 impl Inner {
-    /// Has a question answered in the next trip, and makes that unless somebody else does.
+    /// Has a batch decided in the next trip, and makes that unless somebody else does.
     ///
-    /// If nobody waits for the answer any more, the trip is made all the same.
+    /// It takes no longer than the deadline. If nobody waits for the answer any more, the trip is
+    /// made all the same.
     pub(super) fn travel(
         self: &Arc<Self>,
         link: &Arc<Link>,
-        question: Question,
+        terms: Terms,
+        batch: &Batch<'_>,
+        steps: &[Step<'_>],
     ) -> impl Future<Output = Result<Answer>> + use<> {
-        let (answered, is_new) = link.trips().board(question);
+        let hints = self.hints.of(batch);
+        let (answered, is_new) = link.trips().board(terms, batch, steps, &hints);
         if is_new {
             // In a task of its own, so that it depends on none of those who take part.
             tokio::spawn(make_a_trip(Arc::clone(self), Arc::clone(link)));
@@ -167,37 +145,41 @@ impl Trip {
     /// With more, the wait for the first would become the longer one.
     const MOST_OPERATIONS: usize = 64;
 
-    fn of(passenger: Passenger) -> Trip {
+    fn new(terms: Terms) -> Trip {
         Trip {
-            operations: passenger.question.operations.len(),
-            passengers: vec![passenger],
+            terms,
+            keys: Vec::new(),
+            arguments: Vec::new(),
+            ends: Vec::new(),
+            hinted: false,
+            passengers: Vec::new(),
         }
     }
 
-    fn add(&mut self, passenger: Passenger) {
-        self.operations += passenger.question.operations.len();
-        self.passengers.push(passenger);
+    fn takes(&self, terms: &Terms, operations: usize) -> bool {
+        self.keys.len() + operations <= Self::MOST_OPERATIONS && self.terms.admit(terms)
     }
 
-    fn terms(&self) -> &Terms {
-        &self.passengers[0].question.terms
-    }
-
-    fn has_room_for(&self, question: &Question) -> bool {
-        let operations = self.operations + question.operations.len();
-        operations <= Self::MOST_OPERATIONS && self.terms().admit(&question.terms)
+    fn add(&mut self, batch: &Batch<'_>, steps: &[Step<'_>], hints: &[Option<Hint>]) {
+        for (at, (op, step)) in batch.ops().iter().zip(steps).enumerate() {
+            let hint = hints.get(at).and_then(Option::as_ref);
+            step.encode(&self.terms.program, hint, &mut self.arguments);
+            self.ends.push(self.arguments.len());
+            self.keys.push(op.key);
+        }
+        self.hinted |= !hints.is_empty();
     }
 
     /// One round trip; on a server that does not know the script yet, two.
     async fn ask(&self, inner: &Inner, link: &Arc<Link>) -> Result<Answers> {
-        let mut command = self.command("EVALSHA", &self.terms().program.sha, &inner.namespace);
+        let mut command = self.command("EVALSHA", &self.terms.program.sha, &inner.namespace);
         let (mut resent, mut loaded) = (false, false);
         loop {
             match link.ask(&command).await {
                 Ok(reply) => return Answers::parse(reply),
                 Err(lost) if lost.is_unknown_script() && !loaded => {
                     loaded = true;
-                    command = self.command("EVAL", &self.terms().program.text, &inner.namespace);
+                    command = self.command("EVAL", &self.terms.program.text, &inner.namespace);
                 }
                 Err(Lost::Unexecuted(_)) if !resent => resent = true,
                 Err(lost) => return Err(lost.into()),
@@ -206,66 +188,59 @@ impl Trip {
     }
 
     fn command(&self, name: &str, script: &str, namespace: &str) -> Cmd {
-        let count = self.operations;
-        let mut command = Cmd::with_capacity(7 + 2 * count, 192 + script.len() + 256 * count);
-        let hinted = self
-            .passengers
-            .iter()
-            .any(|passenger| passenger.question.hinted);
-        command
-            .arg(name)
-            .arg(script)
-            .arg(count + usize::from(hinted));
-        let mut key = String::with_capacity(namespace.len() + 83);
-        for operation in self.all_operations() {
-            key.clear();
-            write_key(&mut key, namespace, &operation.key);
-            command.arg(&key);
+        let count = self.keys.len();
+        let size = 192 + script.len() + self.arguments.len() + 128 * count;
+        let mut command = Cmd::with_capacity(7 + 2 * count, size);
+        command.arg(name).arg(script);
+        command.arg(count + usize::from(self.hinted));
+        let mut name = String::with_capacity(namespace.len() + 83);
+        for key in &self.keys {
+            name.clear();
+            write_name(&mut name, namespace, key);
+            command.arg(&name);
         }
-        if hinted {
+        if self.hinted {
             command.arg(reset::mark(namespace));
         }
-        match self.terms().now {
+        match self.terms.now {
             Some(now) => command.arg(now.as_micros()),
             None => command.arg(""),
         };
-        match self.terms().slack_ms {
+        match self.terms.slack_ms {
             Some(slack) => command.arg(slack),
             None => command.arg(""),
         };
-        command.arg(&*self.sizes());
-        for operation in self.all_operations() {
-            command.arg(&*operation.arguments);
+        command.arg(self.sizes());
+        let mut start = 0;
+        for end in &self.ends {
+            command.arg(&self.arguments[start..*end]);
+            start = *end;
         }
         command
-    }
-
-    fn all_operations(&self) -> impl Iterator<Item = &Operation> {
-        self.passengers
-            .iter()
-            .flat_map(|passenger| &passenger.question.operations)
     }
 
     /// How many operations each batch has; nothing if each has one.
     fn sizes(&self) -> Vec<u8> {
-        if self.operations == self.passengers.len() {
+        if self.keys.len() == self.passengers.len() {
             return Vec::new();
         }
         let size = |passenger: &Passenger| {
-            let size = u16::try_from(passenger.question.operations.len());
-            size.expect("`Question::new` refuses more").to_be_bytes()
+            let size = u16::try_from(passenger.operations);
+            size.expect("`Inner::ask` refuses more").to_be_bytes()
         };
         self.passengers.iter().flat_map(size).collect()
     }
 
     fn arrive(self, inner: &Inner, mut answers: Answers) {
         inner.hints.count_losses(answers.losses);
-        for Passenger { question, answer } in self.passengers {
-            let arrived = answer.send(answers.next(question.operations.len()));
+        let mut keys = &*self.keys;
+        for Passenger { operations, answer } in self.passengers {
+            let (own, others) = keys.split_at(operations);
+            keys = others;
+            let arrived = answer.send(answers.next(operations));
             if arrived.is_err() {
                 // Nobody learned of the change when it was made.
-                let keys = question.operations.iter().map(|operation| &operation.key);
-                inner.denials.changed(keys);
+                inner.denials.changed(own);
             }
         }
     }
@@ -279,7 +254,7 @@ impl Trip {
 }
 
 /// The name of a cell in Redis.
-fn write_key(to: &mut String, namespace: &str, key: &Key) {
+fn write_name(to: &mut String, namespace: &str, key: &Key) {
     use std::fmt::Write;
     // Writing to a string cannot fail.
     let _ = write!(to, "{namespace}:{key}");
