@@ -92,6 +92,19 @@ impl Hits<'_> {
         }
     }
 
+    /// Decides like [`until_ready`](Hits::until_ready), if that need not wait: neither for a backend
+    /// nor for their turn. Nothing is charged otherwise.
+    #[inline]
+    pub fn try_until_ready(&self) -> Option<Result<Decisions>> {
+        if self.must_queue() {
+            return None;
+        }
+        match self.try_decide()? {
+            Ok(denied) if denied.is_denied() && self.max_wait().is_some() => None,
+            decided => Some(decided),
+        }
+    }
+
     /// Whether hits like these would have to queue up; then they must not be decided out of turn.
     pub fn must_queue(&self) -> bool {
         self.max_wait().is_some() && self.line().is_some_and(someone_waits)
