@@ -31,6 +31,21 @@ pub struct Decided {
     pub rate: Rate,
 }
 
+impl Decided {
+    pub(crate) fn by(
+        throttle: &HttpThrottle,
+        resolved: Option<&Resolved>,
+        decision: Decision,
+    ) -> Decided {
+        let dynamic = resolved.and_then(|resolved| resolved.rate);
+        Decided {
+            throttle: throttle.clone(),
+            decision,
+            rate: dynamic.unwrap_or(throttle.throttle().rate()),
+        }
+    }
+}
+
 /// What the response to an admitted request should say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Receipt {
@@ -50,11 +65,11 @@ impl Receipt {
 }
 
 /// A request before one of its throttles.
-struct Meeting<'a> {
+pub(crate) struct Meeting<'a> {
     throttle: &'a HttpThrottle,
-    backend: &'a ThrottleBackend,
+    pub(crate) backend: &'a ThrottleBackend,
     /// What the throttle asks about the request, or why it could not be found.
-    resolved: Result<Resolved>,
+    pub(crate) resolved: Result<Resolved>,
 }
 
 type Meetings<'a> = SmallVec<[Meeting<'a>; 3]>;
@@ -109,23 +124,9 @@ pub(crate) fn admit_now(
     for throttle in rest {
         meetings.push(Meeting::now(throttle, req, outer).ok_or(Undecided::UNASKED)?);
     }
-    match answer_now(&meetings) {
+    match decide_now(&meetings) {
         Some(answers) => Ok(conclude(req, &meetings, answers)),
         None => Err(Undecided::resolved(meetings)),
-    }
-}
-
-/// What is answered without waiting; a denial is not, if the request may wait instead.
-fn answer_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
-    let waits = meetings.iter().any(Meeting::waits);
-    if waits && hits(meetings).must_queue() {
-        return None;
-    }
-    let answers = decide_now(meetings)?;
-    let denied = |answers: &Answers| answers.iter().any(Decision::is_denied);
-    match waits && answers.as_ref().is_ok_and(denied) {
-        true => None,
-        false => Some(answers),
     }
 }
 
@@ -175,7 +176,7 @@ pub(crate) async fn decide_one(
     Ok(decide(&[meeting]).await?[0])
 }
 
-async fn meet<'a>(
+pub(crate) async fn meet<'a>(
     throttle: &'a HttpThrottle,
     req: &'a HttpRequest,
     outer: Option<&'a ThrottleBackend>,
@@ -189,6 +190,7 @@ async fn meet<'a>(
     }
 }
 
+/// What is answered without waiting; a denial is not, if the request may wait instead.
 fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
     let mut answers = Answers::new();
     for meeting in meetings {
@@ -201,20 +203,14 @@ fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
     if answers.iter().any(Decision::is_denied) {
         return Some(Ok(answers));
     }
-    let decided = hits(meetings).try_decide()?;
+    let decided = hits(meetings).try_until_ready()?;
     Some(decided.map(|decisions| merge(meetings, answers, &decisions)))
 }
 
 async fn decide(meetings: &[Meeting<'_>]) -> Result<Answers> {
     let mut answers = Answers::new();
     for meeting in meetings {
-        match &meeting.resolved {
-            Ok(_) => answers.push(Decision::UNLIMITED),
-            Err(error) => match meeting.policy().answer(&meeting.failure(error)).await {
-                Some(answer) => answers.push(answer?),
-                None => return Err(error.clone()),
-            },
-        }
+        answers.push(meeting.before_hit().await?);
     }
     if answers.iter().any(Decision::is_denied) {
         return Ok(answers);
@@ -251,7 +247,7 @@ fn merge(meetings: &[Meeting<'_>], mut answers: Answers, decisions: &[Decision])
 }
 
 #[inline]
-fn conclude(
+pub(crate) fn conclude(
     req: &HttpRequest,
     meetings: &[Meeting<'_>],
     answers: Result<impl AsRef<[Decision]>>,
@@ -316,8 +312,16 @@ impl<'a> Meeting<'a> {
         })
     }
 
-    fn waits(&self) -> bool {
-        self.resolved.as_ref().is_ok_and(Resolved::waits)
+    /// What is said before any limit is asked: nothing, unless something that the throttle wants to
+    /// know could not be found.
+    pub(crate) async fn before_hit(&self) -> Result<Decision> {
+        let Err(error) = &self.resolved else {
+            return Ok(Decision::UNLIMITED);
+        };
+        match self.policy().answer(&self.failure(error)).await {
+            Some(answer) => answer,
+            None => Err(error.clone()),
+        }
     }
 
     fn policy(&self) -> &'a traffik_core::OnError {
@@ -329,15 +333,6 @@ impl<'a> Meeting<'a> {
     }
 
     fn decided(&self, decision: Decision) -> Decided {
-        let dynamic = self
-            .resolved
-            .as_ref()
-            .ok()
-            .and_then(|resolved| resolved.rate);
-        Decided {
-            throttle: self.throttle.clone(),
-            decision,
-            rate: dynamic.unwrap_or(self.throttle.throttle().rate()),
-        }
+        Decided::by(self.throttle, self.resolved.as_ref().ok(), decision)
     }
 }

@@ -309,7 +309,7 @@ pub(crate) struct Resolved {
     identity: Identity,
     cost: Option<u32>,
     pub(crate) rate: Option<Rate>,
-    scope: Option<String>,
+    pub(crate) scope: Option<String>,
     max_wait: Option<Duration>,
 }
 

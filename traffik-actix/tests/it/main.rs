@@ -13,4 +13,5 @@ mod headers;
 mod middleware;
 mod on_error;
 mod server;
+mod store;
 mod support;

@@ -1,6 +1,6 @@
 //! What requests are answered when a backend, or a function of a throttle, fails.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,53 +8,13 @@ use actix_web::http::StatusCode;
 use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::test::init_service;
 use actix_web::{App, HttpRequest, web};
-use traffik_actix::traffik_core::backend::{Batch, BoxFuture, Op};
-use traffik_actix::traffik_core::{Cell, Decisions, Result};
 use traffik_actix::{
-    Backend, BackendExt, CircuitBreaker, Decision, Error, HttpThrottle, HttpThrottleBuilder,
-    Identity, ManualClock, MemoryBackend, OnError, Rate, ThrottleBackend, ThrottleMiddleware,
-    Timestamp, Unavailable,
+    BackendExt, CircuitBreaker, Decision, Error, HttpThrottle, HttpThrottleBuilder, Identity,
+    ManualClock, MemoryBackend, OnError, Rate, ThrottleBackend, ThrottleMiddleware, Unavailable,
 };
 
+use crate::store::Store;
 use crate::support::{Answer, app, get, memory, send, throttle};
-
-/// A store that cannot be reached while `down`, and is never answered from at once.
-#[derive(Clone, Debug)]
-struct Store {
-    cells: MemoryBackend,
-    down: Arc<AtomicBool>,
-}
-
-impl Store {
-    fn down() -> Store {
-        Store {
-            cells: MemoryBackend::new(),
-            down: Arc::new(AtomicBool::new(true)),
-        }
-    }
-
-    async fn call<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        actix_web::rt::task::yield_now().await;
-        match self.down.load(Ordering::Relaxed) {
-            true => Err(Error::connection("the store refused the connection")),
-            false => call.await,
-        }
-    }
-}
-
-impl Backend for Store {
-    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        Box::pin(self.call(async { self.cells.apply(batch).await }))
-    }
-
-    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
-        Box::pin(self.call(async { self.cells.load(op).await }))
-    }
-
-    fn reset(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.call(async { self.cells.reset().await }))
-    }
-}
 
 async fn ask(builder: HttpThrottleBuilder, backend: impl Into<ThrottleBackend>) -> Answer {
     let limits = ThrottleMiddleware::new(builder.build().unwrap()).backend(backend);
