@@ -24,6 +24,7 @@
 //! * [`Throttled`] is an extractor; [`HttpThrottle::enforce`] does the same from inside a handler.
 //! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
 //! * [`ClientIp`] tells clients apart by address, behind proxies too.
+//! * `WsThrottle` (feature `ws`) limits the messages of WebSockets.
 //!
 //! Nothing here decides: strategies and backends are in [`traffik_core`].
 
@@ -43,6 +44,8 @@ mod rule;
 mod scope;
 mod source;
 mod throttle;
+#[cfg(feature = "ws")]
+mod ws;
 
 pub use admission::Decided;
 pub use backend::ThrottleBackend;
@@ -58,6 +61,12 @@ pub use source::IntoValue;
 pub use throttle::{HttpThrottle, HttpThrottleBuilder};
 #[cfg(feature = "macros")]
 pub use traffik_actix_macros::throttle;
+#[cfg(feature = "ws")]
+pub use ws::{Excess, OnExcess, ThrottledMessages, WsRule, WsThrottle};
+
+#[cfg(feature = "ws")]
+#[doc(no_inline)]
+pub use actix_ws;
 #[cfg(feature = "memcached")]
 #[doc(no_inline)]
 pub use traffik_core::MemcachedBackend;

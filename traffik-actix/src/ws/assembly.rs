@@ -1,0 +1,128 @@
+//! Frames become messages.
+
+use std::io;
+
+use actix_web::web::{Bytes, BytesMut};
+use actix_ws::{AggregatedMessage, Item, Message, ProtocolError};
+
+/// How large a message may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) bytes: usize,
+    pub(crate) fragments: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            bytes: 1024 * 1024,
+            fragments: 64,
+        }
+    }
+}
+
+impl Bounds {
+    fn check(self, bytes: usize) -> Result<(), ProtocolError> {
+        match bytes > self.bytes {
+            true => Err(ProtocolError::Overflow),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Puts the fragments of messages together. `actix_ws::AggregatedMessageStream` bounds their bytes,
+/// but not their number: empty ones would be free.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    bounds: Bounds,
+    unfinished: Option<Unfinished>,
+}
+
+#[derive(Debug)]
+struct Unfinished {
+    is_text: bool,
+    bytes: BytesMut,
+    fragments: u32,
+}
+
+impl Assembly {
+    pub(crate) fn new(bounds: Bounds) -> Assembly {
+        Assembly {
+            bounds,
+            unfinished: None,
+        }
+    }
+
+    /// The message that a frame completes. Control frames may come between fragments.
+    pub(crate) fn take(
+        &mut self,
+        frame: Message,
+    ) -> Result<Option<AggregatedMessage>, ProtocolError> {
+        let whole = match frame {
+            Message::Text(text) => {
+                self.bounds.check(text.len())?;
+                AggregatedMessage::Text(text)
+            }
+            Message::Binary(bytes) => {
+                self.bounds.check(bytes.len())?;
+                AggregatedMessage::Binary(bytes)
+            }
+            Message::Ping(bytes) => AggregatedMessage::Ping(bytes),
+            Message::Pong(bytes) => AggregatedMessage::Pong(bytes),
+            Message::Close(reason) => AggregatedMessage::Close(reason),
+            Message::Continuation(item) => return self.take_fragment(item),
+            Message::Nop => return Ok(None),
+        };
+        Ok(Some(whole))
+    }
+
+    fn take_fragment(&mut self, item: Item) -> Result<Option<AggregatedMessage>, ProtocolError> {
+        let (fragment, is_last) = match item {
+            Item::FirstText(bytes) => (self.begin(true, bytes)?, false),
+            Item::FirstBinary(bytes) => (self.begin(false, bytes)?, false),
+            Item::Continue(bytes) => (bytes, false),
+            Item::Last(bytes) => (bytes, true),
+        };
+        let Some(unfinished) = &mut self.unfinished else {
+            return Err(ProtocolError::ContinuationNotStarted);
+        };
+        unfinished.fragments += 1;
+        if unfinished.fragments > self.bounds.fragments {
+            return Err(ProtocolError::Overflow);
+        }
+        self.bounds.check(unfinished.bytes.len() + fragment.len())?;
+        unfinished.bytes.extend_from_slice(&fragment);
+        match self.unfinished.take_if(|_| is_last) {
+            Some(finished) => finished.message().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn begin(&mut self, is_text: bool, first: Bytes) -> Result<Bytes, ProtocolError> {
+        let unfinished = Unfinished {
+            is_text,
+            bytes: BytesMut::new(),
+            fragments: 0,
+        };
+        match self.unfinished.replace(unfinished) {
+            Some(_) => Err(ProtocolError::ContinuationStarted),
+            None => Ok(first),
+        }
+    }
+}
+
+impl Unfinished {
+    fn message(self) -> Result<AggregatedMessage, ProtocolError> {
+        let bytes = self.bytes.freeze();
+        if !self.is_text {
+            return Ok(AggregatedMessage::Binary(bytes));
+        }
+        match bytes.try_into() {
+            Ok(text) => Ok(AggregatedMessage::Text(text)),
+            Err(error) => Err(ProtocolError::Io(io::Error::new(
+                io::ErrorKind::InvalidData,
+                error,
+            ))),
+        }
+    }
+}

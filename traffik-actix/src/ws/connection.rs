@@ -1,0 +1,351 @@
+//! One connection meets its limits.
+
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::error::InternalError;
+use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use futures_util::FutureExt;
+use smallvec::SmallVec;
+use tokio::task::unconstrained;
+use tokio::time::{Instant, timeout};
+use traffik_core::{Attempt, Decision, Decisions, Error, Hits, Identity, Result};
+
+use super::assembly::Bounds;
+use super::excess::{Excess, OnExcess};
+use super::rule::WsRule;
+use super::throttle::Settings;
+use super::unique;
+use crate::admission::{self, Decided, Meeting, Outcome};
+use crate::backend::ThrottleBackend;
+use crate::denial::Denial;
+use crate::throttle::Resolved;
+
+/// How long the frame that closes a connection may wait for a client that reads nothing.
+const PARTING: Duration = Duration::from_secs(1);
+
+pub(crate) struct Connection {
+    settings: Arc<Settings>,
+    /// The handshake.
+    request: HttpRequest,
+    session: Session,
+    id: String,
+    /// One for each rule.
+    limits: Vec<Limit>,
+    /// Denials since the last admission.
+    denials: Cell<u32>,
+    waits: Cell<bool>,
+}
+
+/// What a rule knows about a connection.
+struct Limit {
+    backend: ThrottleBackend,
+    /// Empty as long as it cannot be found out, and the policy is to allow.
+    resolved: OnceCell<Resolved>,
+    /// When the client was told about a denial, and for how long that will do.
+    told: Cell<Option<(Instant, Duration)>>,
+}
+
+/// The rules that a message meets, and what it costs by each.
+pub(crate) type Charges = SmallVec<[Charge; 2]>;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Charge {
+    rule: usize,
+    cost: Option<u32>,
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Pass(AggregatedMessage),
+    Drop,
+    /// The connection was closed.
+    End,
+}
+
+impl Connection {
+    /// Finds out what the throttles want to know about a handshake.
+    ///
+    /// # Errors
+    ///
+    /// The response that refuses the connection, if they cannot and their policy is not to allow.
+    pub(crate) async fn open(
+        settings: Arc<Settings>,
+        request: &HttpRequest,
+        session: Session,
+    ) -> actix_web::Result<Rc<Connection>> {
+        let mut connection = Connection {
+            settings,
+            request: request.clone(),
+            session,
+            id: unique::id(),
+            limits: Vec::new(),
+            denials: Cell::new(0),
+            waits: Cell::new(false),
+        };
+        let mut limits = Vec::new();
+        for rule in &connection.settings.rules {
+            let meeting = connection.meet(rule).await;
+            let answer = meeting.before_hit().await.map(|answer| [answer]);
+            let outcome = admission::conclude(request, std::slice::from_ref(&meeting), answer);
+            if let Outcome::Denied(response) = outcome {
+                return Err(InternalError::from_response("throttled", response).into());
+            }
+            let limit = Limit::new(meeting.backend);
+            limit.learn(rule, &connection.id, meeting);
+            limits.push(limit);
+        }
+        connection.limits = limits;
+        Ok(Rc::new(connection))
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.settings.bounds
+    }
+
+    /// What a message costs, by which rules.
+    pub(crate) fn charges(&self, message: &AggregatedMessage) -> Charges {
+        let rules = self.settings.rules.iter().enumerate();
+        rules
+            .filter(|(_, rule)| rule.applies(message))
+            .map(|(at, rule)| Charge {
+                rule: at,
+                cost: rule.cost_of(message),
+            })
+            .collect()
+    }
+
+    /// Decides, unless something has to be waited for; nothing is charged then.
+    pub(crate) fn decide_now(&self, charges: &Charges) -> Option<Result<Decisions>> {
+        let known = |charge: &Charge| self.limits[charge.rule].resolved.get().is_some();
+        match charges.iter().all(known) {
+            true => self.hits(charges).try_until_ready(),
+            false => None,
+        }
+    }
+
+    /// Notes that a message passed; what no rule is for does not make up for denials.
+    pub(crate) fn passed(&self, charges: &Charges) {
+        if !charges.is_empty() {
+            self.denials.set(0);
+        }
+    }
+
+    /// Whether a message waits for its turn, as opposed to a backend.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.get()
+    }
+
+    /// Decides a message, unless it is decided, and does what is to be done about it.
+    pub(crate) async fn judge(
+        self: Rc<Self>,
+        message: AggregatedMessage,
+        charges: Charges,
+        decided: Option<Result<Decisions>>,
+    ) -> Verdict {
+        let decided = match decided {
+            Some(decided) => decided,
+            None => self.decide(&charges).await,
+        };
+        let decisions = match decided {
+            Ok(decisions) => decisions,
+            Err(error) => return self.fail(&error).await,
+        };
+        if decisions.is_allowed() {
+            self.passed(&charges);
+            return Verdict::Pass(message);
+        }
+        match self.exceed(&message, &charges, &decisions).await {
+            OnExcess::Admit => Verdict::Pass(message),
+            OnExcess::Close => Verdict::End,
+            OnExcess::Notify | OnExcess::Discard => Verdict::Drop,
+        }
+    }
+
+    /// Closes the connection.
+    pub(crate) async fn close(&self, reason: CloseReason) {
+        // A client that reads nothing leaves no room for it, and is hung up on.
+        let _ = timeout(PARTING, self.session.clone().close(Some(reason))).await;
+    }
+
+    async fn decide(&self, charges: &Charges) -> Result<Decisions> {
+        let mut answers: Decisions = charges.iter().map(|_| Decision::UNLIMITED).collect();
+        for (charge, answer) in charges.iter().zip(answers.iter_mut()) {
+            *answer = self.ask_again(charge.rule).await?;
+        }
+        if answers.is_denied() {
+            return Ok(answers);
+        }
+        let hits = self.hits(charges);
+        if !hits.must_queue() {
+            let decisions = hits.decide().await?;
+            if decisions.is_allowed() || !self.may_wait(charges) {
+                return Ok(decisions);
+            }
+        }
+        self.waits.set(true);
+        let decided = hits.until_ready().await;
+        self.waits.set(false);
+        decided
+    }
+
+    /// Finds out what a rule did not know at the handshake.
+    async fn ask_again(&self, rule: usize) -> Result<Decision> {
+        let (limit, rule) = (&self.limits[rule], &self.settings.rules[rule]);
+        if limit.resolved.get().is_some() {
+            return Ok(Decision::UNLIMITED);
+        }
+        let meeting = self.meet(rule).await;
+        let answer = meeting.before_hit().await;
+        limit.learn(rule, &self.id, meeting);
+        answer
+    }
+
+    async fn meet<'a>(&'a self, rule: &'a WsRule) -> Meeting<'a> {
+        let outer = self.settings.backend.as_ref();
+        admission::meet(&rule.throttle, &self.request, outer, None).await
+    }
+
+    fn hits(&self, charges: &Charges) -> Hits<'_> {
+        let mut hits = Hits::new();
+        for charge in charges {
+            let limit = &self.limits[charge.rule];
+            let throttle = self.settings.rules[charge.rule].throttle.throttle();
+            let attempt = limit.attempt(charge.cost);
+            hits.push_on(
+                throttle,
+                attempt,
+                &*limit.backend.backend,
+                &limit.backend.on_error,
+            );
+        }
+        hits
+    }
+
+    fn may_wait(&self, charges: &Charges) -> bool {
+        let mut resolved = charges
+            .iter()
+            .filter_map(|charge| self.limits[charge.rule].resolved.get());
+        resolved.any(Resolved::waits)
+    }
+
+    /// Does what is to be done about a message beyond its limits, and says what that was.
+    async fn exceed(
+        &self,
+        message: &AggregatedMessage,
+        charges: &Charges,
+        decisions: &Decisions,
+    ) -> OnExcess {
+        let all: Vec<Decided> = charges
+            .iter()
+            .zip(decisions.iter())
+            .map(|(charge, decision)| self.decided(charge.rule, *decision))
+            .collect();
+        let Some(denial) = Denial::new(&self.request, &all) else {
+            unreachable!("called with a denial among the decisions");
+        };
+        let mut excess = Excess {
+            message,
+            denial,
+            in_a_row: self.denials.get(),
+            session: &self.session,
+            extras: &self.settings.extras,
+        };
+        if excess.is_clients_fault() {
+            excess.in_a_row = excess.in_a_row.saturating_add(1);
+            self.denials.set(excess.in_a_row);
+        }
+        let mut answer = self.settings.on_excess.answer(&excess).await;
+        let enough = self.settings.close_after;
+        if answer != OnExcess::Admit
+            && excess.is_clients_fault()
+            && enough.is_some_and(|enough| excess.in_a_row >= enough)
+        {
+            answer = OnExcess::Close;
+        }
+        match answer {
+            OnExcess::Notify => self.notify(&excess, charges),
+            OnExcess::Close => self.close(excess.close_reason()).await,
+            OnExcess::Discard | OnExcess::Admit => {}
+        }
+        answer
+    }
+
+    /// Tells the client, unless it was told lately.
+    fn notify(&self, excess: &Excess<'_>, charges: &Charges) {
+        let spokesman = excess.denial.throttle.name();
+        let limit = charges.iter().find(|charge| {
+            let throttle = &self.settings.rules[charge.rule].throttle;
+            std::ptr::eq(throttle.name(), spokesman)
+        });
+        let Some(limit) = limit.map(|charge| &self.limits[charge.rule]) else {
+            return;
+        };
+        if limit.may_tell(Instant::now(), excess.quiet()) {
+            // A client that does not read what it is sent is not told; nor does it hold up the rest.
+            // But that the task has done much already is no reason not to.
+            let mut session = excess.session();
+            let _ = unconstrained(session.text(excess.notice())).now_or_never();
+        }
+    }
+
+    fn decided(&self, rule: usize, decision: Decision) -> Decided {
+        let throttle = &self.settings.rules[rule].throttle;
+        Decided::by(throttle, self.limits[rule].resolved.get(), decision)
+    }
+
+    async fn fail(&self, error: &Error) -> Verdict {
+        log::error!("a WebSocket is closed, since its limits cannot be checked: {error}");
+        let reason = (CloseCode::Error, "rate limits cannot be checked");
+        self.close(reason.into()).await;
+        Verdict::End
+    }
+}
+
+impl Limit {
+    fn new(backend: &ThrottleBackend) -> Limit {
+        Limit {
+            backend: backend.clone(),
+            resolved: OnceCell::new(),
+            told: Cell::new(None),
+        }
+    }
+
+    /// Keeps what a meeting found out.
+    fn learn(&self, rule: &WsRule, connection: &str, meeting: Meeting<'_>) {
+        if let Ok(mut resolved) = meeting.resolved {
+            if rule.per_connection {
+                let scope = resolved.scope.get_or_insert_default();
+                scope.push_str(connection);
+            }
+            self.resolved.get_or_init(|| resolved);
+        }
+    }
+
+    fn attempt(&self, cost: Option<u32>) -> Attempt<'_> {
+        static UNKNOWN: Identity = Identity::EXEMPT;
+        let attempt = match self.resolved.get() {
+            Some(resolved) => resolved.attempt(),
+            None => Attempt::by(&UNKNOWN),
+        };
+        match cost {
+            Some(cost) => attempt.cost(cost),
+            None => attempt,
+        }
+    }
+
+    /// Whether the client may be told, which is noted.
+    fn may_tell(&self, now: Instant, quiet: Duration) -> bool {
+        if let Some((told, enough)) = self.told.get()
+            && now.saturating_duration_since(told) < enough
+        {
+            return false;
+        }
+        self.told.set(Some((now, quiet)));
+        true
+    }
+}

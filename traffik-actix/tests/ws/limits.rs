@@ -1,0 +1,186 @@
+//! What counts, for whom, and how much.
+
+use traffik_actix::actix_ws::AggregatedMessage;
+use traffik_actix::{WsRule, WsThrottle};
+
+use crate::client::Client;
+use crate::server::{name, serve};
+use crate::support::{memory, notice, throttle};
+
+#[actix_web::test]
+async fn admits_the_limit_and_tells_once_about_the_rest() {
+    let (clock, backend) = memory();
+    // Pings are not limited here: they tell that everything before them has been dealt with.
+    let texts = throttle("texts", "2/10s").backend(backend).build().unwrap();
+    let rule = WsRule::new(texts).when(|message| matches!(message, AggregatedMessage::Text(_)));
+    let mut ann = Client::connect(serve(WsThrottle::new(rule)).await, "ann").await;
+    for text in ["1", "2", "3", "4", "5"] {
+        ann.say(text).await;
+    }
+    ann.ping("all").await;
+    for expected in ["1", "2", &notice(10), "pong: all"] {
+        assert_eq!(ann.hear().await, expected);
+    }
+    clock.advance(std::time::Duration::from_micros(9_999_999));
+    ann.say("a microsecond early").await;
+    ann.ping("early").await;
+    assert_eq!(ann.hear().await, "pong: early");
+    clock.advance(std::time::Duration::from_micros(1));
+    ann.say("in time").await;
+    assert_eq!(ann.hear().await, "in time");
+}
+
+/// Issue: a limit per connection is multiplied by opening tabs.
+#[actix_web::test]
+async fn all_connections_of_a_client_share_one_limit() {
+    let (_, backend) = memory();
+    let messages = throttle("messages", "3/day")
+        .identify(name)
+        .backend(backend);
+    let addr = serve(WsThrottle::new(messages.build().unwrap())).await;
+    let (mut one, mut two) = (
+        Client::connect(addr, "ann").await,
+        Client::connect(addr, "ann").await,
+    );
+    for text in ["1", "2"] {
+        one.say(text).await;
+        assert_eq!(one.hear().await, text);
+    }
+    two.say("3").await;
+    assert_eq!(two.hear().await, "3");
+    for tab in [&mut one, &mut two] {
+        tab.say("4").await;
+        assert_eq!(tab.hear().await, notice(86_400));
+    }
+    let mut bob = Client::connect(addr, "bob").await;
+    bob.say("another's").await;
+    assert_eq!(bob.hear().await, "another's");
+}
+
+#[actix_web::test]
+async fn a_rule_per_connection_counts_each_beside_the_client() {
+    let (_, backend) = memory();
+    let client = throttle("client", "3/day").build().unwrap();
+    let connection = throttle("connection", "2/day").build().unwrap();
+    let limits = WsThrottle::new(client)
+        .rule(WsRule::new(connection).per_connection())
+        .backend(backend);
+    let addr = serve(limits).await;
+    let mut tabs = [
+        Client::connect(addr, "ann").await,
+        Client::connect(addr, "ann").await,
+    ];
+    let mut passed = Vec::new();
+    for tab in &mut tabs {
+        for _ in 0..3 {
+            tab.say("hi").await;
+        }
+        passed.push(tab.leave().await);
+    }
+    let denied = notice(86_400);
+    assert_eq!(passed[0], ["hi", "hi", &denied], "two by the connection");
+    assert_eq!(passed[1], ["hi", &denied], "the third of the client");
+}
+
+#[actix_web::test]
+async fn kinds_may_have_limits_of_their_own() {
+    let (_, backend) = memory();
+    let texts = WsRule::new(throttle("texts", "1/day").build().unwrap())
+        .when(|message| matches!(message, AggregatedMessage::Text(_)));
+    let binaries = WsRule::new(throttle("binaries", "2/day").build().unwrap())
+        .when(|message| matches!(message, AggregatedMessage::Binary(_)));
+    let limits = WsThrottle::new(texts).rule(binaries).backend(backend);
+    let mut ann = Client::connect(serve(limits).await, "ann").await;
+    for _ in 0..3 {
+        ann.say("text").await;
+        ann.send(tokio_tungstenite::tungstenite::Message::binary(vec![7]))
+            .await;
+    }
+    let denied = notice(86_400);
+    // Each throttle has its own say: a notice by one does not silence the other.
+    let expected = [
+        "text",
+        "binary: 1 bytes",
+        &denied,
+        "binary: 1 bytes",
+        &denied,
+    ];
+    assert_eq!(ann.leave().await, expected);
+}
+
+#[actix_web::test]
+async fn messages_and_bytes_are_one_decision() {
+    let (_, backend) = memory();
+    let messages = throttle("messages", "4/day").build().unwrap();
+    let bytes = throttle("bytes", "10/day").build().unwrap();
+    let limits = WsThrottle::new(messages)
+        .rule(WsRule::new(bytes).per_byte())
+        .backend(backend);
+    let mut ann = Client::connect(serve(limits).await, "ann").await;
+    ann.say("12345").await;
+    // Denied by its bytes, at no cost in messages; then by a limit that it can never keep.
+    ann.say("123456").await;
+    ann.say("12345678901").await;
+    ann.say("").await;
+    ann.say("1234").await;
+    ann.say("").await;
+    let heard = ann.leave().await;
+    assert_eq!(heard, ["12345", &notice(86_400), "", "1234"]);
+}
+
+#[actix_web::test]
+async fn pings_and_pongs_count_and_goodbyes_do_not() {
+    let (_, backend) = memory();
+    let all = throttle("all", "3/day").backend(backend).build().unwrap();
+    let mut ann = Client::connect(serve(WsThrottle::new(all)).await, "ann").await;
+    ann.ping("1").await;
+    ann.send(tokio_tungstenite::tungstenite::Message::Pong("2".into()))
+        .await;
+    ann.ping("3").await;
+    ann.ping("4").await;
+    ann.say("5").await;
+    assert_eq!(ann.hear().await, "pong: 1");
+    assert_eq!(ann.hear().await, "pong: 3");
+    assert_eq!(ann.hear().await, notice(86_400));
+    assert_eq!(ann.leave().await, Vec::<String>::new());
+}
+
+/// What a throttle asks about its request, it asks about the handshake, once.
+#[actix_web::test]
+async fn rates_and_costs_of_the_handshake_hold_for_its_messages() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let (_, backend) = memory();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let all = throttle("all", "1/day")
+        .identify_async(async move |req: &actix_web::HttpRequest| {
+            count.fetch_add(1, Ordering::Relaxed);
+            name(req)
+        })
+        .rate_by(|_: &actix_web::HttpRequest| traffik_actix::Rate::per_day(7))
+        .cost_by(|_: &actix_web::HttpRequest| 3_u32)
+        .backend(backend);
+    let addr = serve(WsThrottle::new(all.build().unwrap())).await;
+    let mut ann = Client::connect(addr, "ann").await;
+    for text in ["1", "2", "3"] {
+        ann.say(text).await;
+    }
+    assert_eq!(ann.leave().await, ["1", "2", &notice(86_400)]);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[actix_web::test]
+async fn whoever_is_exempt_is_not_limited() {
+    let (_, backend) = memory();
+    let all = throttle("all", "1/day")
+        .identify(|_: &actix_web::HttpRequest| traffik_actix::Identity::EXEMPT)
+        .backend(backend);
+    let addr = serve(WsThrottle::new(all.build().unwrap())).await;
+    let mut boss = Client::connect(addr, "boss").await;
+    for _ in 0..5 {
+        boss.say("hi").await;
+    }
+    assert_eq!(boss.leave().await, ["hi"; 5]);
+}
