@@ -41,6 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         App::new()
             .app_data(bench.clone())
             .route("/unthrottled", web::get().to(routes::ok))
+            .route("/ws", web::get().to(routes::ws))
             .route("/stat", web::get().to(routes::stat))
             .route("/__bench__/reset", web::post().to(routes::reset))
             .route("/__bench__/health", web::get().to(routes::ok))

@@ -26,7 +26,8 @@ A throttled server.
   --clock WHICH          system or manual                    [system]
   --help                 this
 
-GET /test is limited, GET /unthrottled is not; GET /stat tells what is left. POST /__bench__/reset
+GET /test is limited, GET /unthrottled is not; GET /ws is a WebSocket whose messages are limited and sent
+back; GET /stat tells what is left. POST /__bench__/reset
 forgets everything, POST /__bench__/clock?advance_us=N moves a manual clock, GET /__bench__/health is
 for waiting until the server is up.
 ";

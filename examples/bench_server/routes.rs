@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
-use traffik_actix::{HttpThrottle, ManualClock, ThrottleBackend};
+use serde_json::json;
+use traffik_actix::actix_ws::AggregatedMessage;
+use traffik_actix::{HttpThrottle, ManualClock, ThrottleBackend, WsThrottle};
 
 use crate::identity;
 use crate::options::Options;
 
 pub(crate) struct Bench {
     pub(crate) throttle: HttpThrottle,
+    messages: WsThrottle,
     backend: ThrottleBackend,
     /// If time stands still.
     clock: Option<ManualClock>,
@@ -30,6 +33,7 @@ impl Bench {
             .backend(backend.clone())
             .build()?;
         Ok(Bench {
+            messages: throttle.clone().into(),
             throttle,
             backend,
             clock: options.clock,
@@ -41,6 +45,33 @@ pub(crate) async fn ok() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/json")
         .body(r#"{"status":"ok"}"#)
+}
+
+/// Sends back each message that the limit admits. It is the limit of `/test`, and the headers of the
+/// handshake say who asks, and what each message costs.
+pub(crate) async fn ws(
+    req: HttpRequest,
+    body: web::Payload,
+    bench: web::Data<Bench>,
+) -> actix_web::Result<HttpResponse> {
+    let (response, mut session, mut messages) = bench.messages.handle(&req, body).await?;
+    actix_web::rt::spawn(async move {
+        while let Some(Ok(message)) = messages.recv().await {
+            let answered = match message {
+                AggregatedMessage::Text(text) => {
+                    let answer = json!({"echo": &*text, "status": "ok"});
+                    session.text(answer.to_string()).await
+                }
+                AggregatedMessage::Binary(bytes) => session.binary(bytes).await,
+                AggregatedMessage::Ping(bytes) => session.pong(&bytes).await,
+                AggregatedMessage::Pong(_) => Ok(()),
+                AggregatedMessage::Close(reason) => return session.close(reason).await,
+            };
+            answered?;
+        }
+        session.close(None).await
+    });
+    Ok(response)
 }
 
 /// The statistics of the client that asks, who is not charged for it.

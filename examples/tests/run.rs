@@ -11,6 +11,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
+use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+
 /// A running example, killed when dropped.
 struct Example {
     process: Child,
@@ -59,6 +62,14 @@ impl Example {
         let mut response = String::new();
         socket.read_to_string(&mut response).unwrap();
         response
+    }
+
+    /// A WebSocket at `/ws` of the client of this name.
+    fn connect(&self, name: &str) -> WebSocket<TcpStream> {
+        let uri = format!("ws://{}/ws", self.addr).parse().unwrap();
+        let request = ClientRequestBuilder::new(uri).with_header("x-client-id", name);
+        let socket = TcpStream::connect(self.addr).unwrap();
+        client(request, socket).unwrap().0
     }
 
     fn status(&self, method: &str, path: &str, headers: &str) -> u16 {
@@ -152,6 +163,69 @@ fn middleware_tells_clients_and_methods_apart() {
             201
         );
     }
+}
+
+/// Says something and hears what is answered.
+fn talk(socket: &mut WebSocket<TcpStream>, text: &str) -> String {
+    socket.send(Message::text(text)).unwrap();
+    socket.read().unwrap().into_text().unwrap().to_string()
+}
+
+const NOTICE: &str = r#"{"type":"rate_limit","error":"Too many messages","retry_after":1}"#;
+
+#[test]
+fn websocket_limits_a_client_over_its_tabs_and_shows_out_who_does_not_listen() {
+    let example = Example::start("websocket", address);
+    assert!(example.send("GET", "/", "").contains("new WebSocket("));
+    let mut tabs = [example.connect("ann"), example.connect("ann")];
+    assert_eq!(talk(&mut tabs[0], "hi"), "hi");
+    assert_eq!(talk(&mut tabs[1], "hello"), "hello");
+    // Fifty denials in a row close, as soon as so many are sent faster than two per second pass.
+    let patience = Some(Duration::from_millis(10));
+    tabs[0].get_ref().set_read_timeout(patience).unwrap();
+    let closed = loop {
+        for _ in 0..100 {
+            let _ = tabs[0].write(Message::text("spam"));
+        }
+        let _ = tabs[0].flush();
+        let mut heard = std::iter::from_fn(|| tabs[0].read().ok());
+        if let Some(Message::Close(Some(frame))) = heard.find(Message::is_close) {
+            break frame;
+        }
+    };
+    assert_eq!(u16::from(closed.code), 1008);
+    assert!(
+        closed.reason.starts_with("rate_limit;retry_after_ms="),
+        "{closed}"
+    );
+}
+
+#[test]
+fn bench_server_limits_messages_as_it_does_requests() {
+    let example = Example::start("bench_server", |addr| {
+        "--rate 3/1s --clock manual --workers 2 --listen"
+            .split(' ')
+            .map(str::to_owned)
+            .chain([addr.to_string()])
+            .collect()
+    });
+    let (mut ann, mut tab, mut bob) = (
+        example.connect("ann"),
+        example.connect("ann"),
+        example.connect("bob"),
+    );
+    let say = |socket: &mut _, text| talk(socket, text);
+    assert_eq!(say(&mut ann, "1"), r#"{"echo":"1","status":"ok"}"#);
+    assert_eq!(say(&mut tab, "\""), r#"{"echo":"\"","status":"ok"}"#);
+    assert_eq!(example.status("GET", "/test", "x-client-id: ann\r\n"), 200);
+    assert_eq!(say(&mut ann, "4"), NOTICE);
+    assert_eq!(say(&mut tab, "5"), NOTICE);
+    assert_eq!(example.status("GET", "/test", "x-client-id: ann\r\n"), 429);
+    assert_eq!(say(&mut bob, "1"), r#"{"echo":"1","status":"ok"}"#);
+
+    let advance = "/__bench__/clock?advance_us=1000000";
+    assert_eq!(example.status("POST", advance, ""), 200);
+    assert_eq!(say(&mut ann, "6"), r#"{"echo":"6","status":"ok"}"#);
 }
 
 #[test]
