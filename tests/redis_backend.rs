@@ -13,6 +13,7 @@ mod sentinel;
 mod store;
 mod strategies;
 mod trips;
+mod websockets;
 
 use traffik_core::{Backend, Throttle, ThrottleBuilder};
 
