@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use traffik_core::testing::conformance;
 use traffik_core::{
-    Backend, FixedWindow, Hits, Identity, LockConfig, Locked, ManualClock, OnError, Store,
+    Backend, FixedWindow, Hits, Identity, Lock, LockConfig, Locked, ManualClock, OnError, Store,
     Throttle, TokenBucket,
 };
 
@@ -234,6 +234,50 @@ async fn the_provided_methods_count_and_keep_time() {
         store.multi_get(&["c", "d"]).await.unwrap(),
         [Some(b"100".to_vec()), None]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_of_ones_own_ends_when_released_dropped_or_over() {
+    let store = Arc::<MapStore>::default();
+    let ttl = Duration::from_secs(100);
+    let now = LockConfig::new().ttl(ttl).blocking(false);
+    let lock = Lock::acquire(&store, "report", now).await.unwrap();
+    // A hundredth and 2 ms less, since clocks differ.
+    let certain = ttl - Duration::from_millis(1_002);
+    assert_eq!(lock.remaining(), certain);
+    let error = Lock::acquire(&store, "report", now).await.unwrap_err();
+    assert!(error.is_contended(), "{error}");
+    lock.release().await;
+    assert_eq!(store.held(), 0);
+
+    let patient = now.blocking(true);
+    let start = Instant::now();
+    drop(Lock::acquire(&store, "report", now).await.unwrap());
+    abandon(&store, 2, Lock::acquire(&store, "report", patient)).await;
+    let lock = Lock::acquire(&store, "report", patient).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1));
+
+    tokio::time::advance(certain).await;
+    assert_eq!(lock.remaining(), Duration::ZERO);
+    assert_eq!(store.held(), 1);
+    // Whose time is over leaves the next holder's alone.
+    let next = Lock::acquire(&store, "report", patient).await.unwrap();
+    lock.release().await;
+    assert_eq!(store.held(), 1);
+    next.release().await;
+    assert_eq!(store.held(), 0);
+}
+
+#[tokio::test]
+async fn a_lock_has_a_printable_name() {
+    let store = Arc::<MapStore>::default();
+    for name in ["", "a\r\nb", "schlo\u{df}", &"x".repeat(101)] {
+        let error = Lock::acquire(&store, name, LockConfig::new()).await;
+        let error = error.unwrap_err();
+        assert!(error.is_invalid(), "{name:?}: {error}");
+        assert!(error.to_string().contains("printable ASCII"), "{error}");
+    }
+    assert_eq!(store.commands(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,7 +77,7 @@ pub use error::{Error, Result};
 pub use identity::{Attributes, Identity, Priority};
 pub use key::{Key, KeyHasher};
 #[cfg(feature = "store")]
-pub use lock::LockConfig;
+pub use lock::{Lock, LockConfig};
 #[cfg(feature = "store")]
 pub use locked::{Locked, LockedBuilder};
 pub use rate::{Rate, RateError};

@@ -1,18 +1,26 @@
 //! How long the locks of a [`Store`](crate::Store) are held, and waited for.
 //!
-//! Only [`Locked`](crate::Locked) takes locks. What a backend does not set by its own
-//! [`LockConfig`] comes, when it is built, from what was set here for the whole process, else from the
-//! environment, else from the defaults:
+//! [`Locked`](crate::Locked) takes locks, and whoever takes a [`Lock`] for purposes of their own.
+//! What they do not set by a [`LockConfig`] comes from what was set here for the whole process, else
+//! from the environment, else from the defaults; a backend asks once, when it is built:
 //!
 //! | setting | variable | default |
 //! |---|---|---|
 //! | [`ttl`]: how long a lock is held at most | `TRAFFIK_DEFAULT_LOCK_TTL`, seconds | [`DEFAULT_TTL`] |
 //! | [`blocking`]: whether to wait for a lock | `TRAFFIK_DEFAULT_BLOCKING`, `1`, `true`, `yes` or `on` | yes |
 //! | [`blocking_timeout`]: how long to wait | `TRAFFIK_DEFAULT_BLOCKING_TIMEOUT`, seconds | the ttl |
+//!
+//! The clocks of those who hold locks and of those who keep them may run differently. So a holder
+//! counts on a lock for a hundredth of its ttl and 2 ms less, as in the
+//! [Redlock algorithm](https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/).
+
+mod guard;
 
 use std::env;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
+
+pub use guard::Lock;
 
 use crate::error::{Error, Result};
 
@@ -86,6 +94,11 @@ pub(crate) struct Terms {
     pub(crate) ttl: Duration,
     /// How long to wait for it.
     pub(crate) patience: Duration,
+}
+
+/// How long a holder may count on a lock from when it was asked for.
+pub(crate) fn validity(ttl: Duration) -> Duration {
+    ttl.saturating_sub(ttl / 100 + Duration::from_millis(2))
 }
 
 /// How long a lock is held at most, if set.

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use held::{Held, Orphans};
+pub(crate) use held::{Grip, Held, Orphans};
 
 use crate::error::{Error, Result};
 use crate::lock::LockConfig;

@@ -8,18 +8,14 @@ use tokio::time::{Instant, sleep};
 
 use super::Store;
 use crate::error::{Error, Result};
-use crate::lock::Terms;
+use crate::lock::{Terms, validity};
 
 /// Locks that are held, and released in the end.
 #[derive(Debug)]
 pub(crate) struct Held<'a, S: Store + ?Sized> {
     store: &'a S,
     orphans: Option<&'a Orphans>,
-    owner: String,
-    /// Those that may be held, as far as anybody knows.
-    names: SmallVec<[String; 1]>,
-    /// When the first of them ends.
-    until: Option<Instant>,
+    grip: Grip,
 }
 
 /// Locks whose holders were dropped before they could release them. A drop cannot wait, but
@@ -33,6 +29,16 @@ struct Orphan {
     owner: String,
 }
 
+/// Which locks an owner has, and until when.
+#[derive(Debug)]
+pub(crate) struct Grip {
+    owner: String,
+    /// Those that may be held, as far as anybody knows.
+    names: SmallVec<[String; 1]>,
+    /// When the first of them ends.
+    until: Option<Instant>,
+}
+
 /// Between attempts to take a lock, as in the original.
 const LONGEST_PAUSE_MS: u64 = 50;
 
@@ -44,29 +50,79 @@ impl<'a, S: Store + ?Sized> Held<'a, S> {
         names: impl IntoIterator<Item = String>,
         terms: Terms,
     ) -> Result<Held<'a, S>> {
-        let start = Instant::now();
+        let grip = Grip::new();
         let mut held = Held {
             store,
             orphans,
+            grip,
+        };
+        held.grip.take(store, orphans, names, terms).await?;
+        Ok(held)
+    }
+
+    /// Whether the locks are still held, as far as our clock can tell.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.grip.remaining().is_zero() {
+            false => Ok(()),
+            true => Err(Error::contended(
+                "a lock expired before the decision could be stored",
+            )),
+        }
+    }
+
+    /// Releases the locks. If the store fails, they expire.
+    pub(crate) async fn release(mut self) {
+        self.grip.release(self.store).await;
+    }
+}
+
+impl<S: Store + ?Sized> Drop for Held<'_, S> {
+    fn drop(&mut self) {
+        if let Some(orphans) = self.orphans {
+            let Grip { owner, names, .. } = &mut self.grip;
+            let left = names.drain(..).map(|name| Orphan {
+                name,
+                owner: owner.clone(),
+            });
+            orphans.lock().extend(left);
+        }
+    }
+}
+
+impl Grip {
+    /// Of a new owner, who holds nothing.
+    pub(crate) fn new() -> Grip {
+        Grip {
             owner: new_owner(),
             names: SmallVec::new(),
             until: None,
-        };
+        }
+    }
+
+    /// Takes locks one after the other, or none of them.
+    pub(crate) async fn take<S: Store + ?Sized>(
+        &mut self,
+        store: &S,
+        orphans: Option<&Orphans>,
+        names: impl IntoIterator<Item = String>,
+        terms: Terms,
+    ) -> Result<()> {
+        let start = Instant::now();
         for name in names {
             let mut tries = 0;
             // Before it is tried: if this future is dropped meanwhile, nobody learns the answer.
-            held.names.push(name.clone());
+            self.names.push(name.clone());
             loop {
                 let asked = Instant::now();
-                if store.lock(&name, &held.owner, terms.ttl).await? {
-                    let until = asked + terms.ttl;
-                    held.until = Some(held.until.map_or(until, |first| first.min(until)));
+                if store.lock(&name, &self.owner, terms.ttl).await? {
+                    let until = asked + validity(terms.ttl);
+                    self.until = Some(self.until.map_or(until, |first| first.min(until)));
                     break;
                 }
                 let waited = start.elapsed();
                 if waited >= terms.patience {
-                    held.names.pop();
-                    held.release().await;
+                    self.names.pop();
+                    self.release(store).await;
                     return Err(Error::contended("somebody else held the lock of a key"));
                 }
                 if let Some(orphans) = orphans {
@@ -76,39 +132,26 @@ impl<'a, S: Store + ?Sized> Held<'a, S> {
                 tries += 1;
             }
         }
-        Ok(held)
+        Ok(())
     }
 
-    /// Whether the locks are still held, as far as our clock can tell.
-    pub(crate) fn check(&self) -> Result<()> {
-        match self.until.is_none_or(|until| Instant::now() < until) {
-            true => Ok(()),
-            false => Err(Error::contended(
-                "a lock expired before the decision could be stored",
-            )),
-        }
+    /// How long all of them are certainly held, as far as our clock can tell.
+    pub(crate) fn remaining(&self) -> Duration {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        self.until.map_or(Duration::ZERO, left)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
     }
 
     /// Releases the locks. If the store fails, they expire.
-    pub(crate) async fn release(mut self) {
+    pub(crate) async fn release<S: Store + ?Sized>(&mut self, store: &S) {
         while let Some(name) = self.names.last() {
-            let released = self.store.unlock(name, &self.owner).await;
+            let released = store.unlock(name, &self.owner).await;
             // Only now: if this future is dropped before, it is an orphan.
             self.names.pop();
             let _ = released;
-        }
-    }
-}
-
-impl<S: Store + ?Sized> Drop for Held<'_, S> {
-    fn drop(&mut self) {
-        if let Some(orphans) = self.orphans {
-            let owner = &self.owner;
-            let left = self.names.drain(..).map(|name| Orphan {
-                name,
-                owner: owner.clone(),
-            });
-            orphans.lock().extend(left);
         }
     }
 }
