@@ -9,6 +9,7 @@ mod failures;
 mod keys;
 mod losses;
 mod processes;
+mod redlock;
 mod sentinel;
 mod store;
 mod strategies;

@@ -9,6 +9,8 @@ mod failure;
 mod hints;
 mod link;
 mod node;
+#[cfg(feature = "store")]
+mod redlock;
 mod reset;
 mod script;
 #[cfg(feature = "redis-sentinel")]

@@ -5,7 +5,9 @@ use std::time::Duration;
 use redis::{Cmd, FromRedisValue};
 
 use super::link::Lost;
+use super::redlock::Redlock;
 use super::{RedisBackend, reset};
+use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::store::{Entry, Store};
 
@@ -14,6 +16,9 @@ use crate::store::{Entry, Store};
 ///
 /// Every operation is one atomic command, exact to the millisecond, within the backend's deadline;
 /// on a cluster those on several keys are one for each. Keeping a key's time to live needs Redis 6.
+///
+/// A [`Lock`](crate::Lock) is a key with an owner and a time to live on this server, and lost with
+/// it: a replica that takes over may not know of it. [`redlock`](RedisStore::redlock) asks several.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -27,19 +32,26 @@ use crate::store::{Entry, Store};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct RedisStore(RedisBackend);
+pub struct RedisStore {
+    backend: RedisBackend,
+    /// Who grants locks, if not this server.
+    redlock: Option<Redlock>,
+}
 
 impl RedisBackend {
     /// Keys, values and locks of your own in this Redis.
     pub fn store(&self) -> RedisStore {
-        RedisStore(self.clone())
+        RedisStore {
+            backend: self.clone(),
+            redlock: None,
+        }
     }
 }
 
 impl RedisStore {
     /// What keys begin with. A cell's key goes on with a brace.
     fn prefix(&self) -> String {
-        format!("{}:kv:", self.0.namespace())
+        format!("{}:kv:", self.backend.namespace())
     }
 
     fn key(&self, key: &str) -> String {
@@ -47,11 +59,44 @@ impl RedisStore {
     }
 
     fn lock_key(&self, name: &str) -> String {
-        format!("{}:lock:{name}", self.0.namespace())
+        format!("{}:lock:{name}", self.backend.namespace())
+    }
+
+    pub(super) fn locked_by(self, redlock: Redlock) -> RedisStore {
+        RedisStore {
+            redlock: Some(redlock),
+            ..self
+        }
+    }
+
+    /// Whether both are the same server, as far as we know.
+    pub(super) fn is(&self, other: &RedisStore) -> bool {
+        self.backend.store_id() == other.backend.store_id()
+    }
+
+    /// Tries once to take a lock on this server.
+    pub(super) async fn lock_here(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool> {
+        let mut lock = redis::cmd("SET");
+        lock.arg(self.lock_key(name)).arg(owner).arg("NX");
+        let taken: Option<String> = self.ask(lock.arg("PX").arg(millis(ttl))).await?;
+        Ok(taken.is_some())
+    }
+
+    /// Releases a lock on this server.
+    pub(super) async fn unlock_here(&self, name: &str, owner: &str) -> Result<()> {
+        const UNLOCK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
+                              redis.call('DEL', KEYS[1]) end";
+        let mut unlock = redis::cmd("EVAL");
+        unlock
+            .arg(UNLOCK)
+            .arg(1)
+            .arg(self.lock_key(name))
+            .arg(owner);
+        self.ask(&unlock).await
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
-        let inner = &self.0.0;
+        let inner = &self.backend.0;
         inner.check_open()?;
         let link = inner.links.of_this_thread()?;
         let asking = async {
@@ -67,7 +112,7 @@ impl RedisStore {
     }
 
     fn is_sharded(&self) -> bool {
-        self.0.0.links.connect().has_slots()
+        self.backend.0.links.connect().has_slots()
     }
 
     fn set_command(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Cmd {
@@ -107,29 +152,24 @@ impl Store for RedisStore {
     }
 
     async fn lock(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool> {
-        let mut lock = redis::cmd("SET");
-        lock.arg(self.lock_key(name)).arg(owner).arg("NX");
-        let taken: Option<String> = self.ask(lock.arg("PX").arg(millis(ttl))).await?;
-        Ok(taken.is_some())
+        match &self.redlock {
+            None => self.lock_here(name, owner, ttl).await,
+            Some(redlock) => redlock.lock(name, owner, ttl).await,
+        }
     }
 
     async fn unlock(&self, name: &str, owner: &str) -> Result<()> {
-        const UNLOCK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
-                              redis.call('DEL', KEYS[1]) end";
-        let mut unlock = redis::cmd("EVAL");
-        unlock
-            .arg(UNLOCK)
-            .arg(1)
-            .arg(self.lock_key(name))
-            .arg(owner);
-        self.ask(&unlock).await
+        match &self.redlock {
+            None => self.unlock_here(name, owner).await,
+            Some(redlock) => redlock.unlock(name, owner).await,
+        }
     }
 
     async fn reset(&self) -> Result<()> {
-        self.0.0.check_open()?;
+        self.backend.0.check_open()?;
         let prefix = self.prefix();
         let ours = |key: &[u8]| key.starts_with(prefix.as_bytes());
-        reset::unlink_all(self.0.0.links.connect(), &format!("{prefix}*"), ours).await
+        reset::unlink_all(self.backend.0.links.connect(), &format!("{prefix}*"), ours).await
     }
 
     async fn increment(&self, key: &str, by: u64) -> Result<i64> {
