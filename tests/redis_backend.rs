@@ -14,6 +14,7 @@ mod sentinel;
 mod store;
 mod strategies;
 mod trips;
+mod ways;
 mod websockets;
 
 use traffik_core::{Backend, Throttle, ThrottleBuilder};

@@ -29,8 +29,9 @@ impl From<Lost> for Error {
     }
 }
 
+/// Says why in so many words: what is wrong with a certificate or a password is not to be guessed.
 pub(super) fn not_connected(error: Arc<RedisError>) -> Error {
-    Error::connection("redis cannot be reached").with_source(Shared(error))
+    Error::connection(format!("redis cannot be reached: {error}")).with_source(Shared(error))
 }
 
 /// A mistake in a script: nothing is worse than a limiter that is wrong and silent.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -37,6 +38,16 @@ pub(super) trait Connect: fmt::Debug + Send + Sync {
     /// Whether a script can only use keys of one slot.
     fn has_slots(&self) -> bool {
         false
+    }
+
+    /// The same with certificates of the user's.
+    #[cfg(feature = "redis-tls")]
+    fn with_certificates(&self, certificates: &redis::TlsCertificates) -> Result<Arc<dyn Connect>> {
+        let _ = certificates;
+        Err(Error::invalid(
+            "certificates go with the URLs of a server or a cluster; sentinels take those in the \
+             file that SSL_CERT_FILE names, and a function that connects brings its own",
+        ))
     }
 
     /// One to each server that holds a part of the keys.
@@ -295,12 +306,35 @@ impl Link {
     }
 
     async fn dial(self: Arc<Self>) {
+        let mut call = Call {
+            link: &self,
+            outcome: None,
+        };
         let dialled = tokio::time::timeout(Self::CONNECT_TIMEOUT, self.connect.connect()).await;
-        let dialled = dialled
-            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
-        let mut state = self.lock();
+        let in_time = dialled.map_err(|_| io::Error::from(io::ErrorKind::TimedOut));
+        call.outcome = Some(in_time.unwrap_or_else(|late| Err(late.into())));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent between statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt to connect, which ends when this is dropped, be it because the user's function that
+/// connects has panicked: nobody must wait for it then.
+struct Call<'a> {
+    link: &'a Link,
+    outcome: Option<RedisResult<Box<dyn Wire>>>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take();
+        let mut state = self.link.lock();
         state.connecting = false;
-        match dialled {
+        let panicked = || Err(io::Error::other("connecting to redis panicked").into());
+        match outcome.unwrap_or_else(panicked) {
             Ok(wire) => {
                 state.wire = Some(wire);
                 state.epoch += 1;
@@ -308,12 +342,7 @@ impl Link {
             Err(error) => state.failure = Some((Instant::now(), Arc::new(error))),
         }
         drop(state);
-        self.changed.notify_waiters();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is consistent between statements.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.link.changed.notify_waiters();
     }
 }
 
