@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v memcached >/dev/null || missing+=(memcached)
+# Certificates for tests of TLS.
+command -v openssl >/dev/null || missing+=(openssl)
 # The Memcached client links to OpenSSL.
 pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev pkg-config)
 if [ ${#missing[@]} -gt 0 ]; then

@@ -13,6 +13,7 @@ mod redlock;
 mod sentinel;
 mod store;
 mod strategies;
+mod tls;
 mod trips;
 mod ways;
 mod websockets;

@@ -9,6 +9,7 @@ mod random;
 mod redis_cluster;
 mod redis_sentinel;
 mod redis_server;
+mod redis_tls;
 mod strategies;
 
 pub(crate) use concurrency::decides_exactly_under_concurrency;
@@ -19,4 +20,5 @@ pub(crate) use random::Random;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_sentinel::WatchedRedis;
 pub(crate) use redis_server::RedisServer;
+pub(crate) use redis_tls::{Certificates, TlsRedis};
 pub(crate) use strategies::strategies;

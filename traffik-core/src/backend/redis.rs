@@ -18,6 +18,8 @@ mod sentinel;
 mod slots;
 #[cfg(feature = "store")]
 mod store;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod trip;
 
 use std::fmt;

@@ -18,7 +18,7 @@ use crate::time::Clock;
 #[derive(Debug)]
 #[must_use]
 pub struct RedisBackendBuilder {
-    connect: Result<Arc<dyn Connect>>,
+    pub(super) connect: Result<Arc<dyn Connect>>,
     namespace: String,
     deadline: Duration,
     persistent: bool,
@@ -33,10 +33,21 @@ impl RedisBackendBuilder {
         Self::on(Node::at(url))
     }
 
-    /// A backend on the server of an existing client, such as one with certificates of your own.
-    /// Set [`TCP_NODELAY`](redis::io::tcp::TcpSettings::set_nodelay) on it.
+    /// A backend on the server of an existing client.
+    ///
+    /// ```no_run
+    /// use traffik_core::backend::RedisBackendBuilder;
+    /// use traffik_core::redis::{Client, IntoConnectionInfo, io::tcp::TcpSettings};
+    ///
+    /// // Without this, small commands wait for each other's acknowledgements.
+    /// let settings = TcpSettings::default().set_nodelay(true);
+    /// let info = "redis://127.0.0.1".into_connection_info()?.set_tcp_settings(settings);
+    /// let backend = RedisBackendBuilder::from_client(Client::open(info)?).build()?;
+    /// # let _ = backend;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_client(client: Client) -> RedisBackendBuilder {
-        Self::on(Ok(Node(client)))
+        Self::on(Ok(Node::of(client)))
     }
 
     /// A backend on connections that `connect` makes: one per thread, and a new one when one is

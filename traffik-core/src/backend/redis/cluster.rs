@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+#[cfg(feature = "redis-tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "redis-tls")]
+use redis::Client;
 use redis::aio::ConnectionLike;
-use redis::cluster::ClusterClient;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
-use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
+use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 
 use super::RedisBackend;
 use super::builder::RedisBackendBuilder;
@@ -37,11 +41,25 @@ impl RedisBackend {
     }
 }
 
-struct Cluster(ClusterClient);
+struct Cluster {
+    client: ClusterClient,
+    /// Where it was said to be.
+    nodes: Vec<ConnectionInfo>,
+}
 
 impl Cluster {
     fn at<'a>(urls: impl IntoIterator<Item = &'a str>) -> Result<Cluster> {
         let nodes = urls.into_iter().map(info).collect::<Result<Vec<_>>>()?;
+        if nodes.is_empty() {
+            return Err(Error::invalid(
+                "at least one node of the redis cluster is needed, such as `redis://10.0.0.1`",
+            ));
+        }
+        let client = Self::builder(nodes.clone()).build().map_err(unusable)?;
+        Ok(Cluster { client, nodes })
+    }
+
+    fn builder(nodes: Vec<ConnectionInfo>) -> ClusterClientBuilder {
         ClusterClient::builder(nodes)
             .tcp_settings(tcp_settings())
             // Of redirections, mostly; by default it is sixteen.
@@ -49,17 +67,16 @@ impl Cluster {
             .min_retry_wait(2)
             .max_retry_wait(10)
             .connection_timeout(Duration::from_secs(1))
-            .build()
-            .map(Cluster)
-            .map_err(|error| {
-                Error::invalid("this redis cluster cannot be connected to").with_source(error)
-            })
     }
+}
+
+fn unusable(error: RedisError) -> Error {
+    Error::invalid("this redis cluster cannot be connected to").with_source(error)
 }
 
 impl Connect for Cluster {
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
-        let client = self.0.clone();
+        let client = self.client.clone();
         Box::pin(async move { Ok(Box::new(client.get_async_connection().await?) as Box<dyn Wire>) })
     }
 
@@ -67,8 +84,22 @@ impl Connect for Cluster {
         true
     }
 
+    #[cfg(feature = "redis-tls")]
+    fn with_certificates(&self, certificates: &redis::TlsCertificates) -> Result<Arc<dyn Connect>> {
+        let nodes = self.nodes.clone();
+        // A server alone would refuse certificates for `redis://`, where a cluster turns it into
+        // `rediss://`.
+        for node in &nodes {
+            Client::build_with_tls(node.clone(), certificates.clone())
+                .map_err(super::tls::unusable)?;
+        }
+        let client = Self::builder(nodes.clone()).certs(certificates.clone());
+        let client = client.build().map_err(super::tls::unusable)?;
+        Ok(Arc::new(Cluster { client, nodes }))
+    }
+
     fn connect_all(&self) -> BoxFuture<'static, RedisResult<Vec<Box<dyn Wire>>>> {
-        let client = self.0.clone();
+        let client = self.client.clone();
         Box::pin(async move {
             let mut cluster = client.get_async_connection().await?;
             let masters = masters(&mut cluster).await?;

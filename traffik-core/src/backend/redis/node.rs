@@ -1,6 +1,8 @@
 //! A single Redis, or whatever a function of the user's connects to.
 
 use std::fmt;
+#[cfg(feature = "redis-tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::ConnectionLike;
@@ -12,12 +14,19 @@ use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
 
 /// One server.
-pub(super) struct Node(pub(super) Client);
+pub(super) struct Node(Client);
 
 impl Node {
     /// The server at a URL.
     pub(super) fn at(url: &str) -> Result<Node> {
         Ok(Node(open(info(url)?)?))
+    }
+
+    /// The server of an existing client.
+    pub(super) fn of(client: Client) -> Node {
+        #[cfg(feature = "redis-tls")]
+        super::tls::choose_cryptography(client.get_connection_info());
+        Node(client)
     }
 }
 
@@ -25,6 +34,13 @@ impl Connect for Node {
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
         let client = self.0.clone();
         Box::pin(async move { dial(&client).await })
+    }
+
+    #[cfg(feature = "redis-tls")]
+    fn with_certificates(&self, certificates: &redis::TlsCertificates) -> Result<Arc<dyn Connect>> {
+        let info = self.0.get_connection_info().clone();
+        let client = Client::build_with_tls(info, certificates.clone());
+        Ok(Arc::new(Node(client.map_err(super::tls::unusable)?)))
     }
 }
 
@@ -48,6 +64,8 @@ pub(super) fn info(url: &str) -> Result<ConnectionInfo> {
         )
         .with_source(error.category().to_owned())
     })?;
+    #[cfg(feature = "redis-tls")]
+    super::tls::choose_cryptography(&info);
     Ok(info.set_tcp_settings(tcp_settings()))
 }
 
