@@ -1,6 +1,7 @@
 //! `RedisBackend` against a Redis.
 
 mod cluster;
+mod cluster_changes;
 mod company;
 mod conformance;
 mod decisions;

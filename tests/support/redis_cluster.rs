@@ -9,8 +9,14 @@ pub(crate) struct RedisCluster(Vec<RedisServer>);
 
 impl RedisCluster {
     pub(crate) fn start() -> RedisCluster {
-        let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-        let nodes: Vec<_> = (0..3).map(|_| RedisServer::start_with(&settings)).collect();
+        let settings = [
+            ["--cluster-enabled", "yes"],
+            ["--cluster-node-timeout", "2000"],
+            // Else a node that is gone takes all slots with it.
+            ["--cluster-require-full-coverage", "no"],
+        ];
+        let settings = settings.as_flattened();
+        let nodes: Vec<_> = (0..3).map(|_| RedisServer::start_with(settings)).collect();
         let addresses = nodes
             .iter()
             .map(|node| format!("127.0.0.1:{}", node.port()));
@@ -43,6 +49,53 @@ impl RedisCluster {
 
     pub(crate) fn urls(&self) -> Vec<String> {
         self.0.iter().map(RedisServer::url).collect()
+    }
+
+    /// The node that has a key, and the key's slot.
+    pub(crate) fn home(&self, key: &str) -> (usize, u16) {
+        let has = |node: &RedisServer| node.keys().iter().any(|known| known == key);
+        let node = self.0.iter().position(has).expect("somebody has the key");
+        (node, self.0[node].command(&["CLUSTER", "KEYSLOT", key]))
+    }
+
+    /// Moves a slot to another node as `redis-cli --cluster reshard` does, and calls `halfway` when
+    /// half of its keys have arrived.
+    pub(crate) fn move_slot(&self, slot: u16, from: usize, to: usize, halfway: impl FnOnce()) {
+        let (source, target) = (&self.0[from], &self.0[to]);
+        let id = |node: &RedisServer| node.command::<String>(&["CLUSTER", "MYID"]);
+        let (source_id, target_id) = (id(source), id(target));
+        let text = slot.to_string();
+        let set = |node: &RedisServer, state: &[&str]| {
+            let () = node.command(&[&["CLUSTER", "SETSLOT", &text], state].concat());
+        };
+        set(target, &["IMPORTING", &source_id]);
+        set(source, &["MIGRATING", &target_id]);
+        let keys: Vec<String> = source.command(&["CLUSTER", "GETKEYSINSLOT", &text, "1000"]);
+        let (first, rest) = keys.split_at(keys.len() / 2);
+        let send = |keys: &[String]| {
+            let port = target.port().to_string();
+            let head = ["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            let keys = keys.iter().map(String::as_str);
+            let words: Vec<_> = head.into_iter().chain(keys).collect();
+            if words.len() > head.len() {
+                let _: String = source.command(&words);
+            }
+        };
+        send(first);
+        halfway();
+        send(rest);
+        // The target first: else nobody has the slot for a moment.
+        for node in [target, source].into_iter().chain(&self.0) {
+            set(node, &["NODE", &target_id]);
+        }
+    }
+
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.0[node].kill();
+    }
+
+    pub(crate) fn resurrect(&mut self, node: usize) {
+        self.0[node].resurrect();
     }
 
     pub(crate) fn nodes(&self) -> &[RedisServer] {

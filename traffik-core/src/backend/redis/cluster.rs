@@ -30,12 +30,23 @@ impl RedisBackend {
     /// first and then charged one after the other. So a denial charges nothing, unless another hit
     /// takes the last of a limit in between.
     ///
-    /// If a
-    /// node is lost while it decides, its successor is asked again: a hit may then be charged
-    /// twice, but never admitted twice.
+    /// A node that is lost or hangs takes its own slots with it, until a replica takes over, and no
+    /// others (if the nodes have `cluster-require-full-coverage no`; else the cluster itself denies
+    /// all). If a node is lost while it decides, its successor is asked again: a hit may then be
+    /// charged twice, but never admitted twice.
     ///
-    /// Keys whose slot is just being moved to another node are answered with errors until they
-    /// have arrived.
+    /// Slots may be moved to other nodes while hits go on. A batch of several limits is answered
+    /// with an error, and charges nothing, while some of its keys have been moved and others have
+    /// not, or do not exist yet.
+    ///
+    /// ```no_run
+    /// use traffik_core::RedisBackend;
+    ///
+    /// let nodes = ["redis://10.0.0.1", "redis://10.0.0.2", "redis://10.0.0.3"];
+    /// let backend = RedisBackend::cluster(nodes).namespace("shop").build()?;
+    /// # let _ = backend;
+    /// # Ok::<(), traffik_core::Error>(())
+    /// ```
     pub fn cluster<'a>(urls: impl IntoIterator<Item = &'a str>) -> RedisBackendBuilder {
         RedisBackendBuilder::on(Cluster::at(urls))
     }

@@ -241,23 +241,29 @@ impl Link {
                     | ServerErrorKind::TryAgain
             ) | ErrorKind::ClusterConnectionNotFound
         );
-        if refused {
-            // The server is not, or no longer, the one to ask.
-            self.hang_up(epoch);
-            return Lost::Unexecuted(Arc::new(error));
-        }
-        if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+        let answered = matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+        if answered && !refused {
             return Lost::Refused(error);
         }
-        self.hang_up(epoch);
-        match waited {
-            true => Lost::Interrupted(Arc::new(error)),
-            false => Lost::Unexecuted(Arc::new(error)),
+        // The server is gone, or not the one to ask any longer. A connection to a cluster follows
+        // slots and replaces nodes by itself, while it serves the others; it is lost if it knows
+        // no node, or fails at once.
+        let found = error.kind() != ErrorKind::ClusterConnectionNotFound;
+        if !(self.connect.has_slots() && waited && found) {
+            self.hang_up(epoch);
+        }
+        match refused || !waited {
+            true => Lost::Unexecuted(Arc::new(error)),
+            false => Lost::Interrupted(Arc::new(error)),
         }
     }
 
     /// Takes note that a command was not answered in time.
     pub(super) fn timed_out(&self) {
+        if self.connect.has_slots() {
+            // Perhaps one node hangs, and the connections to the others are as good as ever.
+            return;
+        }
         if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= Self::MOST_TIMEOUTS {
             self.answered();
             self.lock().wire = None;
