@@ -22,15 +22,20 @@ struct Example {
 
 impl Example {
     fn start(name: &str, args: impl FnOnce(SocketAddr) -> Vec<String>) -> Example {
+        Self::run(name, Command::new(binary(name)), args)
+    }
+
+    fn run(
+        name: &str,
+        mut command: Command,
+        args: impl FnOnce(SocketAddr) -> Vec<String>,
+    ) -> Example {
         // Free until somebody else takes it; the example takes it at once.
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .unwrap()
             .local_addr()
             .unwrap();
-        let process = Command::new(binary(name))
-            .args(args(addr))
-            .stdout(Stdio::null())
-            .spawn();
+        let process = command.args(args(addr)).stdout(Stdio::null()).spawn();
         let mut example = Example {
             process: process.unwrap_or_else(|error| panic!("{name}: {error}")),
             addr,
@@ -279,5 +284,41 @@ fn bench_server_refuses_flags_that_it_does_not_know() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{flags}");
         assert!(error.contains(complaint), "{flags}: {error}");
+    }
+}
+
+/// On a Redis of its own.
+#[cfg(feature = "redis")]
+#[test]
+fn redis_shares_three_limits_and_goes_on_without_its_server() {
+    let redis = Example::run("redis-server", Command::new("redis-server"), |addr| {
+        let port = addr.port().to_string();
+        ["--port", &port, "--bind", "127.0.0.1", "--save", ""]
+            .map(String::from)
+            .to_vec()
+    });
+    let servers = [(); 2].map(|()| {
+        let mut command = Command::new(binary("redis"));
+        command.env("REDIS_URL", format!("redis://{}", redis.addr));
+        Example::run("redis", command, address)
+    });
+
+    // A token comes back every three seconds: thirty requests would have to take a minute.
+    let statuses: Vec<_> = (0..30)
+        .map(|at: usize| servers[at % 2].status("GET", "/", ""))
+        .collect();
+    assert_eq!(statuses[..5], [200; 5]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    // Both keep the same client's limits under the same keys.
+    let mut socket = TcpStream::connect(redis.addr).unwrap();
+    socket.write_all(b"DBSIZE\r\nQUIT\r\n").unwrap();
+    let mut keys = String::new();
+    socket.read_to_string(&mut keys).unwrap();
+    assert_eq!(keys, ":3\r\n+OK\r\n");
+
+    drop(redis);
+    for _ in 0..10 {
+        let status = servers[0].status("GET", "/", "");
+        assert!([200, 429].contains(&status), "{status}");
     }
 }

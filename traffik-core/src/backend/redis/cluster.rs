@@ -183,6 +183,8 @@ impl ConnectionLike for Master {
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Cluster(..)")
+        // Addresses only: the rest of a URL may be secret.
+        let addresses = self.nodes.iter().map(|node| node.addr().to_string());
+        write!(f, "Cluster({:?})", addresses.collect::<Vec<_>>())
     }
 }
