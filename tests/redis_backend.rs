@@ -12,6 +12,7 @@ mod losses;
 mod processes;
 mod redlock;
 mod sentinel;
+mod settings;
 mod store;
 mod strategies;
 mod tls;

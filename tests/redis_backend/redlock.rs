@@ -261,5 +261,5 @@ async fn settings_are_checked() {
     let short = LockConfig::new().ttl(Duration::from_millis(2));
     let error = Lock::acquire(&store, "job", short).await.unwrap_err();
     assert!(error.is_invalid(), "{error:?}");
-    assert!(error.to_string().contains("held for 2ms"), "{error}");
+    assert!(error.to_string().contains("is held for 2ms"), "{error}");
 }

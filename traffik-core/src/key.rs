@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+#[cfg(any(feature = "memcached", feature = "redis", feature = "store"))]
+use crate::error::{Error, Result};
 use crate::identity::{Identity, Who};
 
 /// The address of one cell.
@@ -101,6 +103,18 @@ impl KeyHasher {
         KeyHasher {
             keys: halves(digest),
             local: false,
+        }
+    }
+
+    /// The same of a setting, where an empty one is a variable that somebody forgot.
+    #[cfg(any(feature = "memcached", feature = "redis", feature = "store"))]
+    pub(crate) fn of_setting(secret: &[u8]) -> Result<KeyHasher> {
+        match secret.is_empty() {
+            false => Ok(Self::with_secret(secret)),
+            true => Err(Error::invalid(
+                "the secret that identities are hashed under is empty; leave it out, or choose one \
+                 that clients cannot guess",
+            )),
         }
     }
 

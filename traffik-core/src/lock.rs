@@ -76,6 +76,12 @@ impl LockConfig {
         };
         let ttl = or(self.ttl, ttl())?.filter(|ttl| !ttl.is_zero());
         let ttl = ttl.unwrap_or(DEFAULT_TTL);
+        if validity(ttl).is_zero() {
+            return Err(Error::invalid(format!(
+                "a lock that is held for {ttl:?} at most is over before it can be used; choose \
+                 seconds"
+            )));
+        }
         let patience = or(self.blocking_timeout, blocking_timeout())?.unwrap_or(ttl);
         Ok(Terms {
             ttl,

@@ -90,7 +90,7 @@ impl<S: Store> Locked<S> {
             store,
             lock: LockConfig::new(),
             clock: Arc::new(SystemClock::new()),
-            hasher: KeyHasher::shared(),
+            hasher: Ok(KeyHasher::shared()),
             persistent: false,
         }
     }
@@ -243,7 +243,7 @@ pub struct LockedBuilder<S> {
     store: S,
     lock: LockConfig,
     clock: Arc<dyn Clock>,
-    hasher: KeyHasher,
+    hasher: Result<KeyHasher>,
     persistent: bool,
 }
 
@@ -263,7 +263,7 @@ impl<S: Store> LockedBuilder<S> {
     /// A secret that all processes which share the store know. Needed where clients choose their
     /// own identities freely; see [`KeyHasher`].
     pub fn secret(mut self, secret: &[u8]) -> Self {
-        self.hasher = KeyHasher::with_secret(secret);
+        self.hasher = KeyHasher::of_setting(secret);
         self
     }
 
@@ -277,13 +277,14 @@ impl<S: Store> LockedBuilder<S> {
     ///
     /// # Errors
     ///
-    /// If an environment variable about [locks](crate::lock) is malformed.
+    /// If an environment variable about [locks](crate::lock) is malformed, if locks would be held
+    /// for no more than 2 ms, or if the secret is empty.
     pub fn build(self) -> Result<Locked<S>> {
         Ok(Locked(Arc::new(Inner {
             store: self.store,
             terms: self.lock.terms()?,
             clock: self.clock,
-            hasher: self.hasher,
+            hasher: self.hasher?,
             persistent: self.persistent,
             closed: AtomicBool::new(false),
             queues: array::from_fn(|_| Mutex::new(())),

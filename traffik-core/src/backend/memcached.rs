@@ -126,7 +126,7 @@ impl MemcachedBackend {
             connect_timeout: Duration::from_millis(200),
             track_keys: false,
             persistent: false,
-            hasher: KeyHasher::shared(),
+            hasher: Ok(KeyHasher::shared()),
             clock: Arc::new(SystemClock::new()),
         }
     }
@@ -282,7 +282,7 @@ pub struct MemcachedBackendBuilder {
     connect_timeout: Duration,
     track_keys: bool,
     persistent: bool,
-    hasher: KeyHasher,
+    hasher: Result<KeyHasher>,
     clock: Arc<dyn Clock>,
 }
 
@@ -347,7 +347,7 @@ impl MemcachedBackendBuilder {
     /// A secret that all processes which share the cells know. Needed where clients choose their
     /// own identities freely; see [`KeyHasher`].
     pub fn secret(mut self, secret: &[u8]) -> Self {
-        self.hasher = KeyHasher::with_secret(secret);
+        self.hasher = KeyHasher::of_setting(secret);
         self
     }
 
@@ -361,9 +361,9 @@ impl MemcachedBackendBuilder {
     ///
     /// # Errors
     ///
-    /// If an address or a number is wrong, or no thread can be started.
+    /// If an address, a number or the secret is wrong, or no thread can be started.
     pub fn build(self) -> Result<MemcachedBackend> {
-        let limits = self.limits()?;
+        let (limits, hasher) = (self.limits()?, self.hasher?);
         let dialers = Dialers::new(&self.namespace);
         let mut servers = Vec::new();
         for server in &self.servers {
@@ -380,7 +380,7 @@ impl MemcachedBackendBuilder {
         Ok(MemcachedBackend(Arc::new(Inner {
             lanes: Lanes::start(&shared, per_server, self.queue, self.deadline)?,
             shared,
-            hasher: self.hasher,
+            hasher,
             persistent: self.persistent,
         })))
     }

@@ -48,8 +48,9 @@ impl<S: Store + Clone> Lock<S> {
     /// # Errors
     ///
     /// [`Error::is_contended`] if somebody else has the lock all the while, and what the store
-    /// says if it fails. [`Error::is_invalid`] if the name is none, if an environment variable
-    /// about [locks](crate::lock) is malformed, or outside of a tokio runtime.
+    /// says if it fails. [`Error::is_invalid`] if the name is none, if it would be held for no more
+    /// than 2 ms, if an environment variable about [locks](crate::lock) is malformed, or outside of
+    /// a tokio runtime.
     pub async fn acquire(store: &S, name: &str, config: LockConfig) -> Result<Lock<S>> {
         let legal = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
         if !(1..=100).contains(&name.len()) || !name.bytes().all(legal) {

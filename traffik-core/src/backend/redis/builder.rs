@@ -22,7 +22,7 @@ pub struct RedisBackendBuilder {
     namespace: String,
     deadline: Duration,
     persistent: bool,
-    hasher: KeyHasher,
+    hasher: Result<KeyHasher>,
     clock: Option<Arc<dyn Clock>>,
     deny_cache: usize,
     heal: usize,
@@ -81,7 +81,7 @@ impl RedisBackendBuilder {
             namespace: "traffik".into(),
             deadline: Duration::from_millis(50),
             persistent: true,
-            hasher: KeyHasher::shared(),
+            hasher: Ok(KeyHasher::shared()),
             clock: None,
             deny_cache: 10_000,
             heal: 10_000,
@@ -112,7 +112,7 @@ impl RedisBackendBuilder {
     /// clients who choose their identities freely cannot make two of them collide. Default: a
     /// constant.
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
-        self.hasher = KeyHasher::with_secret(secret.as_ref());
+        self.hasher = KeyHasher::of_setting(secret.as_ref());
         self
     }
 
@@ -148,7 +148,8 @@ impl RedisBackendBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL or the namespace is malformed or the deadline is zero.
+    /// If a URL, certificates, or the namespace are malformed, or if the deadline is below
+    /// a millisecond or the secret empty.
     pub fn build(self) -> Result<RedisBackend> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
         if self.namespace.is_empty() || !self.namespace.bytes().all(legal) {
@@ -157,10 +158,12 @@ impl RedisBackendBuilder {
                 self.namespace
             )));
         }
-        if self.deadline.is_zero() {
-            return Err(Error::invalid(
-                "the deadline of a decision must be longer than zero, such as 50ms",
-            ));
+        // What the timer can tell apart.
+        if self.deadline < Duration::from_millis(1) {
+            return Err(Error::invalid(format!(
+                "the deadline of a decision must be 1ms at least, such as 50ms, not {:?}",
+                self.deadline
+            )));
         }
         let connect = self.connect?;
         // When the cells were last reset, a cluster keeps in another slot than the cells.
@@ -171,7 +174,7 @@ impl RedisBackendBuilder {
             namespace: self.namespace,
             deadline: self.deadline,
             persistent: self.persistent,
-            hasher: self.hasher,
+            hasher: self.hasher?,
             clock: self.clock,
             start: Instant::now(),
             denials: Denials::new(self.deny_cache),

@@ -57,13 +57,18 @@ impl fmt::Debug for Node {
 ///
 /// If it is no URL of a Redis; the message does not repeat it, since it may hold a password.
 pub(super) fn info(url: &str) -> Result<ConnectionInfo> {
-    let info = url.into_connection_info().map_err(|error| {
+    let malformed = || {
         Error::invalid(
             "the URL of a redis must look like `redis://user:password@host:6379/0`, or begin with \
              `rediss://` (feature `redis-tls`) or `redis+unix://`",
         )
-        .with_source(error.category().to_owned())
-    })?;
+    };
+    let info = url
+        .into_connection_info()
+        .map_err(|error| malformed().with_source(error.category().to_owned()))?;
+    if info.redis_settings().db() < 0 {
+        return Err(malformed().with_source("databases count from 0"));
+    }
     #[cfg(feature = "redis-tls")]
     super::tls::choose_cryptography(&info);
     Ok(info.set_tcp_settings(tcp_settings()))
