@@ -92,6 +92,23 @@ impl Process {
     /// Stops it in its tracks: it accepts connections and commands, and answers none.
     pub(crate) fn pause(&self) {
         self.signal("-STOP");
+        // On a busy machine its threads answer a few more before they hear of it.
+        let start = Instant::now();
+        while self.runs() {
+            assert!(start.elapsed() < Duration::from_secs(20), "is not stopped");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether a thread of it is not stopped, where the system tells (in Linux).
+    fn runs(&self) -> bool {
+        let child = self.child.as_ref().expect("a running server");
+        let threads = std::fs::read_dir(format!("/proc/{}/task", child.id()));
+        threads.into_iter().flatten().flatten().any(|thread| {
+            // `17 (a name) T ..`
+            let state = std::fs::read_to_string(thread.path().join("stat"));
+            state.is_ok_and(|state| !state.contains(") T "))
+        })
     }
 
     /// Lets it go on.
