@@ -27,7 +27,8 @@
 //!
 //! * `memcached`: [`MemcachedBackend`]. Needs OpenSSL, which its client links.
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
-//! * `store`: [`Store`] and [`Locked`], to bring storage of your own.
+//! * `store`: [`Store`] and [`Locked`], to bring storage of your own; [`Lock`], for whatever only one
+//!   may do at a time.
 //! * `tokio`: [`Throttle::until_ready`], which waits instead of denying, and [`resilience`]'s deadlines
 //!   and retries.
 //! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,
