@@ -3,6 +3,7 @@
 mod codec;
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use crate::time::Timestamp;
 
@@ -14,43 +15,29 @@ use crate::time::Timestamp;
 /// after that.
 ///
 /// Every word must stay below 2^53 ([`Cell::WORD_LIMIT`]), so that Lua's doubles hold it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
+#[derive(Clone, Default)]
+pub struct Cell(Shape);
+
+/// One or two words take 24 bytes in place, so that a table of them is dense and a step works on
+/// the table itself. Whatever is larger is one allocation per key.
+#[derive(Clone)]
+enum Shape {
+    Small {
+        words: [u64; 2],
+        tag: Tag,
+    },
+    /// `None` is fresh.
+    Large(Option<Box<Large>>),
+}
+
+const _: () = assert!(size_of::<Cell>() == 24);
+
+#[derive(Clone, Debug, Default)]
+struct Large {
     words: Words,
-    queue: Option<Box<Queue>>,
+    queue: Option<Queue>,
     expires: Timestamp,
 }
-
-/// Not a `SmallVec`: its copies through `memcpy` took a third of a decision.
-#[derive(Clone, Copy, Default)]
-struct Words {
-    len: usize,
-    /// Anything from `len` on.
-    all: [u64; Cell::MAX_WORDS],
-}
-
-impl std::ops::Deref for Words {
-    type Target = [u64];
-
-    #[inline]
-    fn deref(&self) -> &[u64] {
-        &self.all[..self.len]
-    }
-}
-
-impl fmt::Debug for Words {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-impl PartialEq for Words {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl Eq for Words {}
 
 impl Cell {
     /// A cell has at most this many words; more belong into its queue.
@@ -66,16 +53,21 @@ impl Cell {
 
     /// Whether nobody has written this cell.
     pub fn is_fresh(&self) -> bool {
-        self.words.len == 0 && self.queue.is_none()
+        self.words().is_empty() && self.queue().is_none()
     }
 
     /// The words; none if the cell is fresh.
     #[inline]
     pub fn words(&self) -> &[u64] {
-        &self.words
+        match &self.0 {
+            Shape::Small { words, tag } => &words[..tag.len()],
+            Shape::Large(None) => &[],
+            Shape::Large(Some(large)) => large.words.as_slice(),
+        }
     }
 
-    /// Replaces the words and sets when the cell becomes as good as fresh. Allocates nothing.
+    /// Replaces the words and sets when the cell becomes as good as fresh. Allocates nothing but
+    /// when the words become more than two.
     ///
     /// # Panics
     ///
@@ -83,38 +75,57 @@ impl Cell {
     #[inline]
     pub fn set(&mut self, words: &[u64], expires: Timestamp) {
         debug_assert!(words.iter().all(|word| *word < Self::WORD_LIMIT));
-        self.words.all[..words.len()].copy_from_slice(words);
-        self.words.len = words.len();
-        self.expires = expires;
+        let small = match *words {
+            [first, second] => [first, second],
+            [word] => [word, 0],
+            [] => [0, 0],
+            _ => return self.large().set(words, expires),
+        };
+        match &mut self.0 {
+            Shape::Large(Some(large)) => large.set(words, expires),
+            shape => {
+                *shape = Shape::Small {
+                    words: small,
+                    tag: Tag::new(words.len(), expires),
+                }
+            }
+        }
     }
 
     /// From this instant on the cell decides like a fresh one.
     #[inline]
     pub fn expires(&self) -> Timestamp {
-        self.expires
+        match &self.0 {
+            Shape::Small { tag, .. } => tag.expires(),
+            Shape::Large(None) => Timestamp::EPOCH,
+            Shape::Large(Some(large)) => large.expires,
+        }
     }
 
     /// Whether the cell is worth nothing at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires <= now
+        self.expires() <= now
     }
 
     /// The queue, if the strategy keeps one.
     pub fn queue(&self) -> Option<&Queue> {
-        self.queue.as_deref()
+        match &self.0 {
+            Shape::Large(Some(large)) => large.queue.as_ref(),
+            Shape::Small { .. } | Shape::Large(None) => None,
+        }
     }
 
     /// The queue, made on first use.
     pub fn queue_mut(&mut self) -> &mut Queue {
-        self.queue.get_or_insert_default()
+        self.large().queue.get_or_insert_default()
     }
 
     /// Remembers the present state, to [rewind](Cell::rewind) to. Costs no copy of the queue.
     pub fn mark(&self) -> Mark {
         Mark {
-            words: self.words,
-            expires: self.expires,
-            queue: self.queue.as_ref().map(|queue| QueueMark {
+            words: Words::from(self.words()),
+            expires: self.expires(),
+            queue: self.queue().map(|queue| QueueMark {
                 head: queue.head,
                 len: queue.items.len(),
                 last: queue.items.last().copied(),
@@ -125,9 +136,11 @@ impl Cell {
     /// Undoes every change since `mark`. The cell must not have been [compacted](Cell::compact)
     /// since.
     pub fn rewind(&mut self, mark: Mark) {
-        self.words = mark.words;
-        self.expires = mark.expires;
-        match (mark.queue, &mut self.queue) {
+        self.set(mark.words.as_slice(), mark.expires);
+        let Shape::Large(Some(large)) = &mut self.0 else {
+            return;
+        };
+        match (mark.queue, &mut large.queue) {
             (Some(mark), Some(queue)) => {
                 queue.head = mark.head;
                 queue.items.truncate(mark.len);
@@ -135,14 +148,113 @@ impl Cell {
                     *last = before;
                 }
             }
-            _ => self.queue = None,
+            _ => large.queue = None,
         }
     }
 
     /// Frees the space of what was popped from the queue; backends call it when they keep a cell.
+    #[inline]
     pub fn compact(&mut self) {
-        if let Some(queue) = &mut self.queue {
+        if let Shape::Large(Some(large)) = &mut self.0
+            && let Some(queue) = &mut large.queue
+        {
             queue.compact();
+        }
+    }
+
+    /// The same cell, in the shape that has room for everything.
+    fn large(&mut self) -> &mut Large {
+        if let Shape::Small { words, tag } = &self.0 {
+            self.0 = Shape::Large(Some(Box::new(Large {
+                words: Words::from(&words[..tag.len()]),
+                queue: None,
+                expires: tag.expires(),
+            })));
+        }
+        match &mut self.0 {
+            Shape::Large(large) => large.get_or_insert_default(),
+            Shape::Small { .. } => unreachable!("it was made large above"),
+        }
+    }
+}
+
+/// Whatever the shape.
+impl PartialEq for Cell {
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+            && self.queue() == other.queue()
+            && self.expires() == other.expires()
+    }
+}
+
+impl Eq for Cell {}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cell")
+            .field("words", &self.words())
+            .field("queue", &self.queue())
+            .field("expires", &self.expires())
+            .finish()
+    }
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape::Large(None)
+    }
+}
+
+impl Large {
+    fn set(&mut self, words: &[u64], expires: Timestamp) {
+        self.words = Words::from(words);
+        self.expires = expires;
+    }
+}
+
+/// Expiry and number of words of a small cell in one word, which is never zero: there the compiler
+/// finds room to tell the shapes apart.
+#[derive(Clone, Copy)]
+struct Tag(NonZeroU64);
+
+impl Tag {
+    #[inline]
+    fn new(len: usize, expires: Timestamp) -> Tag {
+        let expires = expires.as_micros().min(Cell::WORD_LIMIT);
+        Tag(NonZeroU64::MIN | (expires << 3) | (len as u64) << 1)
+    }
+
+    #[inline]
+    fn len(self) -> usize {
+        (self.0.get() >> 1) as usize & 3
+    }
+
+    #[inline]
+    fn expires(self) -> Timestamp {
+        Timestamp::from_micros(self.0.get() >> 3)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Words {
+    len: usize,
+    /// Zero from `len` on.
+    all: [u64; Cell::MAX_WORDS],
+}
+
+impl Words {
+    fn as_slice(&self) -> &[u64] {
+        &self.all[..self.len]
+    }
+}
+
+impl From<&[u64]> for Words {
+    fn from(words: &[u64]) -> Self {
+        let mut all = [0; Cell::MAX_WORDS];
+        all[..words.len()].copy_from_slice(words);
+        Words {
+            len: words.len(),
+            all,
         }
     }
 }

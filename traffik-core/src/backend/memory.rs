@@ -179,22 +179,20 @@ impl MemoryBackend {
         };
 
         let now = self.now();
-        let mut cells: SmallVec<[Cell; 3]> = SmallVec::new();
-        for op in batch.ops() {
-            let mut cell = Cell::fresh();
-            tables[table_of(op)].take(&op.key, &mut cell);
-            cells.push(cell);
-        }
+        let mut cells: SmallVec<[Cell; 3]> = batch
+            .ops()
+            .iter()
+            .map(|op| tables[table_of(op)].take(&op.key))
+            .collect();
         let decisions = batch.decide(&mut cells, now);
         let charged = decisions.is_allowed();
+        // Known keys first: an insertion may drop cells that look fresh, as those look that are here.
         for (op, cell) in batch.ops().iter().zip(&mut cells) {
-            let table = &mut tables[table_of(op)];
-            // Putting one cell may move another: find each anew.
-            let place = table.find(&op.key);
+            tables[table_of(op)].put_back(&op.key, cell);
+        }
+        for (op, cell) in batch.ops().iter().zip(cells) {
             if charged && op.cost > 0 {
-                table.put(place, &op.key, cell, now);
-            } else {
-                table.put_back(place, cell);
+                tables[table_of(op)].insert(&op.key, cell, now);
             }
         }
         decisions
@@ -384,5 +382,29 @@ impl Default for MemoryBackendBuilder {
             persistent: false,
             clock: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Attempt, Hits, Identity, Throttle};
+
+    #[test]
+    fn a_newcomer_does_not_take_the_place_of_who_is_in_the_same_batch() {
+        let backend = MemoryBackend::builder().shards(1).max_keys(1);
+        let backend = backend.build().unwrap();
+        let daily = |name| {
+            let throttle = Throttle::builder(name).rate("5/day");
+            throttle.backend(backend.clone()).build().unwrap()
+        };
+        let (known, new) = (daily("known"), daily("new"));
+        let ann = Identity::of("ann");
+        let mut hits = Hits::new();
+        hits.push(&new, &ann);
+        hits.push(&known, Attempt::by(&ann).cost(0));
+        assert_eq!(known.hit_now(&ann).unwrap().remaining(), 4);
+        assert!(hits.try_decide().unwrap().unwrap().is_allowed());
+        assert_eq!(known.hit_now(&ann).unwrap().remaining(), 3);
     }
 }

@@ -26,21 +26,22 @@ impl Cell {
     /// assert_eq!(Cell::decode(&cell.encode()), cell);
     /// ```
     pub fn encode(&self) -> Vec<u8> {
-        let pairs = self.queue().map_or(&[][..], Queue::items);
-        let mut bytes = Vec::with_capacity(17 + 8 * self.words.len + 16 * pairs.len());
+        let pairs = self.queue().map_or(0, |queue| queue.items().len());
+        let mut bytes = Vec::with_capacity(17 + 8 * self.words().len() + 16 * pairs);
         self.encode_with(|piece| bytes.extend_from_slice(piece));
         bytes
     }
 
     /// The same, piece by piece.
     pub(crate) fn encode_with(&self, mut put: impl FnMut(&[u8])) {
-        let pairs = self.queue().map_or(&[][..], Queue::items);
+        let (words, queue) = (self.words(), self.queue());
+        let pairs = queue.map_or(&[][..], Queue::items);
         // There are six words at most.
-        let shape = self.words.len.to_le_bytes()[0] | if self.queue.is_some() { QUEUE } else { 0 };
+        let shape = words.len().to_le_bytes()[0] | if queue.is_some() { QUEUE } else { 0 };
         put(&[VERSION | shape]);
-        let expires = self.expires.as_micros().min(Self::WORD_LIMIT - 1);
-        let popped = self.queue.as_ref().map(|_| &0);
-        let words = [&expires].into_iter().chain(self.words()).chain(popped);
+        let expires = self.expires().as_micros().min(Self::WORD_LIMIT - 1);
+        let popped = queue.map(|_| &0);
+        let words = [&expires].into_iter().chain(words).chain(popped);
         for word in words.chain(pairs.as_flattened()) {
             put(&word.to_be_bytes());
         }

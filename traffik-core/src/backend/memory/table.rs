@@ -17,9 +17,6 @@ pub(super) struct Table {
     slots: Box<[Slot]>,
     len: usize,
     max: usize,
-    /// Cells that do not fit a slot.
-    spilled: Vec<Cell>,
-    vacancies: Vec<usize>,
     /// Where the next insertion looks for expired slots to drop.
     hand: usize,
     /// Shared cells of newcomers, by throttle, while the table is full.
@@ -27,23 +24,18 @@ pub(super) struct Table {
     overflowed: u64,
 }
 
-/// A key and its cell. All words are plain integers, so that a slot is 40 bytes.
-///
-/// The two words are kept apart: side by side the compiler copies them from a cell as one, which
-/// has to wait until both of the strategy's writes have left the store buffer, for 4 ns.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
+/// A key and its cell.
+#[derive(Debug, Default)]
 struct Slot {
     key: u128Parts,
-    first: u64,
-    /// Expiry in the upper bits, kind in the lower two. Zero if vacant.
-    tag: u64,
-    second: u64,
+    cell: Cell,
 }
 
-/// A `u128` without its alignment of 16, which would waste 8 bytes per slot.
+/// A `u128` without its alignment of 16, which would waste 8 bytes per slot. Zero if vacant.
 #[allow(non_camel_case_types, reason = "it is a u128")]
 type u128Parts = [u64; 2];
+
+const VACANT: u128Parts = [0, 0];
 
 /// Slots examined for expiry with every insertion into a table that is three quarters full. Between
 /// there and its next growth half of the table is examined, so that a table grows only if most of
@@ -54,56 +46,12 @@ const SWEPT_PER_INSERT: usize = 4;
 /// How many cells newcomers share, per throttle, while the table is full.
 const OVERFLOW_CELLS: u8 = 64;
 
-const VACANT: u64 = 0;
-const ONE_WORD: u64 = 1;
-const TWO_WORDS: u64 = 2;
-const SPILLED: u64 = 3;
-
 impl Slot {
-    fn kind(&self) -> u64 {
-        self.tag & 3
-    }
-
+    #[inline]
     fn is_vacant(&self) -> bool {
-        self.kind() == VACANT
-    }
-
-    fn expires(&self) -> Timestamp {
-        Timestamp::from_micros(self.tag >> 2)
-    }
-
-    #[inline]
-    fn copy_to(&self, cell: &mut Cell) {
-        match self.kind() {
-            ONE_WORD => cell.set(&[self.first], self.expires()),
-            _ => cell.set(&[self.first, self.second], self.expires()),
-        }
-    }
-
-    /// Keeps a cell if it fits.
-    #[inline]
-    fn keep(&mut self, cell: &Cell) -> bool {
-        let expires = cell.expires().as_micros() << 2;
-        match *cell.words() {
-            _ if cell.queue().is_some() => false,
-            [word] => {
-                self.first = word;
-                self.tag = expires | ONE_WORD;
-                true
-            }
-            [first, second] => {
-                self.first = first;
-                self.second = second;
-                self.tag = expires | TWO_WORDS;
-                true
-            }
-            _ => false,
-        }
+        self.key == VACANT
     }
 }
-
-/// Where the cell of a key is, if anywhere. Good until the table changes.
-pub(super) type Place = Option<usize>;
 
 impl Table {
     pub(super) fn new(max: usize) -> Table {
@@ -111,8 +59,6 @@ impl Table {
             slots: Box::default(),
             len: 0,
             max,
-            spilled: Vec::new(),
-            vacancies: Vec::new(),
             hand: 0,
             overflow: HashMap::new(),
             overflowed: 0,
@@ -134,87 +80,60 @@ impl Table {
         };
     }
 
-    /// Decides a hit on its cell, and keeps what became of the cell if the hit is charged.
+    /// Decides a hit on its cell, where it is, and keeps what became of it.
     #[inline]
     pub(super) fn step(&mut self, op: &Op<'_>, now: Timestamp) -> Decision {
-        let mut cell = Cell::fresh();
-        let place = self.find(&op.key);
-        // Most cells are in their slot, which is then looked up once for reading and writing.
-        if let Some(at) = place
-            && let slot = &mut self.slots[at]
-            && slot.kind() != SPILLED
-        {
-            slot.copy_to(&mut cell);
-            let decision = op.step(&mut cell, now);
-            if decision.is_allowed() && op.cost > 0 && !slot.keep(&cell) {
-                self.spill(at, &mut cell);
+        match self.find(&op.key) {
+            Some(cell) => {
+                let decision = op.step(cell, now);
+                cell.compact();
+                decision
             }
-            return decision;
+            None => self.step_newcomer(op, now),
         }
-        self.lift(place, &op.key, &mut cell);
+    }
+
+    #[inline(never)]
+    fn step_newcomer(&mut self, op: &Op<'_>, now: Timestamp) -> Decision {
+        let mut cell = self.read(&op.key);
         let decision = op.step(&mut cell, now);
         if decision.is_allowed() && op.cost > 0 {
-            self.put(place, &op.key, &mut cell, now);
-        } else {
-            self.put_back(place, &mut cell);
+            self.insert(&op.key, cell, now);
         }
         decision
     }
 
-    /// Moves the cell of `key` into `cell`. It must come back through [`Table::put`] or
-    /// [`Table::put_back`] before the lock is released.
-    pub(super) fn take(&mut self, key: &Key, cell: &mut Cell) -> Place {
-        let place = self.find(key);
-        self.lift(place, key, cell);
-        place
-    }
-
-    fn lift(&mut self, place: Place, key: &Key, cell: &mut Cell) {
-        match place.map(|at| &self.slots[at]) {
-            Some(slot) if slot.kind() == SPILLED => {
-                *cell = std::mem::take(&mut self.spilled[index(slot.first)]);
-            }
-            Some(slot) => slot.copy_to(cell),
-            None => self.start(key, cell),
+    /// Moves the cell of a key out of the table. It must [come back](Table::put_back) before the
+    /// lock is released.
+    pub(super) fn take(&mut self, key: &Key) -> Cell {
+        match self.find(key) {
+            Some(cell) => std::mem::take(cell),
+            None => self.read(key),
         }
     }
 
-    /// Keeps what a cell has become.
-    #[inline]
-    pub(super) fn put(&mut self, place: Place, key: &Key, cell: &mut Cell, now: Timestamp) {
-        match place {
-            Some(at) => self.store(at, cell),
-            None => self.insert(key, cell, now),
+    /// Returns a cell to its place, if it has one.
+    pub(super) fn put_back(&mut self, key: &Key, cell: &mut Cell) {
+        if let Some(place) = self.find(key) {
+            *place = std::mem::take(cell);
+            place.compact();
         }
     }
 
-    /// Returns an unchanged cell.
-    #[inline]
-    pub(super) fn put_back(&mut self, place: Place, cell: &mut Cell) {
-        if let Some(slot) = place.map(|at| &self.slots[at])
-            && slot.kind() == SPILLED
-        {
-            self.spilled[index(slot.first)] = std::mem::take(cell);
-        }
-    }
-
-    /// A copy of the cell.
+    /// A copy of the cell. What a key that is not in the table starts from is nothing, unless it
+    /// may have been served by an overflow cell, whose charges then follow it.
     pub(super) fn read(&self, key: &Key) -> Cell {
-        let mut cell = Cell::fresh();
-        match self.find(key).map(|at| &self.slots[at]) {
-            Some(slot) if slot.kind() == SPILLED => {
-                cell.clone_from(&self.spilled[index(slot.first)]);
-            }
-            Some(slot) => slot.copy_to(&mut cell),
-            None => self.start(key, &mut cell),
-        }
-        cell
+        let cell = match self.probe(parts(key)) {
+            Ok(at) => Some(&self.slots[at].cell),
+            Err(_) => self.overflow.get(&overflow_of(key)),
+        };
+        cell.cloned().unwrap_or_default()
     }
 
-    /// Where the cell of a key is.
     #[inline]
-    pub(super) fn find(&self, key: &Key) -> Place {
-        self.probe(parts(key)).ok()
+    fn find(&mut self, key: &Key) -> Option<&mut Cell> {
+        let at = self.probe(parts(key)).ok()?;
+        Some(&mut self.slots[at].cell)
     }
 
     /// Drops every expired cell; returns how many.
@@ -228,10 +147,6 @@ impl Table {
         if self.len < self.slots.len() / 4 {
             self.resize(capacity_for(self.len));
         }
-        if self.len == self.vacancies.len() {
-            self.spilled = Vec::new();
-            self.vacancies = Vec::new();
-        }
         before - self.len - self.overflow.len()
     }
 
@@ -244,7 +159,7 @@ impl Table {
         let mut at = self.home(key);
         loop {
             let slot = &self.slots[at];
-            if slot.key == key && !slot.is_vacant() {
+            if slot.key == key {
                 return Ok(at);
             }
             if slot.is_vacant() {
@@ -270,46 +185,17 @@ impl Table {
         }
     }
 
-    fn store(&mut self, at: usize, cell: &mut Cell) {
-        let slot = &mut self.slots[at];
-        if slot.kind() == SPILLED || !slot.keep(cell) {
-            self.spill(at, cell);
+    /// Keeps the cell of a newcomer. Whoever is in the table already is left alone.
+    pub(super) fn insert(&mut self, key: &Key, cell: Cell, now: Timestamp) {
+        if self.find(key).is_some() {
+            return;
         }
-    }
-
-    fn spill(&mut self, at: usize, cell: &mut Cell) {
-        cell.compact();
-        let slot = &mut self.slots[at];
-        let home = match slot.kind() {
-            SPILLED => index(slot.first),
-            _ => self.vacancies.pop().unwrap_or_else(|| {
-                self.spilled.push(Cell::fresh());
-                self.spilled.len() - 1
-            }),
-        };
-        slot.tag = cell.expires().as_micros() << 2 | SPILLED;
-        slot.first = home as u64;
-        self.spilled[home] = std::mem::take(cell);
-    }
-
-    /// What a key that is not in the table starts from: nothing, unless it may have been served
-    /// by an overflow cell, whose charges then follow it.
-    #[inline]
-    fn start(&self, key: &Key, cell: &mut Cell) {
-        if !self.overflow.is_empty()
-            && let Some(shared) = self.overflow.get(&overflow_of(key))
-        {
-            cell.clone_from(shared);
-        }
-    }
-
-    fn insert(&mut self, key: &Key, cell: &mut Cell, now: Timestamp) {
         if self.len > self.slots.len() / 4 * 3 {
             self.sweep(SWEPT_PER_INSERT, now);
         }
         if self.len >= self.max && !self.make_room(now) {
             self.overflowed += 1;
-            self.overflow.insert(overflow_of(key), std::mem::take(cell));
+            self.overflow.insert(overflow_of(key), cell);
             return;
         }
         // Full at seven eighths: probes stay short, and with growth by a quarter a slot costs
@@ -319,13 +205,8 @@ impl Table {
         }
         let key = parts(key);
         let (Ok(at) | Err(at)) = self.probe(key);
-        self.slots[at] = Slot {
-            key,
-            tag: ONE_WORD,
-            ..Slot::default()
-        };
+        self.slots[at] = Slot { key, cell };
         self.len += 1;
-        self.store(at, cell);
     }
 
     /// Called with a full table: drops what is expired, unless it recently found nothing.
@@ -353,7 +234,7 @@ impl Table {
     /// Drops the entry at `at` if it is expired; `next` becomes where to go on.
     fn drop_expired(&mut self, at: usize, now: Timestamp, next: &mut usize) {
         let slot = &self.slots[at];
-        if slot.is_vacant() || slot.expires() > now {
+        if slot.is_vacant() || !slot.cell.is_expired(now) {
             *next = at + 1;
         } else {
             // What moves into the gap is looked at next.
@@ -364,16 +245,12 @@ impl Table {
 
     /// Removes an entry and closes the gap, so that no tombstones are needed.
     fn remove(&mut self, mut gap: usize) {
-        if self.slots[gap].kind() == SPILLED {
-            let home = index(self.slots[gap].first);
-            self.spilled[home] = Cell::fresh();
-            self.vacancies.push(home);
-        }
+        self.slots[gap] = Slot::default();
         self.len -= 1;
         let mut at = gap;
         loop {
             at = self.after(at);
-            let slot = self.slots[at];
+            let slot = &self.slots[at];
             if slot.is_vacant() {
                 break;
             }
@@ -385,15 +262,15 @@ impl Table {
                 gap < home || home <= at
             };
             if !stays {
-                self.slots[gap] = slot;
+                self.slots.swap(gap, at);
                 gap = at;
             }
         }
-        self.slots[gap] = Slot::default();
     }
 
     fn resize(&mut self, capacity: usize) {
-        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); capacity].into());
+        let vacant = std::iter::repeat_with(Slot::default).take(capacity);
+        let old = std::mem::replace(&mut self.slots, vacant.collect());
         for slot in old.into_iter().filter(|slot| !slot.is_vacant()) {
             let (Ok(at) | Err(at)) = self.probe(slot.key);
             self.slots[at] = slot;
@@ -418,7 +295,8 @@ fn capacity_for(len: usize) -> usize {
 #[inline]
 fn parts(key: &Key) -> u128Parts {
     let digest = key.digest();
-    [(digest >> 64) as u64, digest as u64]
+    // Never zero, by a bit that neither the shard nor the place in it depends on.
+    [(digest >> 64) as u64 | 1 << 31, digest as u64]
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
@@ -486,12 +364,6 @@ mod tests {
         table.purge(end);
         model.retain(|_, cell| !cell.is_expired(end));
         assert_eq!(table.len(), model.len());
-        let spilled = table
-            .slots
-            .iter()
-            .filter(|slot| slot.kind() == SPILLED)
-            .count();
-        assert_eq!(table.spilled.len() - table.vacancies.len(), spilled);
         for (n, expected) in model {
             assert_eq!(table.read(&key(n)), expected);
         }
@@ -559,8 +431,9 @@ mod tests {
     }
 
     fn put(table: &mut Table, n: u64, new: &Cell, now: Timestamp) {
-        let mut cell = Cell::fresh();
-        let place = table.take(&key(n), &mut cell);
-        table.put(place, &key(n), &mut new.clone(), now);
+        match table.find(&key(n)) {
+            Some(cell) => *cell = new.clone(),
+            None => table.insert(&key(n), new.clone(), now),
+        }
     }
 }
