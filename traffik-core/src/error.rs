@@ -11,9 +11,12 @@ type Source = Arc<dyn std::error::Error + Send + Sync>;
 
 /// A throttle could not be built, or its backend could not decide.
 ///
-/// The text names what was attempted, never a key or an identity. Cheap to clone.
+/// The text names what was attempted, never a key or an identity. Clones share the cause.
+///
+/// A `Box`, whose pointer is all that is needed to drop it: an `Arc` would be dropped by reference,
+/// for which the compiler keeps every `Result` in memory, and copies the decisions that are in it.
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Box<Inner>);
 
 #[derive(Clone)]
 struct Inner {
@@ -36,7 +39,7 @@ enum Kind {
 
 impl Error {
     fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Error {
-        Error(Arc::new(Inner {
+        Error(Box::new(Inner {
             kind,
             message: message.into(),
             source: None,
@@ -88,7 +91,7 @@ impl Error {
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Error {
-        Arc::make_mut(&mut self.0).source = Some(source.into().into());
+        self.0.source = Some(source.into().into());
         self
     }
 
