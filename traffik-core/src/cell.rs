@@ -60,7 +60,11 @@ impl Cell {
     #[inline]
     pub fn words(&self) -> &[u64] {
         match &self.0 {
-            Shape::Small { words, tag } => &words[..tag.len()],
+            Shape::Small { words, tag } => match tag.len() {
+                0 => &[],
+                1 => &words[..1],
+                _ => words,
+            },
             Shape::Large(None) => &[],
             Shape::Large(Some(large)) => large.words.as_slice(),
         }
@@ -220,8 +224,9 @@ struct Tag(NonZeroU64);
 impl Tag {
     #[inline]
     fn new(len: usize, expires: Timestamp) -> Tag {
-        let expires = expires.as_micros().min(Cell::WORD_LIMIT);
-        Tag(NonZeroU64::MIN | (expires << 3) | (len as u64) << 1)
+        // Three bits of the instant are lost, which mean nothing in the next 73,000 years; what
+        // was saturated remains later than that.
+        Tag(NonZeroU64::MIN | (expires.as_micros() << 3) | (len as u64) << 1)
     }
 
     #[inline]
