@@ -234,6 +234,7 @@ impl Rate {
 
     /// The exact time in which this rate earns `cost`: `cost * period / limit`, saturating at
     /// [`Span::MAX`]. Zero if unlimited.
+    #[inline]
     pub fn time_for(&self, cost: u64) -> Span {
         if cost == 1 {
             return Span::new(self.interval_us, self.interval_rem);
@@ -247,15 +248,13 @@ impl Rate {
     }
 
     /// How much this rate earns in `span`, in whole units, rounded down; 0 if unlimited.
+    #[inline]
     pub fn earned_in(&self, span: Span) -> u64 {
-        if self.is_unlimited() {
-            return 0;
-        }
         let scaled =
             u128::from(span.micros()) * u128::from(self.limit) + u128::from(span.fraction());
         match u64::try_from(scaled) {
             // One instruction, where a division of 128 bits is a call.
-            Ok(scaled) => scaled / self.period_us,
+            Ok(scaled) => scaled.checked_div(self.period_us).unwrap_or(0),
             // At most 2^52 * 2^30 / 1000, so it may exceed a u64 only for spans no rate produces.
             Err(_) => u64::try_from(scaled / u128::from(self.period_us)).unwrap_or(u64::MAX),
         }

@@ -62,30 +62,46 @@ impl Gcra {
     }
 
     fn post_paid(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
-        let denominator = hit.rate.limit();
-        let limit = u64::from(denominator);
-        let now = Span::from_micros(hit.now.as_micros());
-        let horizon = now.plus(self.tolerance(), denominator);
         let tat = schedule::arrival(cell, hit);
         let price = hit.rate.time_for(u64::from(hit.cost));
-        let after = tat.plus(price, denominator);
+        if hit.cost == 0 || tat.ceil() > self.horizon(hit) || price >= Span::MAX {
+            return self.uncharged(tat, hit);
+        }
+        let after = tat.plus(price, hit.rate.limit());
+        schedule::charge(cell, after);
+        Decision::allow(u64::from(hit.rate.limit()), self.available(after, hit))
+            .resets_in(after.ceil() - hit.now.as_micros())
+    }
 
-        let available = |tat| match horizon.checked_minus(tat, denominator) {
+    /// What is answered to a hit that costs nothing, comes too early, or could never be paid for.
+    #[inline(never)]
+    fn uncharged(&self, tat: Span, hit: &Hit<'_>) -> Decision {
+        let limit = u64::from(hit.rate.limit());
+        let available = self.available(tat, hit);
+        let decision = if hit.cost == 0 {
+            Decision::allow(limit, available)
+        } else if hit.rate.time_for(u64::from(hit.cost)) >= Span::MAX {
+            // Paying for this would take longer than 142 years.
+            Decision::never(limit, available)
+        } else {
+            Decision::deny(limit, available, tat.ceil() - self.horizon(hit))
+        };
+        decision.resets_in(tat.ceil() - hit.now.as_micros())
+    }
+
+    /// The latest arrival time at which a hit is admitted now.
+    fn horizon(&self, hit: &Hit<'_>) -> u64 {
+        hit.now.as_micros().saturating_add(self.tolerance_us)
+    }
+
+    /// How many hits of cost 1 are admitted now.
+    #[inline]
+    fn available(&self, tat: Span, hit: &Hit<'_>) -> u64 {
+        let horizon = Span::from_micros(self.horizon(hit));
+        match horizon.checked_minus(tat, hit.rate.limit()) {
             Some(early) => hit.rate.earned_in(early).saturating_add(1),
             None => 0,
-        };
-        if price >= Span::MAX {
-            // Paying for this would take longer than 142 years.
-            return Decision::never(limit, available(tat)).resets_in(tat.ceil() - now.micros());
         }
-        if tat > horizon && hit.cost > 0 {
-            let wait = tat.minus(horizon, denominator).ceil();
-            return Decision::deny(limit, 0, wait).resets_in(tat.ceil() - now.micros());
-        }
-        if hit.cost > 0 {
-            schedule::charge(cell, after);
-        }
-        Decision::allow(limit, available(after)).resets_in(after.ceil() - now.micros())
     }
 }
 

@@ -19,8 +19,9 @@ pub(super) fn arrival(cell: &Cell, hit: &Hit<'_>) -> Span {
     match *cell.words() {
         [micros, fraction, ..] if micros >= now => {
             // The rate may have changed since: a fraction is below one in any case.
-            let fraction = u32::try_from(fraction).unwrap_or(u32::MAX);
-            Span::new(micros, fraction.min(hit.rate.limit() - 1))
+            let fraction = fraction.min(u64::from(hit.rate.limit() - 1));
+            #[expect(clippy::cast_possible_truncation, reason = "below the limit, a u32")]
+            Span::new(micros, fraction as u32)
         }
         _ => Span::from_micros(now),
     }
@@ -35,6 +36,8 @@ pub(super) fn charge(cell: &mut Cell, tat: Span) {
 
 /// Admits what fits into a bucket that holds `capacity`, given both in units and as the time in
 /// which the rate earns it.
+// Or else the compiler makes one function for all buckets, and calls it with seven arguments.
+#[inline(always)]
 pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
     let denominator = hit.rate.limit();
     let now = Span::from_micros(hit.now.as_micros());
@@ -42,22 +45,33 @@ pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span
     let tat = arrival(cell, hit);
     let price = hit.rate.time_for(u64::from(hit.cost));
     let after = tat.plus(price, denominator);
-
-    let left = horizon.checked_minus(after, denominator);
-    if left.is_some() || hit.cost == 0 {
-        if hit.cost > 0 {
+    match horizon.checked_minus(after, denominator) {
+        Some(left) if hit.cost > 0 => {
             charge(cell, after);
+            let remaining = hit.rate.earned_in(left);
+            Decision::allow(limit, remaining).resets_in(after.ceil() - now.micros())
         }
-        let remaining = hit.rate.earned_in(left.unwrap_or_default());
-        return Decision::allow(limit, remaining).resets_in(after.ceil() - now.micros());
+        _ => uncharged(tat, hit, limit, capacity),
     }
+}
+
+/// What is answered to a hit that costs nothing, or does not fit.
+#[inline(never)]
+fn uncharged(tat: Span, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
+    let denominator = hit.rate.limit();
+    let now = Span::from_micros(hit.now.as_micros());
+    let horizon = now.plus(capacity, denominator);
+    let price = hit.rate.time_for(u64::from(hit.cost));
     let remaining = hit.rate.earned_in(horizon.minus(tat, denominator));
-    let reset = tat.ceil() - now.micros();
-    if price > capacity {
-        return Decision::never(limit, remaining).resets_in(reset);
-    }
-    let wait = after.minus(horizon, denominator).ceil();
-    Decision::deny(limit, remaining, wait).resets_in(reset)
+    let decision = if hit.cost == 0 {
+        Decision::allow(limit, remaining)
+    } else if price > capacity {
+        Decision::never(limit, remaining)
+    } else {
+        let after = tat.plus(price, denominator);
+        Decision::deny(limit, remaining, after.minus(horizon, denominator).ceil())
+    };
+    decision.resets_in(tat.ceil() - now.micros())
 }
 
 /// # Errors
