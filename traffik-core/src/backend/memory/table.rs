@@ -37,10 +37,10 @@ type u128Parts = [u64; 2];
 
 const VACANT: u128Parts = [0, 0];
 
-/// Slots examined for expiry with every insertion into a table that is three quarters full. Between
-/// there and its next growth half of the table is examined, so that a table grows only if most of
-/// it is alive. An emptier one keeps what has expired: its owner often comes back, and then the
-/// slot is there.
+/// Slots examined for expiry with every insertion into a table that is almost full, by an eighth of
+/// its slots: before it grows half of it is examined, so that a table grows only if most of it is
+/// alive. An emptier one keeps what has expired: its owner often comes back, and then the slot is
+/// there.
 const SWEPT_PER_INSERT: usize = 4;
 
 /// How many cells newcomers share, per throttle, while the table is full.
@@ -190,7 +190,8 @@ impl Table {
         if self.find(key).is_some() {
             return;
         }
-        if self.len > self.slots.len() / 4 * 3 {
+        let (slots, room) = (self.slots.len(), room_in(self.slots.len()));
+        if self.len > room - slots / 8 {
             self.sweep(SWEPT_PER_INSERT, now);
         }
         if self.len >= self.max && !self.make_room(now) {
@@ -198,9 +199,7 @@ impl Table {
             self.overflow.insert(overflow_of(key), cell);
             return;
         }
-        // Full at seven eighths: probes stay short, and with growth by a quarter a slot costs
-        // between 46 and 57 bytes.
-        if self.len >= self.slots.len() / 8 * 7 {
+        if self.len >= room {
             self.resize(capacity_for(self.len + 1));
         }
         let key = parts(key);
@@ -279,11 +278,24 @@ impl Table {
     }
 }
 
+/// With fewer slots, 20 kB of them, a table is small.
+const MANY_SLOTS: usize = 512;
+
+/// How many keys fill so many slots. While small half of them, so that most keys are where they
+/// are looked for first. Then seven eighths: probes are still short, and with growth by a quarter
+/// a key costs between 46 and 57 bytes.
+fn room_in(slots: usize) -> usize {
+    match slots {
+        0..MANY_SLOTS => slots / 2,
+        _ => slots / 8 * 7,
+    }
+}
+
 /// A quarter more than `len` needs, or double while small.
 fn capacity_for(len: usize) -> usize {
     match len {
         0 => 0,
-        1..1_000 => (len * 2).next_power_of_two().max(16),
+        _ if len < MANY_SLOTS / 2 => (len * 2 + 1).next_power_of_two().max(16),
         _ => (len / 7 * 8) / 4 * 5 + 8,
     }
 }
@@ -397,8 +409,8 @@ mod tests {
         let mut table = Table::new(1_000);
         for now in 0..1_000 {
             let at = Timestamp::from_micros(now);
-            put(&mut table, now % 8, &cell(&[now], now + 1), at);
-            assert_eq!(table.len(), (now + 1).min(8) as usize);
+            put(&mut table, now % 6, &cell(&[now], now + 1), at);
+            assert_eq!(table.len(), (now + 1).min(6) as usize);
         }
     }
 
@@ -421,7 +433,7 @@ mod tests {
         let mut worst = 0.0_f64;
         let mut capacity = 0;
         for len in 1_000..1_000_000_usize {
-            if len >= capacity / 8 * 7 {
+            if len >= room_in(capacity) {
                 capacity = capacity_for(len + 1);
             }
             worst = worst.max((capacity * size_of::<Slot>()) as f64 / len as f64);
