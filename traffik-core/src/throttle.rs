@@ -56,6 +56,8 @@ struct Settings {
     min_wait: Option<Duration>,
     on_error: Option<OnError>,
     backend: Option<Arc<dyn Backend>>,
+    /// Of the throttle's own backend: asking it costs as much as hashing an address.
+    hasher: KeyHasher,
     digest: u128,
     max_waiters: usize,
 }
@@ -126,8 +128,7 @@ impl Throttle {
     ///
     /// If the backend has to wait (only memory need not), and as [`hit`](Throttle::hit).
     pub fn hit_now<'a>(&'a self, attempt: impl Into<Attempt<'a>>) -> Result<Decision> {
-        Hits::try_decide_one(self, attempt.into(), self.backend(), &OnError::Throttle)
-            .unwrap_or_else(|| Err(self.must_wait()))
+        Hits::try_decide_own(self, attempt.into()).unwrap_or_else(|| Err(self.must_wait()))
     }
 
     /// What would be decided, and why, charging nothing.
@@ -427,6 +428,10 @@ impl ThrottleBuilder {
                 .map_err(|error| Error::invalid(format!("throttle `{name}`: {error}")))?;
         }
         let digest = KeyHasher::throttle(&[&name, strategy.id(), &strategy.parameters()]);
+        let hasher = match &self.backend {
+            Some(backend) => *backend.key_hasher(),
+            None => *KeyHasher::local(),
+        };
         Ok(Throttle(Arc::new(Settings {
             name,
             rate,
@@ -436,6 +441,7 @@ impl ThrottleBuilder {
             min_wait: self.min_wait,
             on_error: self.on_error,
             backend: self.backend,
+            hasher,
             digest,
             max_waiters: self.max_waiters,
         })))

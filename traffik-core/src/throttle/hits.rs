@@ -4,6 +4,7 @@ use super::{Attempt, Failure, OnError, Throttle};
 use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
+use crate::key::KeyHasher;
 
 /// The hits of one request on several throttles, decided together: all are admitted and charged,
 /// or none is charged.
@@ -95,7 +96,22 @@ impl<'a> Hits<'a> {
             backend,
             on_error: throttle.on_error().unwrap_or(on_error),
         };
-        entry.try_decide()
+        entry.try_decide(backend.key_hasher())
+    }
+
+    /// The same on the throttle's own backend.
+    #[inline]
+    pub(super) fn try_decide_own(
+        throttle: &'a Throttle,
+        attempt: Attempt<'a>,
+    ) -> Option<Result<Decision>> {
+        let entry = Entry {
+            throttle,
+            attempt,
+            backend: throttle.backend(),
+            on_error: throttle.on_error().unwrap_or(&OnError::Throttle),
+        };
+        entry.try_decide(&throttle.0.hasher)
     }
 
     /// Decides without waiting, if every backend can.
@@ -105,7 +121,7 @@ impl<'a> Hits<'a> {
             [] => return Some(Ok(Decisions::default())),
             [entry] => {
                 return entry
-                    .try_decide()
+                    .try_decide(entry.backend.key_hasher())
                     .map(|decided| decided.map(Decisions::from));
             }
             [first, ..] => first,
@@ -290,11 +306,10 @@ impl<'a> Hits<'a> {
 impl Entry<'_> {
     /// The common case: one limit.
     #[inline]
-    fn try_decide(&self) -> Option<Result<Decision>> {
+    fn try_decide(&self, hasher: &KeyHasher) -> Option<Result<Decision>> {
         let Some(rate) = self.throttle.rate_of(&self.attempt) else {
             return Some(Ok(Decision::UNLIMITED));
         };
-        let hasher = self.backend.key_hasher();
         let op = self.throttle.op_at(rate, &self.attempt, hasher);
         let mut decided = self.backend.try_step(&op);
         // In place: an admission is not taken apart and put together again on its way.
