@@ -133,11 +133,8 @@ impl MemoryBackend {
         low & (self.0.shards.len() - 1)
     }
 
-    fn check_open(&self) -> Result<()> {
-        match self.0.closed.load(Ordering::Relaxed) {
-            false => Ok(()),
-            true => Err(Error::closed("the memory backend was closed")),
-        }
+    fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Relaxed)
     }
 
     fn clear(&self) {
@@ -211,23 +208,23 @@ impl Backend for MemoryBackend {
         if let [op] = batch.ops() {
             return Some(self.try_step(op)?.map(Decisions::from));
         }
-        if let Err(closed) = self.check_open() {
-            return Some(Err(closed));
+        if self.is_closed() {
+            return Some(Err(closed()));
         }
         Some(Ok(self.apply_many(batch)))
     }
 
     #[inline]
     fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
-        if let Err(closed) = self.check_open() {
-            return Some(Err(closed));
+        if self.is_closed() {
+            return Some(Err(closed()));
         }
         Some(Ok(self.apply_one(op)))
     }
 
     fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
-        if let Err(closed) = self.check_open() {
-            return Some(Err(closed));
+        if self.is_closed() {
+            return Some(Err(closed()));
         }
         let table = self.0.shards[self.shard_of(&op.key)].lock();
         Some(Ok((table.read(&op.key), self.now())))
@@ -282,6 +279,11 @@ impl fmt::Debug for MemoryBackend {
             .field("shards", &self.0.shards.len())
             .finish_non_exhaustive()
     }
+}
+
+#[cold]
+fn closed() -> Error {
+    Error::closed("the memory backend was closed")
 }
 
 impl Shard {

@@ -150,23 +150,21 @@ impl Table {
         before - self.len - self.overflow.len()
     }
 
-    /// The slot of a key, or the vacant one where it would go. There always is one.
+    /// The slot of a key, or the vacant one where it would go, which there always is but in a table
+    /// without slots.
     #[inline]
     fn probe(&self, key: u128Parts) -> Result<usize, usize> {
-        if self.slots.is_empty() {
-            return Err(0);
-        }
         let mut at = self.home(key);
-        loop {
-            let slot = &self.slots[at];
+        while let Some(slot) = self.slots.get(at) {
             if slot.key == key {
                 return Ok(at);
             }
             if slot.is_vacant() {
-                return Err(at);
+                break;
             }
             at = self.after(at);
         }
+        Err(at)
     }
 
     /// Where a key would like to be. Multiplication instead of a mask, since the capacity is no
