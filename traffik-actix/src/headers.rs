@@ -61,7 +61,7 @@ impl HeaderStyle {
 }
 
 fn write_standard(map: &mut HeaderMap, decided: &[Decided]) {
-    let mut limits = String::with_capacity(48 * decided.len());
+    let mut limits = String::new();
     for one in limited(decided) {
         headers::push_limit(&mut limits, one.throttle.name(), &one.decision);
         map.append(RATELIMIT_POLICY, one.throttle.policy(&one.rate));

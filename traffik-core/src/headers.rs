@@ -35,8 +35,8 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 /// shorter one is rounded up.
 pub fn push_policy(out: &mut String, name: &str, rate: &Rate) {
     push_name(out, name);
-    push_parameter(out, ";q=", u64::from(rate.limit()));
-    push_parameter(out, ";w=", whole_seconds(rate.period()));
+    push_parameter(out, ";q=", &Digits::of(rate.limit().into()));
+    push_parameter(out, ";w=", &Digits::of(whole_seconds(rate.period())));
 }
 
 /// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
@@ -46,9 +46,14 @@ pub fn push_limit(out: &mut String, name: &str, decision: &Decision) {
         Verdict::Allow | Verdict::Never => decision.remaining().min(MAX_INTEGER),
     };
     let seconds = retry_after(decision).unwrap_or_else(|| reset(decision));
+    let (remaining, seconds) = (Digits::of(remaining), Digits::of(seconds));
+    // What a first item takes, if no character of its name is escaped, and not a byte more: a text
+    // that is full becomes a header value without moving.
+    let parts = [name, remaining.as_str(), seconds.as_str(), "\"\";r=;t="];
+    out.reserve_exact(parts.map(str::len).into_iter().sum());
     push_name(out, name);
-    push_parameter(out, ";r=", remaining);
-    push_parameter(out, ";t=", seconds);
+    push_parameter(out, ";r=", &remaining);
+    push_parameter(out, ";t=", &seconds);
 }
 
 fn push_name(out: &mut String, name: &str) {
@@ -68,20 +73,37 @@ fn push_name(out: &mut String, name: &str) {
     out.push('"');
 }
 
-/// Writes the digits itself: `format_args!` takes longer than a decision in memory.
-fn push_parameter(out: &mut String, key: &str, mut value: u64) {
+fn push_parameter(out: &mut String, key: &str, value: &Digits) {
     out.push_str(key);
-    let mut digits = [b'0'; 20]; // as many as `u64::MAX` has
-    let mut at = digits.len() - 1;
-    loop {
-        digits[at] += (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
+    out.push_str(value.as_str());
+}
+
+/// A number in decimal, written without `format_args!`, which takes longer than a decision in
+/// memory.
+struct Digits {
+    /// As many as `u64::MAX` has.
+    all: [u8; 20],
+    first: usize,
+}
+
+impl Digits {
+    fn of(mut value: u64) -> Digits {
+        let mut all = [b'0'; 20];
+        let mut first = all.len() - 1;
+        loop {
+            all[first] += (value % 10) as u8;
+            value /= 10;
+            if value == 0 {
+                return Digits { all, first };
+            }
+            first -= 1;
         }
-        at -= 1;
     }
-    out.extend(digits[at..].iter().copied().map(char::from));
+
+    fn as_str(&self) -> &str {
+        // Digits are ASCII.
+        std::str::from_utf8(&self.all[self.first..]).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
