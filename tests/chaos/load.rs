@@ -69,6 +69,7 @@ struct Shared {
 struct Tested {
     policy: Policy,
     backend: Arc<dyn Backend>,
+    redis: RedisBackend,
     breaker: CircuitBreaker,
 }
 
@@ -102,6 +103,8 @@ pub(super) enum What {
     Overslept,
     /// The store was found to decide again so long after the fault.
     Recovered(Policy),
+    /// The store had lost a cell, which was restored.
+    Healed(Policy),
 }
 
 impl Load {
@@ -148,10 +151,11 @@ impl Load {
             worker.join().expect("a worker that does not panic");
         }
         for tested in &self.shared.backends {
-            for _ in 0..tested.breaker.info().opened_total {
-                let what = What::Probed;
-                self.shared.record(what, Stage::Over, Duration::ZERO);
-            }
+            let count = |what, count: u64| {
+                (0..count).for_each(|_| self.shared.record(what, Stage::Over, Duration::ZERO));
+            };
+            count(What::Probed, tested.breaker.info().opened_total);
+            count(What::Healed(tested.policy), tested.redis.state_loss_total());
         }
         std::mem::take(&mut *self.shared.records.lock().unwrap())
     }
@@ -197,13 +201,17 @@ impl Tested {
             .build()
             .unwrap();
         let backend: Arc<dyn Backend> = match policy {
-            Policy::Allow | Policy::Throttle | Policy::Raise => Arc::new(redis),
-            Policy::Failover => Arc::new(redis.failover(MemoryBackend::new(), breaker.clone())),
+            Policy::Allow | Policy::Throttle | Policy::Raise => Arc::new(redis.clone()),
+            Policy::Failover => {
+                let memory = MemoryBackend::new();
+                Arc::new(redis.clone().failover(memory, breaker.clone()))
+            }
             Policy::Memory => Arc::new(MemoryBackend::new()),
         };
         Tested {
             policy,
             backend,
+            redis,
             breaker,
         }
     }

@@ -16,6 +16,7 @@ pub(super) struct Report<'a> {
     failed: usize,
     admitted: usize,
     admitted_in_fault: usize,
+    healed: usize,
     longest: Duration,
     /// During the fault; with a breaker, once that was open, and without its probes.
     p99: Option<Duration>,
@@ -27,8 +28,8 @@ pub(super) struct Report<'a> {
 impl<'a> Report<'a> {
     pub(super) fn head() -> String {
         let columns = [
-            "policy", "requests", "5xx", "admitted", "of limit", "longest", "p99", "recovery",
-            "lag",
+            "policy", "requests", "5xx", "admitted", "of limit", "healed", "longest", "p99",
+            "recovery", "lag",
         ];
         row("scenario", &columns.map(str::to_owned))
     }
@@ -76,6 +77,7 @@ impl<'a> Report<'a> {
             admitted_in_fault: with(|status| status == 200)
                 .filter(|stage| *stage == Stage::Fault)
                 .count(),
+            healed: count(What::Healed(policy)),
             longest: answers
                 .iter()
                 .map(|(_, took, ..)| *took)
@@ -90,8 +92,9 @@ impl<'a> Report<'a> {
     /// What was promised and not kept. `memory` is what memory alone did meanwhile.
     pub(super) fn broken_promises(&self, memory: &Report<'_>) -> Vec<String> {
         let (limit, failover) = (LIMIT as usize, self.policy == Policy::Failover);
-        // What was under way when the fault began, neither memory nor the hints had heard of.
-        let most = limit + UNDER_WAY;
+        // What was under way when the fault began, or when a cell was lost again, neither memory
+        // nor the hints had heard of.
+        let most = limit + UNDER_WAY * self.healed.max(1);
         // A machine that is late makes Redis late.
         let unnoticed = self.scenario.is_unnoticed && self.longest < DEADLINE;
         let may_fail = self.policy == Policy::Raise && !unnoticed;
@@ -110,6 +113,10 @@ impl<'a> Report<'a> {
             (
                 "the limit is kept unless told otherwise",
                 self.policy == Policy::Allow || self.admitted <= most,
+            ),
+            (
+                "what the store loses is restored",
+                !self.scenario.loses_state || self.policy == Policy::Memory || self.healed > 0,
             ),
             (
                 "requests are admitted during an outage",
@@ -143,6 +150,7 @@ impl fmt::Display for Report<'_> {
                 self.failed.to_string(),
                 self.admitted.to_string(),
                 format!("{percent} %"),
+                self.healed.to_string(),
                 ms(Some(self.longest)),
                 ms(self.p99),
                 ms(self.recovery),
@@ -152,7 +160,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-fn row(first: &str, cells: &[String; 9]) -> String {
+fn row(first: &str, cells: &[String; 10]) -> String {
     let cells = cells.iter().map(|cell| format!(" {cell:>10}"));
     format!("{first:36}{}", cells.collect::<String>())
 }

@@ -6,8 +6,8 @@ use crate::support::{Fault, Proxy, RedisServer};
 pub(super) struct World {
     server: RedisServer,
     proxy: Proxy,
-    /// A master that knows nothing.
-    empty: Option<RedisServer>,
+    /// Another one, which is its successor from some time on.
+    successor: Option<RedisServer>,
 }
 
 /// Something that happens to a store, and ends.
@@ -18,6 +18,8 @@ pub(super) struct Scenario {
     pub(super) end: fn(&mut World),
     /// Whether decisions go on as if nothing had happened.
     pub(super) is_unnoticed: bool,
+    /// Whether cells are certainly gone that should not be.
+    pub(super) loses_state: bool,
 }
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -27,6 +29,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(1),
         end: |world| world.server.resurrect(),
         is_unnoticed: false,
+        loses_state: true,
     },
     Scenario {
         name: "restart, back empty",
@@ -37,6 +40,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::ZERO,
         end: |_| {},
         is_unnoticed: false,
+        loses_state: true,
     },
     Scenario {
         name: "SIGSTOP, 3 s",
@@ -44,6 +48,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(3),
         end: |world| world.server.resume(),
         is_unnoticed: false,
+        loses_state: false,
     },
     Scenario {
         name: "FLUSHALL",
@@ -51,6 +56,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_millis(100),
         end: |_| {},
         is_unnoticed: true,
+        loses_state: true,
     },
     Scenario {
         name: "SCRIPT FLUSH, 10 times",
@@ -63,6 +69,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::ZERO,
         end: |_| {},
         is_unnoticed: true,
+        loses_state: false,
     },
     Scenario {
         name: "CLIENT KILL, 10 times",
@@ -77,27 +84,41 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::ZERO,
         end: |_| {},
         is_unnoticed: false,
+        loses_state: false,
     },
     Scenario {
         name: "failover to an empty replica, 500 ms",
-        begin: |world| {
-            let empty = RedisServer::start();
-            let port = empty.port().to_string();
-            world
-                .server
-                .command::<()>(&["REPLICAOF", "127.0.0.1", &port]);
-            world.empty = Some(empty);
-        },
+        // Its master has no answer, so it keeps what it has, but is no master any more.
+        begin: |world| world.server.command(&["REPLICAOF", "127.0.0.1", "1"]),
         lasts: Duration::from_millis(500),
-        end: |world| world.server.command(&["REPLICAOF", "NO", "ONE"]),
+        end: |world| world.promote(RedisServer::start()),
         is_unnoticed: false,
+        loses_state: true,
     },
     Scenario {
-        name: "out of memory, 1 s",
+        name: "out of memory, no eviction, 1 s",
         begin: |world| world.server.command(&["CONFIG", "SET", "maxmemory", "1"]),
         lasts: Duration::from_secs(1),
         end: |world| world.server.command(&["CONFIG", "SET", "maxmemory", "0"]),
         is_unnoticed: false,
+        loses_state: false,
+    },
+    Scenario {
+        name: "out of memory, eviction at random",
+        begin: |world| world.evict("allkeys-random"),
+        lasts: Duration::ZERO,
+        end: World::stop_evicting,
+        is_unnoticed: true,
+        loses_state: true,
+    },
+    Scenario {
+        name: "out of memory, eviction of the coldest",
+        begin: |world| world.evict("allkeys-lru"),
+        lasts: Duration::ZERO,
+        end: World::stop_evicting,
+        is_unnoticed: true,
+        // What is in use is spared, by and large.
+        loses_state: false,
     },
     Scenario {
         name: "everything 300 ms late, 1 s",
@@ -105,6 +126,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(1),
         end: |world| world.proxy.set(Fault::None),
         is_unnoticed: false,
+        loses_state: false,
     },
     Scenario {
         name: "replies cut in the middle, 500 ms",
@@ -112,6 +134,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_millis(500),
         end: |world| world.proxy.set(Fault::None),
         is_unnoticed: false,
+        loses_state: false,
     },
     Scenario {
         name: "black hole, 2 s",
@@ -119,6 +142,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         lasts: Duration::from_secs(2),
         end: |world| world.proxy.set(Fault::None),
         is_unnoticed: false,
+        loses_state: false,
     },
 ];
 
@@ -129,11 +153,48 @@ impl World {
         World {
             server,
             proxy,
-            empty: None,
+            successor: None,
         }
     }
 
     pub(super) fn url(&self) -> String {
         self.proxy.url()
+    }
+
+    fn promote(&mut self, successor: RedisServer) {
+        self.proxy.redirect(successor.port());
+        self.successor = Some(successor);
+    }
+
+    /// Lets somebody else fill the memory, of which there is little, for half a second.
+    fn evict(&mut self, policy: &str) {
+        let memory: String = self.server.command(&["INFO", "memory"]);
+        let used = memory.split_once("used_memory:").expect("a figure").1;
+        let used = used
+            .lines()
+            .next()
+            .and_then(|used| used.parse::<u64>().ok());
+        let room = (used.expect("bytes") + (1 << 20)).to_string();
+        let set = |setting, value| {
+            self.server
+                .command::<()>(&["CONFIG", "SET", setting, value])
+        };
+        set("maxmemory-policy", policy);
+        set("maxmemory", &room);
+        // There is room for sixteen of them: each displaces another key, one of ours as likely as
+        // any. That a certain one survives all of this happens once in ten million times.
+        let large = "x".repeat(64 << 10);
+        for foreign in 0..400 {
+            let key = format!("foreign {foreign}");
+            self.server.command::<()>(&["SET", &key, &large]);
+            if foreign % 4 == 0 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    fn stop_evicting(&mut self) {
+        self.server
+            .command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     }
 }

@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(crate) enum Fault {
 
 #[derive(Debug)]
 struct Line {
+    /// The port of the server.
+    server: AtomicU16,
     fault: Mutex<(Fault, Ended)>,
     changed: Condvar,
 }
@@ -38,6 +41,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let line = Arc::new(Line {
+            server: AtomicU16::new(server),
             fault: Mutex::new((Fault::None, false)),
             changed: Condvar::new(),
         });
@@ -51,7 +55,8 @@ impl Proxy {
                     return;
                 }
                 // A server that is down refuses, so we hang up at once.
-                if let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)) {
+                let server = (Ipv4Addr::LOCALHOST, line.server.load(Ordering::Relaxed));
+                if let Ok(server) = TcpStream::connect(server) {
                     line.join(&client, &server);
                 }
             }
@@ -61,6 +66,11 @@ impl Proxy {
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Whoever connects from now on finds another server, as at an address that moves.
+    pub(crate) fn redirect(&self, server: u16) {
+        self.line.server.store(server, Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, fault: Fault) {
