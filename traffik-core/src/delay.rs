@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::decision::{Decision, Decisions};
 use crate::error::Result;
-use crate::throttle::{Attempt, Hits, Throttle};
+use crate::throttle::{Attempt, Hits, Recover, Throttle};
 
 impl Throttle {
     /// Decides an attempt like [`hit`](Throttle::hit), but waits up to `max_wait` rather than
@@ -41,7 +41,7 @@ impl Throttle {
     }
 }
 
-impl Hits<'_> {
+impl<P: Recover> Hits<'_, P> {
     /// Decides like [`decide`](Hits::decide), but waits rather than denying, as far as every
     /// attempt that would be denied [allows](Attempt::wait_up_to). Hits that begin with the same
     /// throttle and identity are served in the order in which they came.

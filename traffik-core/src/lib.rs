@@ -102,7 +102,7 @@ pub use strategy::{
     QuotaWithRollover, Sharing, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate,
     TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
 };
-pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Throttle, ThrottleBuilder};
+pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Recover, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};
 #[cfg(feature = "time-zone")]
 pub use time_zone::IanaZone;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use hits::Hits;
-pub use on_error::{Failure, OnError};
+pub use on_error::{Failure, OnError, Recover};
 
 use crate::backend::{Backend, MemoryBackend, Op};
 use crate::decision::{Decision, Stat};

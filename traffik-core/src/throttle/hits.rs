@@ -1,6 +1,6 @@
 use smallvec::SmallVec;
 
-use super::{Attempt, Failure, OnError, Throttle};
+use super::{Attempt, Failure, OnError, Recover, Throttle};
 use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
@@ -28,17 +28,19 @@ use crate::key::KeyHasher;
 /// Throttles on *different* backends cannot be decided in one atomic step. Each backend's batch is
 /// then asked first and charged afterwards, so that a denial charges nothing, unless another
 /// request takes the last of a limit in between.
-#[derive(Clone, Debug, Default)]
-pub struct Hits<'a> {
-    pub(crate) entries: SmallVec<[Entry<'a>; 3]>,
+///
+/// `P` is what is asked if a backend fails; see [`Recover`].
+#[derive(Clone, Debug)]
+pub struct Hits<'a, P = &'a OnError> {
+    pub(crate) entries: SmallVec<[Entry<'a, P>; 3]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct Entry<'a, P> {
     pub(crate) throttle: &'a Throttle,
     pub(crate) attempt: Attempt<'a>,
     pub(crate) backend: &'a dyn Backend,
-    on_error: &'a OnError,
+    policy: P,
 }
 
 /// The operations of all hits on one backend, and which hit each belongs to.
@@ -65,41 +67,7 @@ impl<'a> Hits<'a> {
         );
     }
 
-    /// Adds an attempt on a throttle, on a backend the caller found for it, which also says what to
-    /// do on error if the throttle does not.
-    pub fn push_on(
-        &mut self,
-        throttle: &'a Throttle,
-        attempt: Attempt<'a>,
-        backend: &'a dyn Backend,
-        on_error: &'a OnError,
-    ) {
-        self.entries.push(Entry {
-            throttle,
-            attempt,
-            backend,
-            on_error: throttle.on_error().unwrap_or(on_error),
-        });
-    }
-
-    /// Decides a single hit without waiting, if its backend can; the same as a list of one.
-    #[inline]
-    pub fn try_decide_one(
-        throttle: &'a Throttle,
-        attempt: Attempt<'a>,
-        backend: &'a dyn Backend,
-        on_error: &'a OnError,
-    ) -> Option<Result<Decision>> {
-        let entry = Entry {
-            throttle,
-            attempt,
-            backend,
-            on_error: throttle.on_error().unwrap_or(on_error),
-        };
-        entry.try_decide(backend.key_hasher())
-    }
-
-    /// The same on the throttle's own backend.
+    /// Decides a single hit on the throttle's own backend, if that need not wait.
     #[inline]
     pub(super) fn try_decide_own(
         throttle: &'a Throttle,
@@ -109,9 +77,45 @@ impl<'a> Hits<'a> {
             throttle,
             attempt,
             backend: throttle.backend(),
-            on_error: throttle.on_error().unwrap_or(&OnError::Throttle),
+            policy: &OnError::Throttle,
         };
         entry.try_decide(&throttle.0.hasher)
+    }
+}
+
+impl<'a, P: Recover> Hits<'a, P> {
+    /// Adds an attempt on a throttle, on a backend the caller found for it, with what to do if that
+    /// fails.
+    pub fn push_on(
+        &mut self,
+        throttle: &'a Throttle,
+        attempt: Attempt<'a>,
+        backend: &'a dyn Backend,
+        policy: P,
+    ) {
+        self.entries.push(Entry {
+            throttle,
+            attempt,
+            backend,
+            policy,
+        });
+    }
+
+    /// Decides a single hit without waiting, if its backend can; the same as a list of one.
+    #[inline]
+    pub fn try_decide_one(
+        throttle: &'a Throttle,
+        attempt: Attempt<'a>,
+        backend: &'a dyn Backend,
+        policy: P,
+    ) -> Option<Result<Decision>> {
+        let entry = Entry {
+            throttle,
+            attempt,
+            backend,
+            policy,
+        };
+        entry.try_decide(backend.key_hasher())
     }
 
     /// Decides without waiting, if every backend can.
@@ -204,7 +208,7 @@ impl<'a> Hits<'a> {
                             _ => before,
                         }
                     }
-                    Err(error) => match entry.on_error.answer(&entry.failure(&error, op)).await {
+                    Err(error) => match entry.policy.recover(&entry.failure(&error, op)).await {
                         Some(decision) => entry.floor(decision?),
                         None => return Err(error),
                     },
@@ -275,7 +279,7 @@ impl<'a> Hits<'a> {
         let mut all = self.unlimited();
         for (at, entry) in self.entries.iter().enumerate() {
             if let Some(op) = group.op_of[at].map(|op| &group.ops[op]) {
-                match entry.on_error.answer_now(&entry.failure(&error, op))? {
+                match entry.policy.recover_now(&entry.failure(&error, op))? {
                     Some(decision) => all[at] = decision,
                     None => return Some(Err(error)),
                 }
@@ -289,7 +293,7 @@ impl<'a> Hits<'a> {
         let mut all = self.unlimited();
         for (at, entry) in self.entries.iter().enumerate() {
             if let Some(op) = group.op_of[at].map(|op| &group.ops[op]) {
-                match entry.on_error.answer(&entry.failure(&error, op)).await {
+                match entry.policy.recover(&entry.failure(&error, op)).await {
                     Some(decision) => all[at] = entry.floor(decision?),
                     None => return Err(error),
                 }
@@ -303,7 +307,7 @@ impl<'a> Hits<'a> {
     }
 }
 
-impl Entry<'_> {
+impl<P: Recover> Entry<'_, P> {
     /// The common case: one limit.
     #[inline]
     fn try_decide(&self, hasher: &KeyHasher) -> Option<Result<Decision>> {
@@ -316,7 +320,7 @@ impl Entry<'_> {
         match &mut decided {
             Some(Ok(decision)) if decision.is_denied() => *decision = self.floor(*decision),
             Some(Err(error)) => {
-                if let Some(answer) = self.on_error.answer_now(&self.failure(error, &op))? {
+                if let Some(answer) = self.policy.recover_now(&self.failure(error, &op))? {
                     decided = Some(Ok(answer));
                 }
             }
@@ -342,6 +346,14 @@ impl Entry<'_> {
             rate: op.rate,
             cost: op.cost,
             backend: self.backend,
+        }
+    }
+}
+
+impl<P> Default for Hits<'_, P> {
+    fn default() -> Self {
+        Hits {
+            entries: SmallVec::new(),
         }
     }
 }

@@ -76,6 +76,29 @@ impl OnError {
     }
 }
 
+/// Decides hits that a backend failed to; for frameworks, whose error handlers may know more about
+/// a hit than this crate does.
+pub trait Recover {
+    /// The decision, or nothing to return the error itself, if that need not be waited for.
+    fn recover_now(&self, failure: &Failure<'_>) -> Option<Option<Decision>>;
+
+    /// The decision, or nothing to return the error itself.
+    fn recover(&self, failure: &Failure<'_>) -> impl Future<Output = Option<Result<Decision>>>;
+}
+
+/// For throttles that have no policy of their own.
+impl Recover for &OnError {
+    fn recover_now(&self, failure: &Failure<'_>) -> Option<Option<Decision>> {
+        let policy = failure.throttle.on_error().unwrap_or(self);
+        policy.answer_now(failure)
+    }
+
+    async fn recover(&self, failure: &Failure<'_>) -> Option<Result<Decision>> {
+        let policy = failure.throttle.on_error().unwrap_or(self);
+        policy.answer(failure).await
+    }
+}
+
 impl fmt::Debug for OnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
