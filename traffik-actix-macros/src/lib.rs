@@ -71,6 +71,7 @@ use crate::handler::Handler;
 /// | `wait_up_to` | `"2s"`: how long a request waits rather than being denied | denied at once |
 /// | `max_waiters` | a whole number: how many may wait at a time | `1000` |
 /// | `on_error` | `"allow"`, `"throttle"`, `"raise"`, or an expression | the backend's |
+/// | `on_error_by` | an async function of `&Failed` that gives a `Result<Decision>` | the backend's |
 /// | `on_denied` | a function of `&Denial` that gives the response | the backend's |
 /// | `headers` | `"always"`, `"denied"`, `"never"` | the backend's |
 /// | `header_style` | `"standard"`, `"x_rate_limit"`, `"both"` | the backend's |

@@ -70,6 +70,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("wait_up_to", Kind::Duration),
     Key::new("max_waiters", Kind::Count(1)),
     Key::new("on_error", Kind::Choice(&ON_ERROR)),
+    Key::new("on_error_by", Kind::Function),
     Key::new("on_denied", Kind::Function),
     Key::new("headers", Kind::Choice(&HEADERS)),
     Key::new("header_style", Kind::Choice(&HEADER_STYLE)),

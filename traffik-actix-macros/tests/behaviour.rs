@@ -13,7 +13,8 @@ use actix_web::test::{self, TestRequest};
 use actix_web::{App, HttpRequest, HttpResponse, Responder, get, web};
 use tokio::time::Instant;
 use traffik_actix::{
-    Clock, Denial, Identity, ManualClock, MemoryBackend, Rate, ThrottleBackend, Timestamp, throttle,
+    Clock, Decision, Denial, Error, Failed, Identity, ManualClock, MemoryBackend, Rate,
+    ThrottleBackend, Timestamp, throttle,
 };
 
 /// Counts on a clock that stands still unless a test moves it.
@@ -301,6 +302,34 @@ fn teapot(denial: &Denial<'_>) -> HttpResponse {
 )]
 async fn configured() -> &'static str {
     "configured"
+}
+
+async fn admit_probes(failed: &Failed<'_>) -> Result<Decision, Error> {
+    actix_web::rt::task::yield_now().await;
+    match failed.request.headers().contains_key("probe") {
+        true => Ok(failed.allow()),
+        false => Ok(failed.deny_for(Duration::from_secs(7))),
+    }
+}
+
+#[throttle(
+    "5/minute",
+    identify = |_| Err::<Identity, _>("no session"),
+    on_error_by = admit_probes
+)]
+async fn doubtful() -> &'static str {
+    "served"
+}
+
+#[actix_web::test]
+async fn an_error_handler_looks_at_the_request() {
+    let app = test::init_service(App::new().route("/", web::get().to(doubtful))).await;
+    assert_eq!(ask(&app, get("/")).await.status, 429);
+    assert!(
+        ask(&app, get("/").insert_header(("probe", "1")))
+            .await
+            .is_ok()
+    );
 }
 
 #[actix_web::test]

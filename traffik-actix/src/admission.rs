@@ -3,10 +3,11 @@
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
-use traffik_core::{Decision, Error, Failure, Hits, Rate, Result};
+use traffik_core::{Decision, Error, Failure, Hits, Rate, Recover, Result};
 
 use crate::backend::ThrottleBackend;
 use crate::denial::{Denial, Unavailable};
+use crate::failed::Recovery;
 use crate::headers::HeaderStyle;
 use crate::throttle::{HttpThrottle, Resolved};
 
@@ -68,6 +69,7 @@ impl Receipt {
 pub(crate) struct Meeting<'a> {
     throttle: &'a HttpThrottle,
     pub(crate) backend: &'a ThrottleBackend,
+    recovery: Recovery<'a>,
     /// What the throttle asks about the request, or why it could not be found.
     pub(crate) resolved: Result<Resolved>,
 }
@@ -112,7 +114,7 @@ pub(crate) fn admit_now(
             first.throttle.throttle(),
             resolved.attempt(),
             &*first.backend.backend,
-            &first.backend.on_error,
+            first.recovery,
         );
         let Some(decided) = decided else {
             return Err(Undecided::resolved([first]));
@@ -143,10 +145,9 @@ pub(crate) async fn admit_later(
     let meetings: Meetings<'_> = throttles
         .iter()
         .zip(resolved)
-        .map(|(throttle, resolved)| Meeting {
-            throttle,
-            backend: throttle.backend_for(req, outer),
-            resolved,
+        .map(|(throttle, resolved)| {
+            let backend = throttle.backend_for(req, outer);
+            Meeting::new(throttle, req, backend, resolved)
         })
         .collect();
     conclude(req, &meetings, decide(&meetings).await)
@@ -183,11 +184,8 @@ pub(crate) async fn meet<'a>(
     cost: Option<u32>,
 ) -> Meeting<'a> {
     let backend = throttle.backend_for(req, outer);
-    Meeting {
-        throttle,
-        backend,
-        resolved: throttle.resolve(req, backend, cost).await,
-    }
+    let resolved = throttle.resolve(req, backend, cost).await;
+    Meeting::new(throttle, req, backend, resolved)
 }
 
 /// What is answered without waiting; a denial is not, if the request may wait instead.
@@ -197,7 +195,7 @@ fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
         match &meeting.resolved {
             Ok(_) => answers.push(Decision::UNLIMITED),
             // The error itself is returned by `decide`.
-            Err(error) => answers.push(meeting.policy().answer_now(&meeting.failure(error))??),
+            Err(error) => answers.push(meeting.recovery.recover_now(&meeting.failure(error))??),
         }
     }
     if answers.iter().any(Decision::is_denied) {
@@ -219,15 +217,15 @@ async fn decide(meetings: &[Meeting<'_>]) -> Result<Answers> {
     Ok(merge(meetings, answers, &decisions))
 }
 
-fn hits<'a>(meetings: &'a [Meeting<'a>]) -> Hits<'a> {
-    let mut hits = Hits::new();
+fn hits<'a>(meetings: &'a [Meeting<'a>]) -> Hits<'a, Recovery<'a>> {
+    let mut hits = Hits::default();
     for meeting in meetings {
         if let Ok(resolved) = &meeting.resolved {
             hits.push_on(
                 meeting.throttle.throttle(),
                 resolved.attempt(),
                 &*meeting.backend.backend,
-                &meeting.backend.on_error,
+                meeting.recovery,
             );
         }
     }
@@ -297,6 +295,21 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
 }
 
 impl<'a> Meeting<'a> {
+    #[inline]
+    fn new(
+        throttle: &'a HttpThrottle,
+        request: &'a HttpRequest,
+        backend: &'a ThrottleBackend,
+        resolved: Result<Resolved>,
+    ) -> Meeting<'a> {
+        Meeting {
+            throttle,
+            backend,
+            recovery: Recovery::of(throttle, backend, request),
+            resolved,
+        }
+    }
+
     /// A meeting with everything that is known about the request without waiting.
     #[inline]
     fn now(
@@ -305,11 +318,8 @@ impl<'a> Meeting<'a> {
         outer: Option<&'a ThrottleBackend>,
     ) -> Option<Meeting<'a>> {
         let backend = throttle.backend_for(req, outer);
-        Some(Meeting {
-            throttle,
-            backend,
-            resolved: throttle.resolve_now(req, backend, None)?,
-        })
+        let resolved = throttle.resolve_now(req, backend, None)?;
+        Some(Meeting::new(throttle, req, backend, resolved))
     }
 
     /// What is said before any limit is asked: nothing, unless something that the throttle wants to
@@ -318,14 +328,10 @@ impl<'a> Meeting<'a> {
         let Err(error) = &self.resolved else {
             return Ok(Decision::UNLIMITED);
         };
-        match self.policy().answer(&self.failure(error)).await {
+        match self.recovery.recover(&self.failure(error)).await {
             Some(answer) => answer,
             None => Err(error.clone()),
         }
-    }
-
-    fn policy(&self) -> &'a traffik_core::OnError {
-        self.throttle.on_error(self.backend)
     }
 
     fn failure<'f>(&'f self, error: &'f Error) -> Failure<'f> {

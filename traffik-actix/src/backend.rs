@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use traffik_core::{Backend, Identity, MemoryBackend, OnError};
+use traffik_core::{Backend, Decision, Error, Identity, MemoryBackend, OnError};
 
 use crate::client_ip::ClientIp;
 use crate::denial::{Denial, DeniedHandler};
+use crate::failed::{ErrorPolicy, Failed};
 use crate::headers::{HeaderStyle, Headers};
 use crate::source::{IntoValue, Source};
 
@@ -34,7 +35,7 @@ pub struct ThrottleBackend {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) identify: Source<Identity>,
     pub(crate) on_denied: Option<DeniedHandler>,
-    pub(crate) on_error: OnError,
+    pub(crate) on_error: ErrorPolicy,
     pub(crate) headers: Headers,
     pub(crate) style: HeaderStyle,
 }
@@ -49,7 +50,7 @@ impl ThrottleBackend {
             backend: Arc::new(backend),
             identify: Source::sync("identity", move |req: &HttpRequest| client_ip.identity(req)),
             on_denied: None,
-            on_error: OnError::Throttle,
+            on_error: ErrorPolicy::Fixed(OnError::Throttle),
             headers: Headers::Always,
             style: HeaderStyle::Standard,
         }
@@ -95,9 +96,20 @@ impl ThrottleBackend {
         self
     }
 
-    /// Sets what to do when the backend fails.
+    /// Sets what to do when the backend fails. See [`on_error_by`](ThrottleBackend::on_error_by) for
+    /// a function of your own.
     pub fn on_error(mut self, on_error: OnError) -> Self {
-        self.on_error = on_error;
+        self.on_error = ErrorPolicy::Fixed(on_error);
+        self
+    }
+
+    /// Sets an async function that says what to do then, after a look at the request; see
+    /// [`Failed`]. An error it returns is answered 503.
+    pub fn on_error_by<F>(mut self, handler: F) -> Self
+    where
+        F: AsyncFn(&Failed<'_>) -> Result<Decision, Error> + Send + Sync + 'static,
+    {
+        self.on_error = ErrorPolicy::by(handler);
         self
     }
 

@@ -16,6 +16,7 @@ use crate::admission::{self, Outcome};
 use crate::backend::ThrottleBackend;
 use crate::client_ip::ClientIp;
 use crate::denial::{Denial, DeniedHandler};
+use crate::failed::{ErrorPolicy, Failed};
 use crate::headers::{HeaderStyle, Headers, text};
 use crate::scope::Scope;
 use crate::source::{IntoValue, Source};
@@ -50,6 +51,7 @@ struct Settings {
     rate: Option<Source<Rate>>,
     cost: Option<Source<u32>>,
     scope: Scope,
+    on_error: Option<ErrorPolicy>,
     on_denied: Option<DeniedHandler>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
@@ -70,6 +72,7 @@ impl HttpThrottle {
             rate: None,
             cost: None,
             scope: Scope::Throttle,
+            on_error: None,
             on_denied: None,
             headers: None,
             style: None,
@@ -281,8 +284,8 @@ impl HttpThrottle {
         )
     }
 
-    pub(crate) fn on_error<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a OnError {
-        self.0.throttle.on_error().unwrap_or(&backend.on_error)
+    pub(crate) fn on_error<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a ErrorPolicy {
+        self.0.on_error.as_ref().unwrap_or(&backend.on_error)
     }
 
     pub(crate) fn own_backend(&self) -> Option<&ThrottleBackend> {
@@ -348,6 +351,7 @@ pub struct HttpThrottleBuilder {
     rate: Option<Source<Rate>>,
     cost: Option<Source<u32>>,
     scope: Scope,
+    on_error: Option<ErrorPolicy>,
     on_denied: Option<DeniedHandler>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
@@ -468,9 +472,21 @@ impl HttpThrottleBuilder {
         self
     }
 
-    /// Sets what to do when the backend or a function fails. Default: what the backend says.
+    /// Sets what to do when the backend or a function fails. Default: what the backend says. See
+    /// [`on_error_by`](HttpThrottleBuilder::on_error_by) for a function of your own.
     pub fn on_error(mut self, on_error: OnError) -> Self {
-        self.inner = self.inner.on_error(on_error);
+        self.inner = self.inner.on_error(on_error.clone());
+        self.on_error = Some(ErrorPolicy::Fixed(on_error));
+        self
+    }
+
+    /// Sets an async function that says what to do then, after a look at the request; see
+    /// [`Failed`]. An error it returns is answered 503.
+    pub fn on_error_by<F>(mut self, handler: F) -> Self
+    where
+        F: AsyncFn(&Failed<'_>) -> Result<Decision, Error> + Send + Sync + 'static,
+    {
+        self.on_error = Some(ErrorPolicy::by(handler));
         self
     }
 
@@ -517,6 +533,7 @@ impl HttpThrottleBuilder {
             rate: self.rate,
             cost: self.cost,
             scope: self.scope,
+            on_error: self.on_error,
             on_denied: self.on_denied,
             headers: self.headers,
             style: self.style,

@@ -22,6 +22,7 @@ use super::unique;
 use crate::admission::{self, Decided, Meeting, Outcome};
 use crate::backend::ThrottleBackend;
 use crate::denial::Denial;
+use crate::failed::Recovery;
 use crate::throttle::Resolved;
 
 /// How long the frame that closes a connection may wait for a client that reads nothing.
@@ -210,17 +211,16 @@ impl Connection {
         admission::meet(&rule.throttle, &self.request, outer, None).await
     }
 
-    fn hits(&self, charges: &Charges) -> Hits<'_> {
-        let mut hits = Hits::new();
+    fn hits(&self, charges: &Charges) -> Hits<'_, Recovery<'_>> {
+        let mut hits = Hits::default();
         for charge in charges {
             let limit = &self.limits[charge.rule];
-            let throttle = self.settings.rules[charge.rule].throttle.throttle();
-            let attempt = limit.attempt(charge.cost);
+            let throttle = &self.settings.rules[charge.rule].throttle;
             hits.push_on(
-                throttle,
-                attempt,
+                throttle.throttle(),
+                limit.attempt(charge.cost),
                 &*limit.backend.backend,
-                &limit.backend.on_error,
+                Recovery::of(throttle, &limit.backend, &self.request),
             );
         }
         hits

@@ -12,6 +12,7 @@ mod functions;
 mod headers;
 mod middleware;
 mod on_error;
+mod on_error_by;
 mod server;
 mod store;
 mod support;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use tokio_tungstenite::tungstenite::Message;
 use traffik_actix::actix_ws::AggregatedMessage;
-use traffik_actix::{Error, HttpThrottleBuilder, Identity, OnError, OnExcess, WsThrottle};
+use traffik_actix::{Error, Failed, HttpThrottleBuilder, Identity, OnError, OnExcess, WsThrottle};
 
 use crate::client::Client;
 use crate::server::{serve, serve_app};
@@ -54,6 +54,15 @@ async fn the_policy_of_the_throttle_decides_about_each_message() {
     let mut asked = connect(broken(asked), OnExcess::Notify).await;
     asked.say("1").await;
     assert_eq!(asked.leave().await, [notice(7)]);
+
+    let looks = async |failed: &Failed<'_>| match failed.request.headers().contains_key("upgrade") {
+        true => Ok(failed.deny_for(Duration::from_secs(9))),
+        false => Err(Error::other("this is not the handshake")),
+    };
+    let by = throttle("api", "1/day").backend(Store::down());
+    let mut looks = connect(by.on_error_by(looks), OnExcess::Notify).await;
+    looks.say("1").await;
+    assert_eq!(looks.leave().await, [notice(9)]);
 
     let fails = OnError::handler(|_| async { Err(Error::other("the handler failed, too")) });
     let mut fails = connect(broken(fails), OnExcess::Notify).await;
