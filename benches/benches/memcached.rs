@@ -73,8 +73,8 @@ fn main() {
     let [bare, hop, .., fixed, gcra, _] = &*standings else {
         unreachable!("these are the contestants");
     };
-    let worker = |standing: &Standing<5>| standing.figures[1].value.median;
-    let alone = |standing: &Standing<5>| standing.figures[4].value.median;
+    let worker = |standing: &Standing<6>| standing.figures[1].value.median;
+    let alone = |standing: &Standing<6>| standing.figures[4].value.median;
     println!("\na request, in µs        of the worker   alone");
     for (name, this, that) in [
         ("a hop costs", hop, bare),
