@@ -190,6 +190,16 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether the words of a cell become greater with every hit that is admitted, whatever its
+    /// time, cost and rate: compared from the first one on, as the parts of a date are. Cells with
+    /// a queue are not meant.
+    ///
+    /// Then the greater of two cells is the later. A store that knows an older one than it should,
+    /// since it was replaced by a replica that lags, is told of the later.
+    fn grows(&self) -> bool {
+        false
+    }
+
     /// What the cell says, by the strategy's own names.
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let _ = (cell, hit);

@@ -212,6 +212,10 @@ impl Strategy for AdaptiveThrottle {
     }
 
     /// None with a gauge: it may change between asking Redis and deciding on the answer.
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         if self.gauge.is_some() {
             return None;

@@ -34,6 +34,10 @@ impl Strategy for FixedWindow {
         window::step(cell, hit, u64::from(hit.rate.limit()))
     }
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(window::lua(rate, cost, rate.limit().into()))
     }

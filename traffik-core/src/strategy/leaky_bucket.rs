@@ -38,6 +38,10 @@ impl Strategy for LeakyBucket {
         fill(cell, hit)
     }
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, capacity(rate)))
     }

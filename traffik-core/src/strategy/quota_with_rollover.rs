@@ -146,6 +146,10 @@ impl Strategy for QuotaWithRollover {
         Decision::deny(quota, available, ready.saturating_sub(now)).resets_in(left)
     }
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let arguments = [
             cost.into(),

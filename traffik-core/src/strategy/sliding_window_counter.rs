@@ -134,6 +134,10 @@ impl Strategy for SlidingWindowCounter {
         Decision::deny(limit, available, wait).resets_in(clear.saturating_sub(now))
     }
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let limit = rate.limit().into();
         Some(Lua::new(LUA, &[cost.into(), limit, rate.period_us()]))

@@ -295,6 +295,10 @@ impl Strategy for TimeOfDay {
     }
 
     /// None if the offset changes: Redis knows no time zones.
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let changes = |zone: &Arc<dyn Zone>| zone.next_change(Timestamp::EPOCH).is_some();
         if self.zone.as_ref().is_some_and(changes) {

@@ -54,6 +54,10 @@ impl Strategy for TokenBucket {
         schedule::prepaid(cell, hit, capacity, self.time_to_fill(hit.rate))
     }
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, self.time_to_fill(rate)))
     }

@@ -64,6 +64,10 @@ impl Strategy for TokenBucketWithDebt {
         schedule::prepaid(cell, hit, capacity, hit.rate.time_for(capacity))
     }
 
+    fn grows(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let capacity = rate.time_for(self.capacity(rate));
         Some(schedule::prepaid_lua(rate, cost, capacity))

@@ -166,6 +166,8 @@ pub enum Law {
     StepsBack,
     /// Every stored word is below 2^53.
     Small,
+    /// Words become greater, under any rate, if the strategy [says so](Strategy::grows).
+    Grows,
     /// What remains is what can be taken: of cost 1 at least, and of every cost if pre-paid.
     Consistent,
     /// No hit makes it panic, not even on a cell that it cannot have written.
@@ -183,6 +185,7 @@ impl fmt::Display for Law {
             Law::Bounded => "bounded",
             Law::StepsBack => "bounded when the clock steps back",
             Law::Small => "words are below 2^53",
+            Law::Grows => "words become greater",
             Law::Consistent => "what remains is what can be taken",
             Law::Total => "never panics",
         })

@@ -28,6 +28,7 @@ enum Wrong {
     NeverTooSoon,
     ForgetsWhenTimeStepsBack,
     StoresNanoseconds,
+    CountsDown,
     PromisesTooMuch,
     PromisesTooLittle,
     Panics,
@@ -47,6 +48,12 @@ impl Strategy for Mutant {
             if decision.is_allowed() && hit.cost > 0 {
                 *cell = forgotten;
             }
+            return decision;
+        }
+        if self.wrong == Wrong::CountsDown {
+            let mut up = upside_down(cell);
+            let decision = FixedWindow.step(&mut up, hit);
+            *cell = upside_down(&up);
             return decision;
         }
         let before = cell.clone();
@@ -82,6 +89,18 @@ impl Strategy for Mutant {
         }
         decision
     }
+
+    fn grows(&self) -> bool {
+        matches!(self.wrong, Wrong::Nothing | Wrong::CountsDown)
+    }
+}
+
+fn upside_down(cell: &Cell) -> Cell {
+    let mut turned = cell.clone();
+    if let [start, count] = *cell.words() {
+        turned.set(&[start, Cell::WORD_LIMIT - 1 - count], cell.expires());
+    }
+    turned
 }
 
 fn broken_by(wrong: Wrong) -> Option<Law> {
@@ -110,6 +129,7 @@ fn each_law_catches_who_breaks_it() {
         (Wrong::NeverTooSoon, Law::Honest),
         (Wrong::ForgetsWhenTimeStepsBack, Law::StepsBack),
         (Wrong::StoresNanoseconds, Law::Small),
+        (Wrong::CountsDown, Law::Grows),
         (Wrong::PromisesTooMuch, Law::Consistent),
         (Wrong::PromisesTooLittle, Law::Consistent),
         (Wrong::Panics, Law::Total),

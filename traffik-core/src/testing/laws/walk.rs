@@ -84,6 +84,7 @@ impl<'a> Walk<'a> {
         self.story.push(format!("  {what}"));
 
         self.consistent(&before, who, cost, &decision, &peek)?;
+        self.grows(&before, cost, who)?;
         if decision.is_allowed() {
             self.admitted(cost, &decision, who)
         } else {
@@ -221,6 +222,36 @@ impl<'a> Walk<'a> {
                     again.verdict()
                 );
                 return Err(self.broken(Law::Honest, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Under the rate of the trace and others, which the same cell may meet as well.
+    fn grows(&self, before: &Cell, cost: u32, who: usize) -> Lawful {
+        if !self.laws.strategy.grows() || before.is_fresh() || before.queue().is_some() {
+            return Ok(());
+        }
+        let others = [(1, 2), (3, 1)];
+        let others = others.into_iter().filter_map(|(times, parts)| {
+            let limit = self.rate.limit().saturating_mul(times) / parts;
+            Rate::new(limit.max(1), self.rate.period() * parts / times).ok()
+        });
+        for rate in others.chain([self.rate]) {
+            if self.laws.strategy.validate(&rate).is_err() {
+                continue;
+            }
+            for cost in [1, cost] {
+                let hit = Hit {
+                    rate: &rate,
+                    ..self.hit_of(self.now, cost, who)
+                };
+                let mut after = before.clone();
+                let decision = self.laws.strategy.step(&mut after, &hit);
+                if cost > 0 && decision.is_allowed() && after.words() <= before.words() {
+                    let why = format!("a cost of {cost} at {rate} made {before:?} into {after:?}");
+                    return Err(self.broken(Law::Grows, why));
+                }
             }
         }
         Ok(())
