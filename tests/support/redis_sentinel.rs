@@ -15,13 +15,9 @@ pub(crate) struct WatchedRedis {
 impl WatchedRedis {
     pub(crate) fn start() -> WatchedRedis {
         let master = RedisServer::start();
-        let port = master.port().to_string();
-        let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &port]);
         // The sentinel asks the master for replicas at once, and then only every ten seconds.
-        wait("the replica has no link", || {
-            let role: String = replica.command(&["INFO", "replication"]);
-            role.contains("master_link_status:up")
-        });
+        let replica = master.replica();
+        let port = master.port();
         let sentinel = Process::start("redis-server", |own, directory| {
             let configuration = directory.join("sentinel.conf");
             let settings = format!(

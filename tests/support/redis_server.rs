@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use traffik_core::RedisBackend;
 use traffik_core::backend::RedisBackendBuilder;
@@ -36,6 +37,31 @@ impl RedisServer {
         }))
     }
 
+    /// A replica of this one, once it has caught up.
+    pub(crate) fn replica(&self) -> RedisServer {
+        // By default a master waits for more of them for five seconds.
+        self.command::<()>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
+        let port = self.port().to_string();
+        let replica = Self::start_with(&["--replicaof", "127.0.0.1", &port]);
+        let start = Instant::now();
+        loop {
+            let link: String = replica.command(&["INFO", "replication"]);
+            if link.contains("master_link_status:up") {
+                return replica;
+            }
+            let late = start.elapsed() > Duration::from_secs(30);
+            assert!(!late, "the replica has no link: {link}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A replica that has heard of nothing since now, and is a master itself.
+    pub(crate) fn laggard(&self) -> RedisServer {
+        let replica = self.replica();
+        replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+        replica
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.0.port())
     }
@@ -50,7 +76,7 @@ impl RedisServer {
     }
 
     pub(crate) fn builder(&self) -> RedisBackendBuilder {
-        RedisBackend::builder(&self.url()).deadline(std::time::Duration::from_secs(10))
+        RedisBackend::builder(&self.url()).deadline(Duration::from_secs(10))
     }
 
     /// Sends a command on a connection of its own.
