@@ -104,13 +104,13 @@ impl Recover for Recovery<'_> {
     }
 
     async fn recover(&self, failure: &Failure<'_>) -> Option<Result<Decision>> {
-        match self.policy {
-            ErrorPolicy::Fixed(policy) => policy.answer(failure).await,
-            ErrorPolicy::By(handler) => {
-                let request = self.request;
-                Some(handler.answer(&Failed { request, failure }).await)
-            }
-        }
+        let request = self.request;
+        let answer = match self.policy {
+            ErrorPolicy::Fixed(policy) => policy.answer(failure).await?,
+            ErrorPolicy::By(handler) => handler.answer(&Failed { request, failure }).await,
+        };
+        let floor = failure.throttle.min_wait().unwrap_or_default();
+        Some(answer.map(|decision| decision.with_min_wait(floor)))
     }
 }
 

@@ -40,6 +40,7 @@ pub use breaker::{
 pub use deadline::Deadline;
 pub use fallback::{Failover, Fallback};
 pub use guarded::Guarded;
+pub(crate) use outage::Outage;
 pub use outage::OutageInfo;
 #[cfg(feature = "tokio")]
 pub use retry::{Retry, Retrying};

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
+use crate::resilience::{Outage, OutageInfo};
 use crate::strategy::{FixedWindow, IntoStrategy, Sharing, Strategy};
 
 /// A limit with a name: rate, strategy, backend, and what to do when the backend fails.
@@ -60,6 +61,7 @@ struct Settings {
     hasher: KeyHasher,
     digest: u128,
     max_waiters: usize,
+    outage: Outage,
 }
 
 impl Throttle {
@@ -96,6 +98,12 @@ impl Throttle {
     /// What to do when the backend fails, if this throttle says so itself.
     pub fn on_error(&self) -> Option<&OnError> {
         self.0.on_error.as_ref()
+    }
+
+    /// Whether its backend fails, and how many hits its error policy has decided therefore. One line
+    /// in the log says when that begins, and one when it ends.
+    pub fn outage(&self) -> OutageInfo {
+        self.0.outage.info()
     }
 
     /// The backend this throttle was built with.
@@ -433,6 +441,7 @@ impl ThrottleBuilder {
             None => *KeyHasher::local(),
         };
         Ok(Throttle(Arc::new(Settings {
+            outage: Outage::of_throttle(&name),
             name,
             rate,
             sharing: strategy.sharing(),

@@ -9,8 +9,9 @@ use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::test::init_service;
 use actix_web::{App, HttpRequest, web};
 use traffik_actix::{
-    BackendExt, CircuitBreaker, Decision, Error, HttpThrottle, HttpThrottleBuilder, Identity,
-    ManualClock, MemoryBackend, OnError, Rate, ThrottleBackend, ThrottleMiddleware, Unavailable,
+    BackendExt, CircuitBreaker, Decision, Error, Failed, HttpThrottle, HttpThrottleBuilder,
+    Identity, ManualClock, MemoryBackend, OnError, Rate, ThrottleBackend, ThrottleMiddleware,
+    Unavailable,
 };
 
 use crate::store::Store;
@@ -93,6 +94,14 @@ async fn whatever_fails_the_policy_decides() {
         });
         let answer = ask(builder.on_error(handler), backend).await;
         assert_eq!(answer.header("retry-after").unwrap(), "3", "{what}");
+    }
+    for (what, builder, backend) in failures() {
+        let handler = async |failed: &Failed<'_>| Ok(failed.deny_for(Duration::from_secs(3)));
+        let floor = builder
+            .min_wait(Duration::from_secs(7))
+            .on_error_by(handler);
+        let answer = ask(floor, backend).await;
+        assert_eq!(answer.header("retry-after").unwrap(), "7", "{what}");
     }
 }
 

@@ -10,7 +10,7 @@ use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, MonotonicClock, Timestamp};
 
 /// A backend with another one, usually [memory](crate::MemoryBackend), that decides what it fails
 /// to. Made by [`BackendExt::fallback`](super::BackendExt::fallback) and
@@ -70,7 +70,7 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
             fallback,
             on: Arc::new(|error| !error.is_invalid()),
             nodes: Arc::new(|| 1),
-            outage: Arc::default(),
+            outage: Arc::new(Outage::with_fallback(Arc::new(MonotonicClock::new()))),
         }
     }
 
@@ -97,7 +97,7 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
     /// Sets another clock, for tests: it tells how long ago an outage was. Default: a
     /// [`MonotonicClock`](crate::MonotonicClock).
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.outage = Arc::new(Outage::new(Arc::new(clock)));
+        self.outage = Arc::new(Outage::with_fallback(Arc::new(clock)));
         self
     }
 

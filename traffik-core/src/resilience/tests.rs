@@ -284,6 +284,44 @@ fn says_once_that_an_outage_begins_and_once_that_it_ends() {
     assert_eq!(lines, [begins, opens]);
 }
 
+/// Else nobody would know that a throttle protects nothing, or denies everybody.
+#[test]
+fn a_throttle_without_a_fallback_says_so_too() {
+    let handler = OnError::handler(|failure| {
+        let answer = failure.allow();
+        async move { Ok(answer) }
+    });
+    let cases = [
+        (OnError::Allow, 9),
+        (OnError::Throttle, 9),
+        (handler, 9),
+        (OnError::Raise, 0),
+    ];
+    for (policy, degraded) in cases {
+        let clock = ManualClock::default();
+        let store = Store::new(&clock);
+        let api = Throttle::builder("api").rate("100/hour").on_error(policy);
+        let api = api.backend(store.clone()).build().unwrap();
+        let (lasts, none) = (api.outage().lasts, log_lines(|| spend(&api, 2)));
+        assert_eq!((lasts, none), (false, vec![]));
+        let lines = log_lines(|| {
+            store.fail(true);
+            for _ in 0..9 {
+                let _ = now(api.hit(&Identity::of("ann")));
+            }
+        });
+        let begins = "the backend of throttle `api` fails, its error policy decides: \
+                      the store did not answer within 50ms";
+        assert_eq!(lines, [begins]);
+        assert!(api.outage().lasts);
+        assert_eq!(api.outage().degraded_total, degraded);
+        // An error now and then is one outage: it is over after a second without one.
+        store.fail(false);
+        assert_eq!(log_lines(|| spend(&api, 9)), [""; 0]);
+        assert!(api.outage().lasts);
+    }
+}
+
 /// What this thread logs meanwhile.
 fn log_lines(run: impl FnOnce()) -> Vec<String> {
     thread_local! {

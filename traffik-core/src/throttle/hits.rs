@@ -5,6 +5,7 @@ use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
+use crate::resilience::Outage;
 
 /// The hits of one request on several throttles, decided together: all are admitted and charged,
 /// or none is charged.
@@ -169,7 +170,12 @@ impl<'a, P: Recover> Hits<'a, P> {
                 false => group.backend.apply(&Batch::new(&group.ops)).await,
             };
             let decisions = match decided {
-                Ok(decisions) => self.spread(group, decisions),
+                Ok(decisions) => {
+                    for entry in self.limited(group) {
+                        entry.outage().succeed();
+                    }
+                    self.spread(group, decisions)
+                }
                 Err(error) => Box::pin(self.recover(group, error)).await?,
             };
             for (at, decision) in decisions.iter().enumerate() {
@@ -263,6 +269,12 @@ impl<'a, P: Recover> Hits<'a, P> {
         same(self.entries[at].backend, group.backend)
     }
 
+    /// The hits that are limited, on the backend of a group.
+    fn limited(&self, group: &Group<'a>) -> impl Iterator<Item = &Entry<'a, P>> {
+        let entries = self.entries.iter().zip(&group.op_of);
+        entries.filter_map(|(entry, op)| op.map(|_| entry))
+    }
+
     /// Gives every hit the decision of its operation.
     #[inline]
     fn spread(&self, group: &Group<'a>, decisions: Decisions) -> Decisions {
@@ -285,6 +297,7 @@ impl<'a, P: Recover> Hits<'a, P> {
                 }
             }
         }
+        self.note_degraded(group);
         Some(Ok(all))
     }
 
@@ -299,7 +312,14 @@ impl<'a, P: Recover> Hits<'a, P> {
                 }
             }
         }
+        self.note_degraded(group);
         Ok(all)
+    }
+
+    fn note_degraded(&self, group: &Group<'a>) {
+        for entry in self.limited(group) {
+            entry.outage().degrade(1);
+        }
     }
 
     fn unlimited(&self) -> Decisions {
@@ -321,6 +341,7 @@ impl<P: Recover> Entry<'_, P> {
             Some(Ok(decision)) if decision.is_denied() => *decision = self.floor(*decision),
             Some(Err(error)) => {
                 if let Some(answer) = self.policy.recover_now(&self.failure(error, &op))? {
+                    self.outage().degrade(1);
                     decided = Some(Ok(answer));
                 }
             }
@@ -337,7 +358,15 @@ impl<P: Recover> Entry<'_, P> {
         }
     }
 
+    fn outage(&self) -> &Outage {
+        &self.throttle.0.outage
+    }
+
+    #[cold]
     fn failure<'f>(&'f self, error: &'f Error, op: &Op<'_>) -> Failure<'f> {
+        if !error.is_invalid() {
+            self.outage().fail(error);
+        }
         Failure {
             error,
             throttle: self.throttle,
