@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use traffik_core::{Backend, Hits, Identity, RedisBackend};
 
 use super::throttle;
-use crate::support::RedisServer;
+use crate::support::{RedisServer, elsewhere};
 
 #[tokio::test]
 async fn a_flushed_script_is_brought_along_again() {
@@ -21,13 +21,12 @@ async fn a_restarted_server_answers_the_very_next_hit() {
     let throttle = throttle("restart", "3/day", server.backend());
     let ann = Identity::of("ann");
     assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 2);
-    // On another thread, as in life: ours goes on and learns of the loss.
-    let restarted = tokio::task::spawn_blocking(move || {
+    let server = elsewhere(move || {
         server.kill();
         server.resurrect();
         server
-    });
-    let server = restarted.await.unwrap();
+    })
+    .await;
     assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 1);
     assert_eq!(server.calls()["eval"], 1);
 }

@@ -10,7 +10,7 @@ use traffik_core::{
 };
 
 use super::{builder, throttle};
-use crate::support::RedisServer;
+use crate::support::{RedisServer, elsewhere};
 
 const LIMIT: u32 = 200;
 
@@ -124,12 +124,12 @@ async fn a_limit_survives_an_empty_restart() {
     let mut admitted = 0;
     for hit in 0..6 * LIMIT {
         if hit == 150 {
-            let restarted = tokio::task::spawn_blocking(move || {
+            server = elsewhere(move || {
                 server.kill();
                 server.resurrect();
                 server
-            });
-            server = restarted.await.unwrap();
+            })
+            .await;
         }
         admitted += u32::from(bucket.hit(&ann).await.unwrap().is_allowed());
     }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use traffik_core::{Identity, RedisBackend};
 
 use super::throttle;
-use crate::support::WatchedRedis;
+use crate::support::{WatchedRedis, elsewhere};
 
 #[tokio::test]
 async fn follows_a_failover() {
@@ -49,11 +49,11 @@ async fn leaves_a_demoted_master_with_the_next_hit() {
     let ann = Identity::of("ann");
     assert!(throttle.hit(&ann).await.unwrap().is_allowed());
 
-    let failed_over = tokio::task::spawn_blocking(move || {
+    let watched = elsewhere(move || {
         watched.fail_over();
         watched
-    });
-    let watched = failed_over.await.unwrap();
+    })
+    .await;
     assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 7);
     assert_eq!(watched.replica.calls()["eval"], 1);
 }

@@ -1,6 +1,7 @@
 //! What tests need to run servers.
 
 mod concurrency;
+mod elsewhere;
 mod map_store;
 mod memcached_server;
 mod process;
@@ -13,6 +14,7 @@ mod redis_tls;
 mod strategies;
 
 pub(crate) use concurrency::decides_exactly_under_concurrency;
+pub(crate) use elsewhere::elsewhere;
 pub(crate) use map_store::MapStore;
 pub(crate) use memcached_server::MemcachedServer;
 pub(crate) use proxy::{Fault, Proxy};
