@@ -95,8 +95,10 @@ impl<'a> Report<'a> {
         // What was under way when the fault began, or when a cell was lost again, neither memory
         // nor the hints had heard of.
         let most = limit + UNDER_WAY * self.healed.max(1);
-        // A machine that is late makes Redis late.
-        let unnoticed = self.scenario.is_unnoticed && self.longest < DEADLINE;
+        // A machine that is late makes Redis late, even before the fault.
+        let late = self.longest >= DEADLINE;
+        let unnoticed = self.scenario.is_unnoticed && !late;
+        let must_heal = self.scenario.loses_state && !late && self.policy != Policy::Memory;
         let may_fail = self.policy == Policy::Raise && !unnoticed;
         let may_last = DEADLINE + SLACK + 3 * self.lag;
         let twice = self.p99.zip(memory.p99.map(|p99| 2 * p99 + self.lag));
@@ -116,7 +118,7 @@ impl<'a> Report<'a> {
             ),
             (
                 "what the store loses is restored",
-                !self.scenario.loses_state || self.policy == Policy::Memory || self.healed > 0,
+                !must_heal || self.healed > 0,
             ),
             (
                 "requests are admitted during an outage",

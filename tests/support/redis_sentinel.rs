@@ -24,7 +24,7 @@ impl WatchedRedis {
                 "port {own}\nbind 127.0.0.1\ndir {}\n\
                  sentinel monitor shop 127.0.0.1 {port} 1\n\
                  sentinel down-after-milliseconds shop 500\n\
-                 sentinel failover-timeout shop 3000\n",
+                 sentinel failover-timeout shop 60000\n",
                 directory.display(),
             );
             std::fs::write(&configuration, settings).expect("a configuration");
@@ -46,24 +46,29 @@ impl WatchedRedis {
 
     /// Promotes the replica and demotes the master, which lives on.
     pub(crate) fn fail_over(&self) {
-        let _: () = self.ask(&["FAILOVER", "shop"]);
-        wait("the master is not demoted", || {
-            // Sentinel kills the connections of a master that it demotes.
-            let role: redis::RedisResult<String> =
-                self.master.try_command(&["INFO", "replication"]);
-            let (_, port): (String, u16) = self.ask(&["GET-MASTER-ADDR-BY-NAME", "shop"]);
-            role.is_ok_and(|role| role.contains("role:slave")) && port == self.replica.port()
+        wait("the replica is not good enough", || {
+            self.try_ask::<()>(&["FAILOVER", "shop"]).is_ok()
         });
+        wait("the replica is not promoted", || {
+            let master: HashMap<String, String> = self.ask(&["MASTER", "shop"]);
+            // Other flags tell that it does not answer the sentinel, which has just turned to it.
+            master["flags"] == "master" && master["port"] == self.replica.port().to_string()
+        });
+        // The sentinel does both as well, but ten seconds later, and not while a busy machine makes
+        // the master look dead now and then.
+        let port = self.replica.port().to_string();
+        let _: () = self.master.command(&["REPLICAOF", "127.0.0.1", &port]);
+        let _: u32 = self.master.command(&["CLIENT", "KILL", "TYPE", "normal"]);
     }
 
     fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let client = redis::Client::open(self.sentinel_url()).expect("a URL");
-        let mut connection = client.get_connection().expect("a connection");
+        self.try_ask(words).expect("an answer")
+    }
+
+    fn try_ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.sentinel_url())?;
         let mut command = redis::cmd("SENTINEL");
-        command
-            .arg(words)
-            .query(&mut connection)
-            .expect("an answer")
+        command.arg(words).query(&mut client.get_connection()?)
     }
 
     pub(crate) fn sentinel_url(&self) -> String {
