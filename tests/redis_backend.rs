@@ -8,6 +8,7 @@ mod decisions;
 mod denials;
 mod failures;
 mod keys;
+mod lags;
 mod losses;
 mod processes;
 mod redlock;

@@ -96,6 +96,22 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         loses_state: true,
     },
     Scenario {
+        name: "failover to a replica 300 ms behind",
+        begin: |world| {
+            let laggard = world.server.laggard();
+            std::thread::sleep(Duration::from_millis(300));
+            world.server.kill();
+            world.successor = Some(laggard);
+        },
+        lasts: Duration::from_millis(300),
+        end: |world| {
+            let laggard = world.successor.take().expect("it was started");
+            world.promote(laggard);
+        },
+        is_unnoticed: false,
+        loses_state: true,
+    },
+    Scenario {
         name: "out of memory, no eviction, 1 s",
         begin: |world| world.server.command(&["CONFIG", "SET", "maxmemory", "1"]),
         lasts: Duration::from_secs(1),

@@ -1,12 +1,12 @@
 //! What Redis forgets before its time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use traffik_core::strategy::SlidingWindowCounter;
 use traffik_core::{
-    Attempt, Backend, FixedWindow, Gcra, Identity, ManualClock, Rate, RedisBackend, Strategy,
-    Throttle, TokenBucket,
+    Attempt, Backend, Decision, FixedWindow, Gcra, Identity, ManualClock, MemoryBackend, Rate,
+    RedisBackend, Strategy, Throttle, TokenBucket,
 };
 
 use super::{builder, throttle};
@@ -14,7 +14,7 @@ use crate::support::{RedisServer, elsewhere};
 
 const LIMIT: u32 = 200;
 
-fn growing() -> [Arc<dyn Strategy>; 4] {
+pub(super) fn growing() -> [Arc<dyn Strategy>; 4] {
     [
         Arc::new(FixedWindow),
         Arc::new(TokenBucket::new()),
@@ -24,17 +24,21 @@ fn growing() -> [Arc<dyn Strategy>; 4] {
 }
 
 /// Processes of their own, as far as Redis can tell.
-struct Nodes {
-    backends: Vec<RedisBackend>,
-    clock: ManualClock,
+pub(super) struct Nodes {
+    pub(super) backends: Vec<RedisBackend>,
+    pub(super) clock: ManualClock,
 }
 
 impl Nodes {
-    fn new(server: &RedisServer, count: usize) -> Nodes {
+    pub(super) fn new(server: &RedisServer, count: usize) -> Nodes {
+        Self::at(&server.url(), count)
+    }
+
+    pub(super) fn at(url: &str, count: usize) -> Nodes {
         let clock = ManualClock::default();
         let backend = |_| {
-            let builder = server.builder().clock(clock.clone());
-            builder.build().unwrap()
+            let builder = RedisBackend::builder(url).deadline(Duration::from_secs(10));
+            builder.clock(clock.clone()).build().unwrap()
         };
         Nodes {
             backends: (0..count).map(backend).collect(),
@@ -42,7 +46,7 @@ impl Nodes {
         }
     }
 
-    fn losses(&self) -> u64 {
+    pub(super) fn losses(&self) -> u64 {
         self.backends
             .iter()
             .map(RedisBackend::state_loss_total)
@@ -51,12 +55,9 @@ impl Nodes {
 
     /// How many of six times the limit are admitted by each strategy, if Redis loses its keys now
     /// and then; and how many would be if it did not.
-    async fn overload(&self, mut lose: impl AsyncFnMut()) -> Vec<(u32, u32)> {
+    pub(super) async fn overload(&self, mut lose: impl AsyncFnMut()) -> Vec<(u32, u32)> {
         let ann = Identity::of("ann");
-        let truth = traffik_core::MemoryBackend::builder()
-            .clock(self.clock.clone())
-            .build()
-            .unwrap();
+        let truth = memory_at(&self.clock);
         let mut all = Vec::new();
         for strategy in growing() {
             let name = format!("{strategy:?}");
@@ -71,19 +72,37 @@ impl Nodes {
                 .collect();
             let truth = on(Arc::new(truth.clone()));
             let (mut admitted, mut due) = (0, 0);
-            for hit in 0..6 * LIMIT {
-                if hit % 90 == 60 {
+            for turn in 0..6 * LIMIT {
+                if turn % 90 == 60 {
                     lose().await;
                 }
                 self.clock.advance(Duration::from_millis(2));
-                let throttle = &throttles[hit as usize % throttles.len()];
-                admitted += u32::from(throttle.hit(&ann).await.unwrap().is_allowed());
+                let throttle = &throttles[turn as usize % throttles.len()];
+                admitted += u32::from(hit(throttle, Attempt::by(&ann)).await.is_allowed());
                 due += u32::from(truth.hit(&ann).await.unwrap().is_allowed());
             }
             all.push((admitted, due));
         }
         all
     }
+}
+
+/// Hits a server whose predecessor has hung up: what did not know that yet is not charged.
+pub(super) async fn hit(throttle: &Throttle, attempt: Attempt<'_>) -> Decision {
+    let start = Instant::now();
+    loop {
+        match throttle.hit(attempt).await {
+            Ok(decision) => return decision,
+            Err(error) if start.elapsed() > Duration::from_secs(20) => panic!("{error:?}"),
+            Err(error) => assert!(error.is_interrupted() || error.is_connection(), "{error:?}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(super) fn memory_at(clock: &ManualClock) -> MemoryBackend {
+    let builder = MemoryBackend::builder().clock(clock.clone());
+    builder.build().unwrap()
 }
 
 #[tokio::test]

@@ -84,13 +84,16 @@ use crate::time::{Clock, Timestamp, micros};
 /// it knew is not lost with it: each process remembers the cells it saw last, and sends what it
 /// remembers along with the next hit, in the same round trip. If the key is gone before its time,
 /// the cell is restored before the hit is decided, and [counted](RedisBackend::state_loss_total).
+/// So it is if the key is still there, but older than what the process saw before it lost a
+/// connection, as on a promoted replica or after a restart from a snapshot. Which of two cells is
+/// older their [words](crate::Strategy::grows) tell, and no clock.
 ///
-/// So a loss forgives a client only what other processes have charged since this one last saw it.
-/// Not restored are cells that nobody who is still running saw within the last hour, or that were
-/// displaced by [newer ones](RedisBackendBuilder::heal); the logs and queues of strategies that
-/// keep them; strategies without a script; anything on a cluster; and cells that are not absent but
-/// only older than they should be. A reset by any process is not undone, unless the memory of the
-/// reset is lost itself before the others heard of it.
+/// So a loss forgives a client only what other processes have charged since this one last saw it,
+/// and of a cell that is older, only until they come back. Not restored are cells that nobody who
+/// is still running saw within the last hour, or that were displaced by
+/// [newer ones](RedisBackendBuilder::heal); the logs and queues of strategies that keep them;
+/// strategies without a script; and anything on a cluster. A reset by any process is not undone,
+/// unless the memory of the reset is lost itself before the others heard of it.
 ///
 /// ```no_run
 /// use traffik_core::{RedisBackend, Throttle};
@@ -225,7 +228,10 @@ impl Inner {
         if decisions.is_allowed() != (answer.outcome == Outcome::Admitted) {
             return Err(disagreement(answer.outcome));
         }
-        self.hints.saw(batch, &cells, answer.now);
+        // Else there is no telling which server answered.
+        if self.links.era() == answer.era {
+            self.hints.saw(batch, &cells, answer.now, answer.era);
+        }
         Ok((decisions, answer))
     }
 

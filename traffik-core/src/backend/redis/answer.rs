@@ -14,6 +14,8 @@ pub(super) struct Answer {
     pub(super) outcome: Outcome,
     /// The cells as they were before, encoded.
     pub(super) cells: SmallVec<[Bytes; 3]>,
+    /// Of the [links](super::link::Links) when this was asked.
+    pub(super) era: u64,
 }
 
 /// A cell of two words has 25 bytes.
@@ -33,19 +35,22 @@ pub(super) struct Answers {
     now: Timestamp,
     /// How many cells Redis had lost.
     pub(super) losses: u64,
+    era: u64,
     reply: Vec<u8>,
     /// How much of it has been read.
     read: usize,
 }
 
 impl Answers {
-    pub(super) fn parse(reply: Value) -> Result<Answers> {
+    /// A reply to what was asked in this era.
+    pub(super) fn parse(reply: Value, era: u64) -> Result<Answers> {
         let Value::BulkString(reply) = reply else {
             return Err(nonsense());
         };
         let mut answers = Answers {
             now: Timestamp::EPOCH,
             losses: 0,
+            era,
             reply,
             read: 0,
         };
@@ -73,6 +78,7 @@ impl Answers {
             now: self.now,
             outcome,
             cells: cells?,
+            era: self.era,
         })
     }
 

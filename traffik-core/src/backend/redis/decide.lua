@@ -7,7 +7,8 @@
 -- ARGV[2]    '' to only look, or how many ms cells outlive their use
 -- ARGV[3]    two bytes for each batch: how many operations it has; '' if every batch has one
 -- ARGV[3+i]  operation i: its arguments; when the asker last saw the cell, and the cell it saw,
---            unless it saw none; how many bytes these two have, and the kind, a byte each
+--            unless it saw none; how many bytes these two have, and the kind, a byte each. 128 are
+--            added to the former if what it saw counts even where there is a cell, if that is less
 --
 -- Returns the time and how many cells had been lost, in eight bytes each; and for every batch, 1 if
 -- it was admitted, 0 if not, 2 if another writer came first, in one byte, followed by its cells as
@@ -57,6 +58,22 @@ local function take(till, ...)
   end
 end
 
+-- Whether less is in the cell than in the one that the arguments have from `from` on. See
+-- Strategy::grows.
+local function is_less(from)
+  local length = #arguments - 1 - from
+  if type(cell) ~= 'string' or #cell ~= length or cell:byte() ~= arguments:byte(from) then
+    return false
+  end
+  for word = 9, length - 8, 8 do
+    local has, had = unpack('>I8', cell, 1 + word), unpack('>I8', arguments, from + word)
+    if has ~= had then
+      return has < had
+    end
+  end
+  return false
+end
+
 local reply, filled, losses = {}, 1, 0
 local batch, last = 0, 0
 while last < operations do
@@ -72,16 +89,20 @@ while last < operations do
   for i = first, last do
     at, arguments, admitted, new = i, ARGV[3 + i], false, nil
     local hint, kind = arguments:byte(-2, -1)
+    local doubtful = hint >= 128
+    if doubtful then
+      hint = hint - 128
+    end
     if false then
 --{in place}
     else
       -- A key of another type is no cell either.
       cell = redis.pcall('GET', KEYS[i])
-      if not cell and hint > 0 then
-        local from = #arguments - 1 - hint
+      local from = #arguments - 1 - hint
+      if hint > 0 and (not cell or doubtful and is_less(from + 8)) then
         local seen, _, till = unpack('>I8BI8', arguments, from)
-        -- The key would still be here had it not been lost, or reset. See reset.rs: for so long a
-        -- reset is remembered, and longer.
+        -- The key would still be here, and as it was, had it not been lost, or reset. See reset.rs:
+        -- for so long a reset is remembered, and longer.
         if till > now and now - seen < 3600000000 then
           local reset = tonumber((redis.pcall('GET', KEYS[operations + 1])))
           if not reset or seen > reset then

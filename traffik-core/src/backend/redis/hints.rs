@@ -13,7 +13,9 @@ use crate::key::Key;
 use crate::time::Timestamp;
 
 /// Remembers the newest cell of each key. It travels with the next hit, and takes effect only if
-/// the key is absent though it should not have expired: then Redis has lost it.
+/// the key is absent though it should not have expired: then Redis has lost it. Or if a connection
+/// was lost since, and the key is older than what was seen: then another server answers, which had
+/// not heard of it.
 ///
 /// A hint tells when it was seen, on the clock that decides, so that those from before the last
 /// reset, by whichever process, can be told and are ignored.
@@ -30,9 +32,14 @@ struct Shard {
     earlier: HashMap<Key, Hint>,
 }
 
-/// As it is sent.
+/// What was seen.
 #[derive(Clone, Debug)]
-pub(super) struct Hint(SmallVec<[u8; 48]>);
+pub(super) struct Hint {
+    /// As it is sent.
+    bytes: SmallVec<[u8; 48]>,
+    /// Of the [links](super::link::Links) when it was seen.
+    pub(super) era: u64,
+}
 
 impl Hints {
     const SHARDS: usize = 16;
@@ -63,8 +70,8 @@ impl Hints {
         }
     }
 
-    /// The cells of a batch were these at `now`, after it was decided.
-    pub(super) fn saw(&self, batch: &Batch<'_>, cells: &[Cell], now: Timestamp) {
+    /// The cells of a batch were these at `now`, in this era, after it was decided.
+    pub(super) fn saw(&self, batch: &Batch<'_>, cells: &[Cell], now: Timestamp, era: u64) {
         for (op, cell) in batch.ops().iter().zip(cells) {
             let Some(mut shard) = self.shard_of(&op.key) else {
                 return;
@@ -72,7 +79,7 @@ impl Hints {
             // Of a queue only an excerpt is known.
             match cell.is_fresh() || cell.is_expired(now) || cell.queue().is_some() {
                 true => shard.remove(&op.key, now),
-                false => shard.insert(op.key, Hint::new(cell, now), self.max_per_half),
+                false => shard.insert(op.key, Hint::new(cell, now, era), self.max_per_half),
             }
         }
     }
@@ -131,16 +138,16 @@ impl Shard {
 }
 
 impl Hint {
-    fn new(cell: &Cell, seen: Timestamp) -> Hint {
+    fn new(cell: &Cell, seen: Timestamp, era: u64) -> Hint {
         let mut bytes = SmallVec::new();
         bytes.extend_from_slice(&seen.as_micros().to_be_bytes());
         cell.encode_with(|piece| bytes.extend_from_slice(piece));
-        Hint(bytes)
+        Hint { bytes, era }
     }
 
     fn seen(&self) -> Timestamp {
         let seen = self
-            .0
+            .bytes
             .first_chunk()
             .expect("`Hint::new` begins with eight bytes");
         Timestamp::from_micros(u64::from_be_bytes(*seen))
@@ -148,7 +155,7 @@ impl Hint {
 
     /// When it was seen, in eight bytes, and the cell.
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

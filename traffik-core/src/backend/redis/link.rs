@@ -66,6 +66,7 @@ pub(super) struct Links {
     id: u64,
     connect: Arc<dyn Connect>,
     all: Mutex<Vec<Arc<Link>>>,
+    era: Arc<AtomicU64>,
 }
 
 /// What a thread remembers of its link.
@@ -88,7 +89,14 @@ impl Links {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             connect,
             all: Mutex::default(),
+            era: Arc::default(),
         }
+    }
+
+    /// How many connections have been lost. What was seen in an earlier era was possibly another
+    /// server's.
+    pub(super) fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
     }
 
     pub(super) fn connect(&self) -> &Arc<dyn Connect> {
@@ -132,6 +140,7 @@ impl Links {
     fn open(&self, seat: Weak<()>) -> Arc<Link> {
         let link = Arc::new(Link {
             connect: Arc::clone(&self.connect),
+            era: Arc::clone(&self.era),
             seat,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -156,6 +165,7 @@ impl Links {
 /// The connection of one thread, or the lack of one.
 pub(super) struct Link {
     connect: Arc<dyn Connect>,
+    era: Arc<AtomicU64>,
     seat: Weak<()>,
     state: Mutex<State>,
     changed: Notify,
@@ -266,7 +276,7 @@ impl Link {
         }
         if self.timeouts.fetch_add(1, Ordering::Relaxed) + 1 >= Self::MOST_TIMEOUTS {
             self.answered();
-            self.lock().wire = None;
+            self.give_up(&mut self.lock());
         }
     }
 
@@ -280,7 +290,13 @@ impl Link {
     fn hang_up(&self, epoch: u64) {
         let mut state = self.lock();
         if state.epoch == epoch {
-            state.wire = None;
+            self.give_up(&mut state);
+        }
+    }
+
+    fn give_up(&self, state: &mut State) {
+        if state.wire.take().is_some() {
+            self.era.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -155,3 +155,10 @@ impl Step<'_> {
         to.extend_from_slice(&[hint.len().to_le_bytes()[0], kind]);
     }
 }
+
+/// Has the script compare a cell with what is known about it, even if there is one.
+pub(super) fn doubt(arguments: &mut [u8]) {
+    if let [.., hint, _] = arguments {
+        *hint |= 0x80;
+    }
+}

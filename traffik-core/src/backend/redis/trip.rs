@@ -10,7 +10,7 @@ use super::answer::{Answer, Answers};
 use super::hints::Hint;
 use super::link::{Link, Lost};
 use super::script::{Program, Step};
-use super::{Inner, reset};
+use super::{Inner, reset, script};
 use crate::backend::Batch;
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -48,12 +48,21 @@ pub(super) struct Trips(Mutex<VecDeque<Trip>>);
 pub(super) struct Trip {
     terms: Terms,
     keys: Vec<Key>,
-    /// What is to be done with each key, one after the other, and where each ends.
+    /// What is to be done with each key, one after the other.
     arguments: Vec<u8>,
-    ends: Vec<usize>,
+    operations: Vec<Operation>,
     /// Whether anything is known about any of the cells.
     hinted: bool,
     passengers: Vec<Passenger>,
+}
+
+/// What is to be done with one key.
+#[derive(Debug)]
+struct Operation {
+    /// Of its arguments.
+    end: usize,
+    /// Of what is known about the cell, if that tells whether the cell is older.
+    era: Option<u64>,
 }
 
 /// Who waits for what becomes of a batch.
@@ -132,7 +141,7 @@ impl Inner {
 
 async fn make_a_trip(inner: Arc<Inner>, link: Arc<Link>) {
     // As many are made as were begun.
-    let Some(trip) = link.trips().depart() else {
+    let Some(mut trip) = link.trips().depart() else {
         return;
     };
     match inner.in_time(&link, trip.ask(&inner, &link)).await {
@@ -150,7 +159,7 @@ impl Trip {
             terms,
             keys: Vec::new(),
             arguments: Vec::new(),
-            ends: Vec::new(),
+            operations: Vec::new(),
             hinted: false,
             passengers: Vec::new(),
         }
@@ -164,25 +173,40 @@ impl Trip {
         for (at, (op, step)) in batch.ops().iter().zip(steps).enumerate() {
             let hint = hints.get(at).and_then(Option::as_ref);
             step.encode(&self.terms.program, hint, &mut self.arguments);
-            self.ends.push(self.arguments.len());
+            self.operations.push(Operation {
+                end: self.arguments.len(),
+                era: hint.filter(|_| op.strategy.grows()).map(|hint| hint.era),
+            });
             self.keys.push(op.key);
         }
         self.hinted |= !hints.is_empty();
     }
 
     /// One round trip; on a server that does not know the script yet, two.
-    async fn ask(&self, inner: &Inner, link: &Arc<Link>) -> Result<Answers> {
-        let mut command = self.command("EVALSHA", &self.terms.program.sha, &inner.namespace);
+    async fn ask(&mut self, inner: &Inner, link: &Arc<Link>) -> Result<Answers> {
         let (mut resent, mut loaded) = (false, false);
         loop {
+            let era = inner.links.era();
+            self.doubt_all_before(era);
+            let program = &self.terms.program;
+            let command = match loaded {
+                false => self.command("EVALSHA", &program.sha, &inner.namespace),
+                true => self.command("EVAL", &program.text, &inner.namespace),
+            };
             match link.ask(&command).await {
-                Ok(reply) => return Answers::parse(reply),
-                Err(lost) if lost.is_unknown_script() && !loaded => {
-                    loaded = true;
-                    command = self.command("EVAL", &self.terms.program.text, &inner.namespace);
-                }
+                Ok(reply) => return Answers::parse(reply, era),
+                Err(lost) if lost.is_unknown_script() && !loaded => loaded = true,
                 Err(Lost::Unexecuted(_)) if !resent => resent = true,
                 Err(lost) => return Err(lost.into()),
+            }
+        }
+    }
+
+    /// Has cells compared with what was seen in an earlier era, possibly of another server.
+    fn doubt_all_before(&mut self, era: u64) {
+        for operation in &self.operations {
+            if operation.era.is_some_and(|seen| seen != era) {
+                script::doubt(&mut self.arguments[..operation.end]);
             }
         }
     }
@@ -212,7 +236,7 @@ impl Trip {
         };
         command.arg(self.sizes());
         let mut start = 0;
-        for end in &self.ends {
+        for Operation { end, .. } in &self.operations {
             command.arg(&self.arguments[start..*end]);
             start = *end;
         }
