@@ -15,7 +15,7 @@
 -- they were, each after its length in four bytes, which is 0 where there is none. All that is one
 -- text, because Redis and its clients take longer for many small values.
 local spread = unpack
-local unpack, pack, call = struct.unpack, struct.pack, redis.call
+local unpack, pack, byte, call = struct.unpack, struct.pack, string.byte, redis.call
 local now = tonumber(ARGV[1])
 if not now then
   local time = call('TIME')
@@ -25,70 +25,61 @@ local slack, sizes, operations = tonumber(ARGV[2]), ARGV[3], #ARGV - 3
 
 -- Of the operation at hand: its place, its cell, and what becomes of it if the batch is admitted:
 -- bytes to be kept until `expires`, or a function that keeps them, given the time to live in ms.
+-- Without `expires` they are only the words, and the cell lives as long as it did.
 local at, cell, arguments, admitted, new, expires
+-- Of a cell whose words were asked for, how many there are, and when it expires.
+local had, lives
 
 -- See Cell::encode: 16 is the version.
 local function words(count)
-  if #cell ~= 9 + 8 * count or cell:byte() ~= 16 + count then
+  if #cell ~= 9 + 8 * count or byte(cell) ~= 16 + count then
     return
   end
   if count == 2 then
-    local first, second = unpack('>I8I8', cell, 10)
+    local till, first, second = unpack('>I8I8I8', cell, 2)
     if first < 9007199254740992 and second < 9007199254740992 then
+      had, lives = 2, till
       return first, second
     end
     return
   end
-  local all = {unpack('>' .. ('I8'):rep(count), cell, 10)}
-  for i = 1, count do
+  local all = {unpack('>' .. ('I8'):rep(count + 1), cell, 2)}
+  for i = 2, count + 1 do
     if all[i] >= 9007199254740992 then
       return
     end
   end
-  return spread(all, 1, count)
+  had, lives = count, all[1]
+  return spread(all, 2, count + 1)
 end
 
 local function take(till, ...)
   admitted, expires = true, math.min(till, 9007199254740991)
   local count = select('#', ...)
-  if count == 2 then
+  if had == count and lives == expires then
+    expires, new = nil, count == 2 and pack('>I8I8', ...) or pack('>' .. ('I8'):rep(count), ...)
+  elseif count == 2 then
     new = pack('>BI8I8I8', 18, expires, ...)
   else
     new = pack('>B' .. ('I8'):rep(count + 1), 16 + count, expires, ...)
   end
 end
 
--- Whether less is in the cell than in the one that the arguments have from `from` on. See
--- Strategy::grows.
-local function is_less(from)
-  local length = #arguments - 1 - from
-  if type(cell) ~= 'string' or #cell ~= length or cell:byte() ~= arguments:byte(from) then
-    return false
-  end
-  for word = 9, length - 8, 8 do
-    local has, had = unpack('>I8', cell, 1 + word), unpack('>I8', arguments, from + word)
-    if has ~= had then
-      return has < had
-    end
-  end
-  return false
-end
-
 local reply, filled, losses = {}, 1, 0
 local batch, last = 0, 0
+-- Of the operations of a batch, if it has several: one is the common case.
+local all_new, all_expires = {}, {}
 while last < operations do
   batch = batch + 1
   local first = last + 1
   last = last + (sizes == '' and 1 or unpack('>I2', sizes, 2 * batch - 1))
-  -- Tables only if there are several operations: one is the common case.
   local several = first < last
-  local all_cells, all_new, all_expires = several and {}, several and {}, several and {}
   local verdict, verdict_at = 1, filled + 1
   filled = verdict_at
 
   for i = first, last do
-    at, arguments, admitted, new = i, ARGV[3 + i], false, nil
-    local hint, kind = arguments:byte(-2, -1)
+    at, arguments, admitted, new, had = i, ARGV[3 + i], false, nil, nil
+    local hint, kind = byte(arguments, -2, -1)
     local doubtful = hint >= 128
     if doubtful then
       hint = hint - 128
@@ -98,8 +89,20 @@ while last < operations do
     else
       -- A key of another type is no cell either.
       cell = redis.pcall('GET', KEYS[i])
-      local from = #arguments - 1 - hint
-      if hint > 0 and (not cell or doubtful and is_less(from + 8)) then
+      local from, lost = #arguments - 1 - hint, not cell
+      if doubtful and type(cell) == 'string' and #cell == hint - 8
+          and byte(cell) == byte(arguments, from + 8) then
+        -- Whether less is in the cell than there was. See Strategy::grows.
+        for word = 9, #cell - 8, 8 do
+          local now_there = unpack('>I8', cell, 1 + word)
+          local was_there = unpack('>I8', arguments, from + 8 + word)
+          if now_there ~= was_there then
+            lost = now_there < was_there
+            break
+          end
+        end
+      end
+      if lost and hint > 0 then
         local seen, _, till = unpack('>I8BI8', arguments, from)
         -- The key would still be here, and as it was, had it not been lost, or reset. See reset.rs:
         -- for so long a reset is remembered, and longer.
@@ -132,13 +135,14 @@ while last < operations do
 --{strategies}
       end
     end
-    reply[filled + 1], reply[filled + 2] = pack('>I4', #cell), cell
+    -- The length of two words is the common one.
+    reply[filled + 1], reply[filled + 2] = #cell == 25 and '\0\0\0\25' or pack('>I4', #cell), cell
     filled = filled + 2
     if not admitted and verdict == 1 then
       verdict = 0
     end
     if several then
-      all_cells[i], all_new[i], all_expires[i] = cell, new, expires
+      all_new[i - first], all_expires[i - first] = new, expires
     end
   end
   reply[verdict_at] = verdict == 1 and '\1' or verdict == 0 and '\0' or '\2'
@@ -146,15 +150,14 @@ while last < operations do
   if verdict == 1 and slack then
     for i = first, last do
       if several then
-        cell, new, expires = all_cells[i], all_new[i], all_expires[i]
+        new, expires = all_new[i - first], all_expires[i - first]
       end
-      local in_place = type(new) == 'function'
-      if new and not in_place and #new == #cell and new:sub(1, 9) == cell:sub(1, 9) then
-        -- It lives as long as it did, and this costs half as much.
-        call('SETRANGE', KEYS[i], 9, new:sub(10))
+      if new and not expires then
+        -- Half the price of what follows.
+        call('SETRANGE', KEYS[i], 9, new)
       elseif new then
         local to_live = math.max(1, math.ceil((expires - now) / 1000)) + slack
-        if in_place then
+        if type(new) == 'function' then
           new(to_live)
         else
           call('SET', KEYS[i], new, 'PX', to_live)

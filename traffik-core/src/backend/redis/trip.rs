@@ -145,7 +145,7 @@ async fn make_a_trip(inner: Arc<Inner>, link: Arc<Link>) {
         return;
     };
     match inner.in_time(&link, trip.ask(&inner, &link)).await {
-        Ok(answers) => trip.arrive(&inner, answers),
+        Ok(answers) => trip.arrive(&inner, answers).await,
         Err(error) => trip.fail(&error),
     }
 }
@@ -153,6 +153,12 @@ async fn make_a_trip(inner: Arc<Inner>, link: Arc<Link>) {
 impl Trip {
     /// With more, the wait for the first would become the longer one.
     const MOST_OPERATIONS: usize = 64;
+
+    /// After so many answers the runtime looks at its sockets. What the first to be answered asks next
+    /// is then on its way while the others are answered. If all were answered at once, all would ask
+    /// at once: this thread would wait for Redis, and Redis for this thread, at a quarter less
+    /// throughput.
+    const PORTION: usize = 8;
 
     fn new(terms: Terms) -> Trip {
         Trip {
@@ -255,10 +261,13 @@ impl Trip {
         self.passengers.iter().flat_map(size).collect()
     }
 
-    fn arrive(self, inner: &Inner, mut answers: Answers) {
+    async fn arrive(self, inner: &Inner, mut answers: Answers) {
         inner.hints.count_losses(answers.losses);
         let mut keys = &*self.keys;
-        for Passenger { operations, answer } in self.passengers {
+        for (at, Passenger { operations, answer }) in self.passengers.into_iter().enumerate() {
+            if at > 0 && at % Self::PORTION == 0 {
+                tokio::task::yield_now().await;
+            }
             let (own, others) = keys.split_at(operations);
             keys = others;
             let arrived = answer.send(answers.next(operations));
