@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,29 @@ impl RedisCluster {
         // The target first: else nobody has the slot for a moment.
         for node in [target, source].into_iter().chain(&self.0) {
             set(node, &["NODE", &target_id]);
+        }
+        self.wait_until_all_know_the_same();
+    }
+
+    /// Who has which slots, and since which epoch. If a slot moves on before that has got about, a node
+    /// may take an old owner for the new one, and drop the keys.
+    fn wait_until_all_know_the_same(&self) {
+        let known = |node: &RedisServer| -> BTreeSet<String> {
+            let nodes: String = node.command(&["CLUSTER", "NODES"]);
+            // `id address flags master ping pong epoch link slot ..`
+            let facts = |line: &str| {
+                let words: Vec<_> = line.split(' ').collect();
+                [&words[..1], &words[6..7], &words[8..]].concat().join(" ")
+            };
+            nodes.lines().map(facts).collect()
+        };
+        let start = Instant::now();
+        while self.0.iter().map(known).collect::<BTreeSet<_>>().len() > 1 {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "the nodes do not agree"
+            );
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
