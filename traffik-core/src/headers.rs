@@ -35,8 +35,10 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 /// shorter one is rounded up.
 pub fn push_policy(out: &mut String, name: &str, rate: &Rate) {
     push_name(out, name);
-    push_parameter(out, ";q=", &Digits::of(rate.limit().into()));
-    push_parameter(out, ";w=", &Digits::of(whole_seconds(rate.period())));
+    out.push_str(";q=");
+    out.push_str(Digits::of(rate.limit().into()).as_str());
+    out.push_str(";w=");
+    out.push_str(Digits::of(whole_seconds(rate.period())).as_str());
 }
 
 /// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
@@ -47,13 +49,16 @@ pub fn push_limit(out: &mut String, name: &str, decision: &Decision) {
     };
     let seconds = retry_after(decision).unwrap_or_else(|| reset(decision));
     let (remaining, seconds) = (Digits::of(remaining), Digits::of(seconds));
+    let (remaining, seconds) = (remaining.as_str(), seconds.as_str());
     // What a first item takes, if no character of its name is escaped, and not a byte more: a text
     // that is full becomes a header value without moving.
-    let parts = [name, remaining.as_str(), seconds.as_str(), "\"\";r=;t="];
+    let parts = [name, remaining, seconds, "\"\";r=;t="];
     out.reserve_exact(parts.map(str::len).into_iter().sum());
     push_name(out, name);
-    push_parameter(out, ";r=", &remaining);
-    push_parameter(out, ";t=", &seconds);
+    out.push_str(";r=");
+    out.push_str(remaining);
+    out.push_str(";t=");
+    out.push_str(seconds);
 }
 
 fn push_name(out: &mut String, name: &str) {
@@ -71,11 +76,6 @@ fn push_name(out: &mut String, name: &str) {
     }
     out.push_str(rest);
     out.push('"');
-}
-
-fn push_parameter(out: &mut String, key: &str, value: &Digits) {
-    out.push_str(key);
-    out.push_str(value.as_str());
 }
 
 /// A number in decimal, written without `format_args!`, which takes longer than a decision in
