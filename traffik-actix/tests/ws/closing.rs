@@ -20,9 +20,7 @@ fn two_a_day() -> HttpThrottle {
 
 const TOMORROW: &str = "close: 1008 rate_limit;retry_after_ms=86400000";
 
-#[actix_web::test]
-async fn closing_tells_why_and_for_how_long() {
-    let limits = WsThrottle::new(two_a_day()).on_excess(OnExcess::Close);
+async fn expect_the_third_to_close(limits: WsThrottle) {
     let mut ann = Client::connect(serve(limits).await, "ann").await;
     for text in ["1", "2", "3"] {
         ann.say(text).await;
@@ -30,6 +28,12 @@ async fn closing_tells_why_and_for_how_long() {
     for expected in ["1", "2", TOMORROW] {
         assert_eq!(ann.hear().await, expected);
     }
+}
+
+#[actix_web::test]
+async fn closing_tells_why_and_for_how_long() {
+    let limits = WsThrottle::new(two_a_day()).on_excess(OnExcess::Close);
+    expect_the_third_to_close(limits).await;
 }
 
 #[actix_web::test]
@@ -62,13 +66,7 @@ async fn so_many_denials_in_a_row_close() {
 #[actix_web::test]
 async fn a_function_may_close() {
     let limits = WsThrottle::new(two_a_day()).on_excess_by(async |_: &Excess<'_>| OnExcess::Close);
-    let mut ann = Client::connect(serve(limits).await, "ann").await;
-    for text in ["1", "2", "3"] {
-        ann.say(text).await;
-    }
-    for expected in ["1", "2", TOMORROW] {
-        assert_eq!(ann.hear().await, expected);
-    }
+    expect_the_third_to_close(limits).await;
 }
 
 /// What is still on its way when a connection is closed must not make the client miss why.

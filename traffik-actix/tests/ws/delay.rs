@@ -4,19 +4,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use traffik_actix::strategy::Gcra;
-use traffik_actix::{WsRule, WsThrottle};
+use traffik_actix::{HttpThrottleBuilder, WsRule, WsThrottle};
 
 use crate::server::{app, serve_pipes};
 use crate::support::{notice, paused, settle, throttle};
 
+/// Messages wait for up to so many seconds of tokio's time.
+fn smooth(rate: &str, max_wait: u64) -> HttpThrottleBuilder {
+    throttle("smooth", rate)
+        .strategy(Gcra::new())
+        .wait_up_to(Duration::from_secs(max_wait))
+        .backend(paused())
+}
+
 #[actix_web::test]
 async fn excess_is_spaced_evenly_and_in_order() {
-    let smooth = throttle("smooth", "10/s")
-        .strategy(Gcra::new())
-        .wait_up_to(Duration::from_secs(1))
-        .backend(paused())
-        .build()
-        .unwrap();
+    let smooth = smooth("10/s", 1).build().unwrap();
     let mut ann = serve_pipes(app(smooth.into())).await("ann").await;
     let start = Instant::now();
     for text in ["0", "1", "2", "3"] {
@@ -31,12 +34,7 @@ async fn excess_is_spaced_evenly_and_in_order() {
 
 #[actix_web::test]
 async fn connections_of_a_client_wait_in_one_line() {
-    let smooth = throttle("smooth", "10/s")
-        .strategy(Gcra::new())
-        .wait_up_to(Duration::from_secs(1))
-        .backend(paused())
-        .build()
-        .unwrap();
+    let smooth = smooth("10/s", 1).build().unwrap();
     let connect = serve_pipes(app(smooth.into())).await;
     let (mut one, mut two) = (connect("ann").await, connect("ann").await);
     let start = Instant::now();
@@ -53,12 +51,7 @@ async fn connections_of_a_client_wait_in_one_line() {
 
 #[actix_web::test]
 async fn who_would_wait_too_long_is_told_at_once() {
-    let smooth = throttle("smooth", "1/10s")
-        .strategy(Gcra::new())
-        .wait_up_to(Duration::from_secs(9))
-        .backend(paused())
-        .build()
-        .unwrap();
+    let smooth = smooth("1/10s", 9).build().unwrap();
     let mut ann = serve_pipes(app(smooth.into())).await("ann").await;
     let start = Instant::now();
     ann.say("now").await;
@@ -74,12 +67,7 @@ async fn nothing_more_is_decided_while_a_message_waits() {
 
     let seen = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&seen);
-    let smooth = throttle("smooth", "1/s")
-        .strategy(Gcra::new())
-        .wait_up_to(Duration::from_secs(1))
-        .backend(paused())
-        .build()
-        .unwrap();
+    let smooth = smooth("1/s", 1).build().unwrap();
     let rule = WsRule::new(smooth).when(move |_| {
         count.fetch_add(1, Ordering::Relaxed);
         true
@@ -98,13 +86,7 @@ async fn nothing_more_is_decided_while_a_message_waits() {
 
 #[actix_web::test]
 async fn a_client_that_vanishes_frees_its_place_and_is_not_charged() {
-    let smooth = throttle("smooth", "1/s")
-        .strategy(Gcra::new())
-        .wait_up_to(Duration::from_secs(5))
-        .max_waiters(1)
-        .backend(paused())
-        .build()
-        .unwrap();
+    let smooth = smooth("1/s", 5).max_waiters(1).build().unwrap();
     let connect = serve_pipes(app(smooth.into())).await;
     let mut gone = connect("ann").await;
     let start = Instant::now();
