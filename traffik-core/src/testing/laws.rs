@@ -11,17 +11,18 @@
 //! A trace is a rate, drawn from the ordinary and the extreme, and a list of hits at chosen
 //! instants: at once, a microsecond apart, at the edges of periods, exactly when the last denial
 //! said and just before, after the cell has expired, and on clocks that step back. When a law is
-//! broken the trace is shrunk to a short one and shown.
+//! broken the trace is shrunk to a short one and shown, with the seed that leads to it again.
 
 mod trace;
 mod walk;
 
 use std::cell::Cell as Slot;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use self::trace::Trace;
 use self::walk::Walk;
@@ -41,6 +42,7 @@ pub struct Laws<'a> {
     rates: Vec<Rate>,
     post_paid: bool,
     cases: u32,
+    seed: u64,
 }
 
 impl<'a> Laws<'a> {
@@ -53,6 +55,7 @@ impl<'a> Laws<'a> {
             rates: Vec::new(),
             post_paid: false,
             cases: 256,
+            seed: RandomState::new().hash_one(0),
         }
     }
 
@@ -88,6 +91,13 @@ impl<'a> Laws<'a> {
         self
     }
 
+    /// Sets the seed that the traces are drawn from, so that the same ones are tried again.
+    /// Default: another one each time; a broken law says which.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Checks all laws.
     ///
     /// # Panics
@@ -112,14 +122,14 @@ impl<'a> Laws<'a> {
         };
         // While a trace is shrunk, only the law that it broke first counts.
         let first: Slot<Option<Law>> = Slot::new(None);
-        let tested =
-            TestRunner::new(config).run(&trace::traces(&self), |trace| match self.walk(&trace) {
-                Err(broken) if first.get().is_none_or(|law| law == broken.law) => {
-                    first.set(Some(broken.law));
-                    Err(TestCaseError::fail(broken.law.to_string()))
-                }
-                _ => Ok(()),
-            });
+        let mut runner = TestRunner::new_with_rng(config, self.rng());
+        let tested = runner.run(&trace::traces(&self), |trace| match self.walk(&trace) {
+            Err(broken) if first.get().is_none_or(|law| law == broken.law) => {
+                first.set(Some(broken.law));
+                Err(TestCaseError::fail(broken.law.to_string()))
+            }
+            _ => Ok(()),
+        });
         match tested {
             Ok(()) => Ok(()),
             Err(TestError::Fail(reason, trace)) => {
@@ -127,6 +137,12 @@ impl<'a> Laws<'a> {
             }
             Err(TestError::Abort(reason)) => panic!("no traces to try: {reason}"),
         }
+    }
+
+    fn rng(&self) -> TestRng {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        TestRng::from_seed(RngAlgorithm::ChaCha, &seed)
     }
 
     fn walk(&self, trace: &Trace) -> Result<(), Broken> {
@@ -198,6 +214,7 @@ pub struct Broken {
     law: Law,
     why: String,
     trace: String,
+    seed: u64,
 }
 
 impl Broken {
@@ -205,12 +222,18 @@ impl Broken {
     pub fn law(&self) -> Law {
         self.law
     }
+
+    /// What to [set](Laws::seed) to find it again.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Broken { law, why, trace } = self;
-        write!(f, "broken law: {law}\n  {why}\n{trace}")
+        let Broken { law, why, .. } = self;
+        let (trace, seed) = (&self.trace, self.seed);
+        write!(f, "broken law: {law} (seed {seed})\n  {why}\n{trace}")
     }
 }
 

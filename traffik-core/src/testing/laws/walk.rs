@@ -62,7 +62,12 @@ impl<'a> Walk<'a> {
             trace.push_str("\n    ");
             trace.push_str(line);
         }
-        Broken { law, why, trace }
+        Broken {
+            law,
+            why,
+            trace,
+            seed: self.laws.seed,
+        }
     }
 
     fn hit(&mut self, one: Move) -> Lawful {
