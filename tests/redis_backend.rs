@@ -14,6 +14,7 @@ mod processes;
 mod redlock;
 mod sentinel;
 mod settings;
+mod several_servers;
 mod store;
 mod strategies;
 mod tls;

@@ -2,6 +2,7 @@
 
 mod hits;
 mod on_error;
+mod together;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 use smallvec::SmallVec;
 
+use super::together::together;
 use super::{Attempt, Failure, OnError, Recover, Throttle};
 use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
@@ -26,9 +27,10 @@ use crate::resilience::Outage;
 /// # Ok::<(), traffik_core::Error>(())
 /// ```
 ///
-/// Throttles on *different* backends cannot be decided in one atomic step. Each backend's batch is
-/// then asked first and charged afterwards, so that a denial charges nothing, unless another
-/// request takes the last of a limit in between.
+/// Throttles on *different* backends cannot be decided in one atomic step. All backends are then
+/// asked first, at once, and charged afterwards, one after the other, so that a denial charges
+/// nothing, unless another request takes the last of a limit in between. A backend that fails when
+/// it is asked is not asked again to charge.
 ///
 /// `P` is what is asked if a backend fails; see [`Recover`].
 #[derive(Clone, Debug)]
@@ -50,6 +52,14 @@ struct Group<'a> {
     ops: SmallVec<[Op<'a>; 3]>,
     /// For every hit its position in `ops`, if it is in this group and limited at all.
     op_of: SmallVec<[Option<usize>; 3]>,
+}
+
+/// What several backends would answer.
+#[derive(Default)]
+struct Preview {
+    decisions: Decisions,
+    /// The places of the groups whose backends could not say.
+    failed: SmallVec<[usize; 1]>,
 }
 
 impl<'a> Hits<'a> {
@@ -156,15 +166,23 @@ impl<'a, P: Recover> Hits<'a, P> {
     /// If a backend fails and [`OnError::Raise`] is in force, or an error handler fails.
     pub async fn decide(&self) -> Result<Decisions> {
         let groups = self.groups();
-        if groups.len() > 1 {
-            // Boxed, since it is rare and would enlarge the future of every hit.
-            let preview = Box::pin(self.preview_of(&groups)).await?;
-            if preview.is_denied() {
-                return Ok(preview);
-            }
+        // Boxed, since it is rare and would enlarge the future of every hit.
+        let preview = match groups.len() > 1 {
+            true => Box::pin(self.preview_of(&groups)).await?,
+            false => Preview::default(),
+        };
+        for failed in &preview.failed {
+            self.note_degraded(&groups[*failed]);
+        }
+        if preview.decisions.is_denied() {
+            return Ok(preview.decisions);
         }
         let mut all = self.unlimited();
-        for group in &groups {
+        for (place, group) in groups.iter().enumerate() {
+            if preview.failed.contains(&place) {
+                self.merge(&mut all, group, &preview.decisions);
+                continue;
+            }
             let decided = match group.ops.is_empty() {
                 true => Ok(Decisions::default()),
                 false => group.backend.apply(&Batch::new(&group.ops)).await,
@@ -176,13 +194,13 @@ impl<'a, P: Recover> Hits<'a, P> {
                     }
                     self.spread(group, decisions)
                 }
-                Err(error) => Box::pin(self.recover(group, error)).await?,
-            };
-            for (at, decision) in decisions.iter().enumerate() {
-                if self.is_in(group, at) {
-                    all[at] = *decision;
+                Err(error) => {
+                    let recovered = Box::pin(self.recover(group, error)).await?;
+                    self.note_degraded(group);
+                    recovered
                 }
-            }
+            };
+            self.merge(&mut all, group, &decisions);
             if all.is_denied() {
                 break;
             }
@@ -196,32 +214,38 @@ impl<'a, P: Recover> Hits<'a, P> {
     ///
     /// As [`decide`](Hits::decide).
     pub async fn preview(&self) -> Result<Decisions> {
-        self.preview_of(&self.groups()).await
+        Ok(self.preview_of(&self.groups()).await?.decisions)
     }
 
-    async fn preview_of(&self, groups: &[Group<'a>]) -> Result<Decisions> {
-        let mut all = self.unlimited();
+    /// Takes no longer than the slowest of the backends.
+    async fn preview_of(&self, groups: &[Group<'a>]) -> Result<Preview> {
+        let mut loads = Vec::new();
         for group in groups {
-            for (at, entry) in self.entries.iter().enumerate() {
-                let Some(op) = group.op_of[at].map(|op| &group.ops[op]) else {
-                    continue;
-                };
-                all[at] = match group.backend.load(op).await {
-                    Ok((mut cell, now)) => {
-                        let before = op.peek(&mut cell, now);
-                        match op.step(&mut cell, now) {
-                            next if next.is_denied() => entry.floor(next),
-                            _ => before,
-                        }
-                    }
-                    Err(error) => match entry.policy.recover(&entry.failure(&error, op)).await {
-                        Some(decision) => entry.floor(decision?),
-                        None => return Err(error),
-                    },
-                };
-            }
+            loads.extend(group.ops.iter().map(|op| group.backend.load(op)));
         }
-        Ok(all)
+        let mut loaded = together(loads).await.into_iter();
+        let mut preview = Preview {
+            decisions: self.unlimited(),
+            failed: SmallVec::new(),
+        };
+        for (place, group) in groups.iter().enumerate() {
+            let cells: Vec<_> = loaded.by_ref().take(group.ops.len()).collect();
+            let decided = group.ops.iter().zip(cells).map(|(op, loaded)| {
+                let (mut cell, now) = loaded?;
+                let before = op.peek(&mut cell, now);
+                let next = op.step(&mut cell, now);
+                Ok(if next.is_denied() { next } else { before })
+            });
+            let decisions = match decided.collect() {
+                Ok(decisions) => self.spread(group, decisions),
+                Err(error) => {
+                    preview.failed.push(place);
+                    self.recover(group, error).await?
+                }
+            };
+            self.merge(&mut preview.decisions, group, &decisions);
+        }
+        Ok(preview)
     }
 
     fn groups(&self) -> SmallVec<[Group<'a>; 1]> {
@@ -265,8 +289,13 @@ impl<'a, P: Recover> Hits<'a, P> {
         group
     }
 
-    fn is_in(&self, group: &Group<'a>, at: usize) -> bool {
-        same(self.entries[at].backend, group.backend)
+    /// Takes the decisions of the hits on the backend of a group.
+    fn merge(&self, all: &mut Decisions, group: &Group<'a>, decisions: &Decisions) {
+        for (at, entry) in self.entries.iter().enumerate() {
+            if same(entry.backend, group.backend) {
+                all[at] = decisions[at];
+            }
+        }
     }
 
     /// The hits that are limited, on the backend of a group.
@@ -312,7 +341,6 @@ impl<'a, P: Recover> Hits<'a, P> {
                 }
             }
         }
-        self.note_degraded(group);
         Ok(all)
     }
 
