@@ -132,6 +132,44 @@ async fn several_processes_restore_what_they_saw_last() {
     assert!(nodes.losses() >= 4 * 3, "{}", nodes.losses());
 }
 
+/// Who has seen little is the first to restore what Redis lost; who has seen more comes later.
+#[tokio::test]
+async fn who_remembers_more_restores_the_rest() {
+    let server = RedisServer::start();
+    let nodes = Nodes::new(&server, 2);
+    let ann = Identity::of("ann");
+    for strategy in growing() {
+        let name = format!("{strategy:?}");
+        let [idle, busy] = [0, 1].map(|node: usize| {
+            let builder = builder(&name, "200/day", nodes.backends[node].clone());
+            builder.strategy(Arc::clone(&strategy)).build().unwrap()
+        });
+        assert!(idle.hit(&ann).await.unwrap().is_allowed());
+        let mut left = u64::MAX;
+        while left > 100 {
+            nodes.clock.advance_micros(1);
+            let decision = busy.hit(&ann).await.unwrap();
+            assert!(decision.is_allowed());
+            left = decision.remaining();
+        }
+
+        let _: () = server.command(&["FLUSHALL"]);
+        let mut admitted = 0;
+        for _ in 0..2 * LIMIT {
+            for node in [&idle, &busy] {
+                nodes.clock.advance_micros(1);
+                admitted += u64::from(node.hit(&ann).await.unwrap().is_allowed());
+            }
+        }
+        // Two hits of the idle one, and one of the busy one, before that learns of it.
+        assert!(
+            (left..=left + 3).contains(&admitted),
+            "{name}: {admitted} of {left}"
+        );
+    }
+    assert_eq!(nodes.losses(), 2 * 4);
+}
+
 /// On the server's clock, which goes on.
 #[tokio::test]
 async fn a_limit_survives_an_empty_restart() {

@@ -84,12 +84,13 @@ use crate::time::{Clock, Timestamp, micros};
 /// it knew is not lost with it: each process remembers the cells it saw last, and sends what it
 /// remembers along with the next hit, in the same round trip. If the key is gone before its time,
 /// the cell is restored before the hit is decided, and [counted](RedisBackend::state_loss_total).
-/// So it is if the key is still there, but older than what the process saw before it lost a
-/// connection, as on a promoted replica or after a restart from a snapshot. Which of two cells is
-/// older their [words](crate::Strategy::grows) tell, and no clock.
+/// So it is if the key is still there, but older than what the process saw: as on a promoted
+/// replica, after a restart from a snapshot, or when a process that remembers less was the first to
+/// restore it. Which of two cells is older their [words](crate::Strategy::grows) tell, and no clock.
 ///
 /// So a loss forgives a client only what other processes have charged since this one last saw it,
-/// and of a cell that is older, only until they come back. Not restored are cells that nobody who
+/// and only until they come back: a process that finds the key there learns from the answer to its
+/// next hit that it is too old, and restores it with the one after. Not restored are cells that nobody who
 /// is still running saw within the last hour, or that were displaced by
 /// [newer ones](RedisBackendBuilder::heal); the logs and queues of strategies that keep them;
 /// strategies without a script; and anything on a cluster. A reset by any process is not undone,
@@ -229,8 +230,8 @@ impl Inner {
             return Err(disagreement(answer.outcome));
         }
         // Else there is no telling which server answered.
-        if self.links.era() == answer.era {
-            self.hints.saw(batch, &cells, answer.now, answer.era);
+        if self.links.era() == answer.era && self.hints.saw(batch, &answer, &cells) {
+            self.links.begin_era();
         }
         Ok((decisions, answer))
     }

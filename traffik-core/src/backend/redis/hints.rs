@@ -7,15 +7,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use foldhash::HashMap;
 use smallvec::SmallVec;
 
+use super::answer::Answer;
 use crate::backend::Batch;
 use crate::cell::Cell;
 use crate::key::Key;
 use crate::time::Timestamp;
 
 /// Remembers the newest cell of each key. It travels with the next hit, and takes effect only if
-/// the key is absent though it should not have expired: then Redis has lost it. Or if a connection
-/// was lost since, and the key is older than what was seen: then another server answers, which had
-/// not heard of it.
+/// the key is absent though it should not have expired: then Redis has lost it. Or if the key is
+/// older than what was seen in an earlier era: since a connection was lost, another server may
+/// answer, which had not heard of it; or somebody who remembers less has healed it first.
 ///
 /// A hint tells when it was seen, on the clock that decides, so that those from before the last
 /// reset, by whichever process, can be told and are ignored.
@@ -70,18 +71,28 @@ impl Hints {
         }
     }
 
-    /// The cells of a batch were these at `now`, in this era, after it was decided.
-    pub(super) fn saw(&self, batch: &Batch<'_>, cells: &[Cell], now: Timestamp, era: u64) {
-        for (op, cell) in batch.ops().iter().zip(cells) {
+    /// The cells of an answer have become these by its batch. Returns whether one is older than
+    /// what was seen of it in this very era, so that a new one should begin.
+    pub(super) fn saw(&self, batch: &Batch<'_>, answer: &Answer, cells: &[Cell]) -> bool {
+        let mut is_older = false;
+        for (at, (op, cell)) in batch.ops().iter().zip(cells).enumerate() {
             let Some(mut shard) = self.shard_of(&op.key) else {
-                return;
+                break;
             };
             // Of a queue only an excerpt is known.
-            match cell.is_fresh() || cell.is_expired(now) || cell.queue().is_some() {
-                true => shard.remove(&op.key, now),
-                false => shard.insert(op.key, Hint::new(cell, now, era), self.max_per_half),
+            if cell.is_fresh() || cell.is_expired(answer.now) || cell.queue().is_some() {
+                shard.remove(&op.key, answer.now);
+                continue;
+            }
+            let hint = Hint::new(cell, answer.now, answer.era);
+            // Where there was no cell, Redis knew better than to restore it: see reset.rs.
+            let doubted = !answer.cells[at].is_empty() && op.strategy.grows();
+            match doubted && shard.get(&op.key).is_some_and(|known| known.is_past(&hint)) {
+                true => is_older = true,
+                false => shard.insert(op.key, hint, self.max_per_half),
             }
         }
+        is_older
     }
 
     /// Forgets everything but what was lost.
@@ -138,6 +149,9 @@ impl Shard {
 }
 
 impl Hint {
+    /// Bytes before the words: eight, and what [`Cell::encode_with`] begins with.
+    const SEEN_AND_EXPIRY: usize = 8 + 1 + 8;
+
     fn new(cell: &Cell, seen: Timestamp, era: u64) -> Hint {
         let mut bytes = SmallVec::new();
         bytes.extend_from_slice(&seen.as_micros().to_be_bytes());
@@ -151,6 +165,19 @@ impl Hint {
             .first_chunk()
             .expect("`Hint::new` begins with eight bytes");
         Timestamp::from_micros(u64::from_be_bytes(*seen))
+    }
+
+    /// Whether it was seen earlier, by the same server as far as we know, and is yet further on.
+    fn is_past(&self, later: &Hint) -> bool {
+        self.era == later.era
+            && self.seen() < later.seen()
+            && self.bytes.len() == later.bytes.len()
+            && self.words() > later.words()
+    }
+
+    /// The words of the cell; as many have the same length, and the order of their bytes is theirs.
+    fn words(&self) -> &[u8] {
+        &self.bytes[Self::SEEN_AND_EXPIRY..]
     }
 
     /// When it was seen, in eight bytes, and the cell.

@@ -93,10 +93,15 @@ impl Links {
         }
     }
 
-    /// How many connections have been lost. What was seen in an earlier era was possibly another
-    /// server's.
+    /// A new one begins when a connection is lost. What was seen in an earlier era was possibly
+    /// another server's.
     pub(super) fn era(&self) -> u64 {
         self.era.load(Ordering::Acquire)
+    }
+
+    /// Has everything that was seen doubted, though no connection was lost.
+    pub(super) fn begin_era(&self) {
+        self.era.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn connect(&self) -> &Arc<dyn Connect> {
