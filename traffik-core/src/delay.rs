@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::decision::{Decision, Decisions};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::throttle::{Attempt, Hits, Recover, Throttle};
 
 impl Throttle {
     /// Decides an attempt like [`hit`](Throttle::hit), but waits up to `max_wait` rather than
-    /// denying it.
+    /// denying it; with [`Duration::MAX`] for as long as it takes.
     ///
     /// Attempts of one identity are served in the order in which they came. An attempt is denied
     /// at once if it would certainly have to wait longer, if it can never be admitted, or if
@@ -38,6 +38,16 @@ impl Throttle {
         let attempt = attempt.into().wait_up_to(max_wait);
         let decisions = Hits::from((self, attempt)).until_ready().await?;
         Ok(decisions[0])
+    }
+
+    /// How long an attempt may wait, if it may, and if there can be anything to wait for.
+    fn patience(&self, attempt: &Attempt<'_>) -> Option<Duration> {
+        attempt.max_wait().filter(|_| self.charges(attempt))
+    }
+
+    /// What is not limited or costs nothing is never denied.
+    fn charges(&self, attempt: &Attempt<'_>) -> bool {
+        self.rate_of(attempt).is_some() && attempt.cost.unwrap_or(self.cost()) > 0
     }
 }
 
@@ -76,16 +86,16 @@ impl<P: Recover> Hits<'_, P> {
             return self.refuse().await;
         };
         let place = Place::in_line(line);
-        let turn = timeout_at(start + max_wait, place.turn.lock()).await;
-        let Ok(_turn) = turn else {
+        // Durations, not instants: there is no instant `Duration::MAX` from now.
+        let patience = max_wait.saturating_sub(start.elapsed());
+        let Ok(_turn) = timeout(patience, place.turn.lock()).await else {
             return self.refuse().await;
         };
         loop {
             let decisions = self.decide().await?;
-            let now = Instant::now();
             match decisions.retry_after() {
-                Some(wait) if self.may_wait(&decisions, now - start) => {
-                    sleep_until(now + wait).await;
+                Some(wait) if self.may_wait(&decisions, start.elapsed()) => {
+                    sleep(wait).await;
                 }
                 _ => return Ok(decisions),
             }
@@ -114,13 +124,16 @@ impl<P: Recover> Hits<'_, P> {
     fn max_wait(&self) -> Option<Duration> {
         self.entries
             .iter()
-            .filter_map(|entry| entry.attempt.max_wait())
+            .filter_map(|entry| entry.throttle.patience(&entry.attempt))
             .max()
     }
 
-    /// Where these hits queue up: at the cell of the first that is limited.
+    /// Where these hits queue up: at the cell of the first that takes something from one.
     fn line(&self) -> Option<Line> {
         self.entries.iter().find_map(|entry| {
+            if !entry.throttle.charges(&entry.attempt) {
+                return None;
+            }
             let op = entry
                 .throttle
                 .op(&entry.attempt, entry.backend.key_hasher())?;
@@ -153,7 +166,7 @@ impl<P: Recover> Hits<'_, P> {
         let waiting = self
             .entries
             .iter()
-            .filter(|entry| entry.attempt.max_wait().is_some());
+            .filter(|entry| entry.throttle.patience(&entry.attempt).is_some());
         waiting.map(|entry| Seat::take(entry.throttle)).collect()
     }
 
@@ -163,7 +176,7 @@ impl<P: Recover> Hits<'_, P> {
         if decisions.is_allowed() {
             // Somebody else's turn is about to take what is free at this moment.
             for (entry, decision) in self.entries.iter().zip(decisions.iter_mut()) {
-                if entry.attempt.max_wait().is_some() && !decision.is_unlimited() {
+                if entry.throttle.patience(&entry.attempt).is_some() {
                     *decision = Decision::deny(decision.limit(), 0, 1);
                 }
             }
@@ -371,6 +384,75 @@ mod tests {
             .rate(crate::Rate::literal("1/366d"));
         let decision = throttle.until_ready(huge, Duration::MAX).await.unwrap();
         assert_eq!(decision.verdict(), crate::Verdict::Never);
+    }
+
+    /// There is no instant so far ahead: it panicked as soon as somebody had to wait.
+    #[tokio::test(start_paused = true)]
+    async fn patience_may_be_endless() {
+        let throttle = smooth(9);
+        let fay = Identity::of("fay");
+        let start = Instant::now();
+        let hit = || throttle.until_ready(&fay, Duration::MAX);
+        let (first, second, third) = tokio::join!(hit(), hit(), hit());
+        for decision in [first, second, third] {
+            assert!(decision.unwrap().is_allowed());
+        }
+        assert_eq!(start.elapsed(), Duration::from_millis(200));
+    }
+
+    /// It queued behind those who wait, and was denied where no place was left.
+    #[tokio::test(start_paused = true)]
+    async fn what_costs_nothing_waits_for_nobody() {
+        let throttle = smooth(1);
+        let gus = Identity::of("gus");
+        let hit = |cost| {
+            let attempt = Attempt::by(&gus).cost(cost);
+            throttle.until_ready(attempt, Duration::from_secs(9))
+        };
+        assert!(hit(1).await.unwrap().is_allowed());
+        let mut waiting = Box::pin(hit(1));
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("it should wait"),
+            () = yield_now() => {}
+        }
+        let start = Instant::now();
+        assert!(hit(0).await.unwrap().is_allowed());
+        assert!(hit(1).await.unwrap().is_denied(), "the only place is taken");
+
+        let free = Attempt::by(&gus).cost(0).wait_up_to(Duration::from_secs(9));
+        let hits = Hits::from((&throttle, free));
+        assert!(!hits.must_queue());
+        assert!(hits.try_until_ready().unwrap().unwrap().is_allowed());
+
+        // Another throttle may be waited for, and has a place; this one's cost still is nothing.
+        let other = smooth(1);
+        assert!(other.hit_now(&gus).unwrap().is_allowed());
+        let mut both = Hits::from((&throttle, free));
+        both.push(&other, Attempt::by(&gus).wait_up_to(Duration::from_secs(9)));
+        assert!(both.until_ready().await.unwrap().is_allowed());
+        assert_eq!(start.elapsed(), Duration::from_millis(100));
+        drop(waiting);
+    }
+
+    /// As nobody among them could be denied for want of a place, all passed, and none was charged.
+    #[tokio::test(start_paused = true)]
+    async fn who_need_not_wait_takes_no_place() {
+        let throttle = smooth(1);
+        let (hal, exempt) = (Identity::of("hal"), Identity::EXEMPT);
+        let long = Duration::from_secs(9);
+        assert!(throttle.until_ready(&hal, long).await.unwrap().is_allowed());
+        let mut waiting = Box::pin(throttle.until_ready(&hal, long));
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("it should wait"),
+            () = yield_now() => {}
+        }
+        let mut hits = Hits::from((&throttle, Attempt::by(&hal)));
+        hits.push(&throttle, Attempt::by(&exempt).wait_up_to(long));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(hits.until_ready().await.unwrap().is_allowed());
+        assert!(throttle.hit_now(&hal).unwrap().is_denied(), "it is charged");
     }
 
     /// Polls all futures, in order, until all are done.

@@ -204,7 +204,7 @@ impl Throttle {
 
     /// The rate an attempt is made under, or `None` if nothing limits it.
     #[inline]
-    fn rate_of<'r>(&'r self, attempt: &'r Attempt<'_>) -> Option<&'r Rate> {
+    pub(crate) fn rate_of<'r>(&'r self, attempt: &'r Attempt<'_>) -> Option<&'r Rate> {
         let rate = attempt.rate.as_ref().unwrap_or(&self.0.rate);
         (!rate.is_unlimited() && !attempt.identity.is_exempt()).then_some(rate)
     }
