@@ -281,4 +281,16 @@ impl Stat {
             details: Details::None,
         }
     }
+
+    /// As [`Decision::with_min_wait`]: the next hit is answered so.
+    pub(crate) fn with_min_wait(mut self, min: Duration) -> Stat {
+        if self.verdict == Verdict::Deny {
+            // Decisions tell whole microseconds.
+            self.wait = self
+                .wait
+                .max(Duration::from_micros(crate::time::micros(min)));
+            self.reset = self.reset.max(self.wait);
+        }
+        self
+    }
 }

@@ -157,7 +157,11 @@ impl Throttle {
             return Ok(Stat::unlimited());
         };
         let (cell, now) = backend.load(&op).await?;
-        Ok(op.stat(&cell, now))
+        let stat = op.stat(&cell, now);
+        Ok(match self.0.min_wait {
+            Some(min_wait) => stat.with_min_wait(min_wait),
+            None => stat,
+        })
     }
 
     /// Whether an attempt would be admitted by a backend that need not wait, for adapters.
@@ -461,7 +465,7 @@ impl ThrottleBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Gcra, TokenBucket};
+    use crate::{Gcra, ManualClock, TokenBucket};
 
     fn complaint(builder: ThrottleBuilder) -> String {
         let error = builder.build().expect_err("should be refused");
@@ -497,16 +501,35 @@ mod tests {
     /// Issue: SPEC 3.1. The floor of a wait turned every admission into a denial.
     #[test]
     fn min_wait_is_a_floor_of_denials_only() {
+        // Whose clock stands still.
+        let backend = MemoryBackend::builder().clock(ManualClock::default());
+        let backend = backend.build().unwrap();
         let throttle = Throttle::builder("min_wait")
             .rate("1/100ms")
             .min_wait(Duration::from_secs(5))
-            .backend(MemoryBackend::new())
+            .backend(backend)
             .build()
             .unwrap();
         let ann = Identity::of("ann");
         assert!(throttle.hit_now(&ann).unwrap().is_allowed());
+        let stat = || now(throttle.stat(&ann)).unwrap();
+        assert_eq!(stat().wait, Duration::from_secs(5));
         let denied = throttle.hit_now(&ann).unwrap();
         assert_eq!(denied.retry_after(), Some(Duration::from_secs(5)));
+        assert_eq!(stat().reset, denied.reset());
+
+        // What is admitted does not wait.
+        let ben = Identity::of("ben");
+        assert_eq!(now(throttle.stat(&ben)).unwrap().wait, Duration::ZERO);
+    }
+
+    /// Memory need not wait.
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(future).poll(&mut context) {
+            std::task::Poll::Ready(done) => done,
+            std::task::Poll::Pending => panic!("memory answers at once"),
+        }
     }
 
     #[test]
