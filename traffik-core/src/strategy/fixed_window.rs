@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 ///   of one window at its end and all of the next at its beginning. An interval of one period
 ///   touches two windows, so never more.
 /// * **State**: two words, start of the window and count, kept until the window ends.
+/// * **Bursts**: the limit at once.
 /// * **Choose it** when quotas should read as people say them ("per minute") and twice the limit
 ///   around an edge does no harm. It is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -17,10 +17,18 @@ use crate::time::{Timestamp, micros};
 /// [`strict`](Gcra::strict) a hit must fit into what is available, so that a cost above the
 /// capacity is [never](crate::Verdict::Never) admitted.
 ///
+/// Post-paid, one hit of great cost is admitted like any other and then locks its client out: after
+/// one of cost 1,000,000 at `10/minute` the next has to wait for 69 days. Where clients choose the
+/// cost, as by the size of what they ask for, be strict.
+///
+/// What can be available at most, its [limit](crate::Decision::limit), is the capacity
+/// `⌊tolerance ÷ interval⌋ + 1`: 1 without a tolerance, whatever the rate.
+///
 /// * **Bound**: hits of cost 1 in any interval of length *t*: at most
-///   `⌊tolerance ÷ interval⌋ + 1 + rate × t`. Post-paid, the last hit of an interval may cost any amount
+///   `⌊(tolerance + t) ÷ interval⌋ + 1`. Post-paid, the last hit of an interval may cost any amount
 ///   on top of that.
 /// * **State**: two words, the theoretical arrival time; kept until then.
+/// * **Bursts**: the capacity at once.
 /// * **Choose it** when requests should be spaced, not only counted. With a tolerance of zero,
 ///   the default, it admits no burst at all.
 ///
@@ -56,9 +64,19 @@ impl Gcra {
         Span::from_micros(self.tolerance_us)
     }
 
-    /// The capacity of the strict kind: what fits into the tolerance, and one.
+    /// What fits into the tolerance, and one, as the time in which the rate earns it.
     fn capacity(&self, rate: &Rate) -> Span {
         self.tolerance().plus(rate.time_for(1), rate.limit())
+    }
+
+    /// The same in hits.
+    #[inline]
+    fn limit(&self, rate: &Rate) -> u64 {
+        match self.tolerance_us {
+            // Spares the common case a division.
+            0 => 1,
+            _ => hits_within(self.tolerance(), rate),
+        }
     }
 
     fn post_paid(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
@@ -69,14 +87,14 @@ impl Gcra {
         }
         let after = tat.plus(price, hit.rate.limit());
         schedule::charge(cell, after);
-        Decision::allow(u64::from(hit.rate.limit()), self.available(after, hit))
+        Decision::allow(self.limit(hit.rate), self.available(after, hit))
             .resets_in(after.ceil() - hit.now.as_micros())
     }
 
     /// What is answered to a hit that costs nothing, comes too early, or could never be paid for.
     #[inline(never)]
     fn uncharged(&self, tat: Span, hit: &Hit<'_>) -> Decision {
-        let limit = u64::from(hit.rate.limit());
+        let limit = self.limit(hit.rate);
         let available = self.available(tat, hit);
         let decision = if hit.cost == 0 {
             Decision::allow(limit, available)
@@ -99,10 +117,17 @@ impl Gcra {
     fn available(&self, tat: Span, hit: &Hit<'_>) -> u64 {
         let horizon = Span::from_micros(self.horizon(hit));
         match horizon.checked_minus(tat, hit.rate.limit()) {
-            Some(early) => hit.rate.earned_in(early).saturating_add(1),
+            Some(early) => hits_within(early, hit.rate),
             None => 0,
         }
     }
+}
+
+/// How many hits of cost 1 fall due within a span, both of its ends included; saturating below
+/// `u64::MAX`, which as a limit would say that there is none.
+#[inline]
+fn hits_within(span: Span, rate: &Rate) -> u64 {
+    rate.earned_in(span).min(u64::MAX - 2) + 1
 }
 
 impl Strategy for Gcra {
@@ -112,8 +137,7 @@ impl Strategy for Gcra {
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         if self.strict {
-            let limit = u64::from(hit.rate.limit());
-            return schedule::prepaid(cell, hit, limit, self.capacity(hit.rate));
+            return schedule::prepaid(cell, hit, self.limit(hit.rate), self.capacity(hit.rate));
         }
         self.post_paid(cell, hit)
     }
@@ -203,7 +227,7 @@ mod tests {
         Rate::MAX_PERIOD,
     ];
 
-    /// `⌊(tolerance + interval) ÷ emission interval⌋ + 1`.
+    /// What the documentation says: `⌊(tolerance + t) ÷ interval⌋ + 1`.
     fn bound(tolerance: Duration) -> Bound {
         Bound::new(move |rate, interval| {
             let earned = rate.earned_in(Span::from_micros(micros(tolerance + interval)));
@@ -226,8 +250,36 @@ mod tests {
     #[test]
     fn a_long_tolerance_at_a_high_rate_does_not_overflow() {
         let gcra = Gcra::new().burst_tolerance(Rate::MAX_PERIOD);
-        let decision = Trial::of(&gcra, "1000000000/1ms").hit(1);
-        assert_eq!(decision.remaining(), u64::MAX);
+        for gcra in [gcra, gcra.strict()] {
+            let decision = Trial::of(&gcra, "1000000000/1ms").hit(1);
+            assert_eq!(decision.remaining(), u64::MAX - 1);
+            assert!(!decision.is_unlimited());
+        }
+    }
+
+    /// It was the rate's limit: 10, of which 36,000 remained.
+    #[test]
+    fn its_limit_is_what_can_be_available_not_what_the_rate_says() {
+        let hour = Gcra::new().burst_tolerance(Duration::from_secs(60 * 60));
+        for gcra in [hour, hour.strict()] {
+            let decision = Trial::of(&gcra, "10/s").hit(1);
+            assert_eq!((decision.limit(), decision.remaining()), (36_001, 36_000));
+        }
+        assert_eq!(Trial::of(&Gcra::new(), "10/s").hit(1).limit(), 1);
+    }
+
+    /// What the documentation says of hits that cost much.
+    #[test]
+    fn a_great_cost_locks_its_client_out_unless_strict() {
+        let gcra = Gcra::new();
+        let mut trial = Trial::of(&gcra, "10/minute");
+        assert!(trial.hit(1_000_000).is_allowed());
+        assert_eq!(trial.hit(1).wait().as_secs() / (24 * 60 * 60), 69);
+        let strict = gcra.strict();
+        assert_eq!(
+            Trial::of(&strict, "10/minute").hit(1_000_000).verdict(),
+            Verdict::Never
+        );
     }
 
     /// Found by the laws: it was told to wait for the earlier hits, and then that it never passes.

@@ -48,7 +48,7 @@ pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span
     match horizon.checked_minus(after, denominator) {
         Some(left) if hit.cost > 0 => {
             charge(cell, after);
-            let remaining = hit.rate.earned_in(left);
+            let remaining = hit.rate.earned_in(left).min(limit);
             Decision::allow(limit, remaining).resets_in(after.ceil() - now.micros())
         }
         _ => uncharged(tat, hit, limit, capacity),
@@ -62,7 +62,8 @@ fn uncharged(tat: Span, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
     let now = Span::from_micros(hit.now.as_micros());
     let horizon = now.plus(capacity, denominator);
     let price = hit.rate.time_for(u64::from(hit.cost));
-    let remaining = hit.rate.earned_in(horizon.minus(tat, denominator));
+    let left = horizon.minus(tat, denominator);
+    let remaining = hit.rate.earned_in(left).min(limit);
     let decision = if hit.cost == 0 {
         Decision::allow(limit, remaining)
     } else if price > capacity {

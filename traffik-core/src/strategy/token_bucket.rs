@@ -12,6 +12,7 @@ use crate::time::Timestamp;
 /// * **Bound**: in any interval of length *t* at most `burst + rate × t`: what was in the bucket
 ///   and what flowed in. With the default burst that is twice the limit in a period.
 /// * **State**: two words, the instant at which the bucket is full again; kept until then.
+/// * **Bursts**: the burst at once.
 /// * **Choose it** to let clients save up for a burst while the long-run rate is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TokenBucket {

@@ -184,7 +184,8 @@ pub enum Law {
     Small,
     /// Words become greater, under any rate, if the strategy [says so](Strategy::grows).
     Grows,
-    /// What remains is what can be taken: of cost 1 at least, and of every cost if pre-paid.
+    /// What remains is what can be taken: of cost 1 at least, and of every cost if pre-paid; and
+    /// it is never more than the limit.
     Consistent,
     /// No hit makes it panic, not even on a cell that it cannot have written.
     Total,

@@ -34,6 +34,7 @@ enum Wrong {
     CountsDown,
     PromisesTooMuch,
     PromisesTooLittle,
+    TellsAnotherLimit,
     Panics,
 }
 
@@ -87,6 +88,7 @@ impl Strategy for Mutant {
             Wrong::StoresNanoseconds if charged => cell.queue_mut().push([now * 1_000, 1]),
             Wrong::PromisesTooMuch if hit.cost == 0 => return Decision::allow(limit, left + 1),
             Wrong::PromisesTooLittle => return Decision::allow(limit, left / 2),
+            Wrong::TellsAnotherLimit if hit.cost == 0 => return Decision::allow(limit / 2, left),
             Wrong::Panics if denied => panic!("no room"),
             _ => {}
         }
@@ -136,6 +138,7 @@ fn each_law_catches_who_breaks_it() {
         (Wrong::CountsDown, Law::Grows),
         (Wrong::PromisesTooMuch, Law::Consistent),
         (Wrong::PromisesTooLittle, Law::Consistent),
+        (Wrong::TellsAnotherLimit, Law::Consistent),
         (Wrong::Panics, Law::Total),
     ] {
         let name = format!("{wrong:?}");

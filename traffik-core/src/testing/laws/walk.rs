@@ -174,6 +174,12 @@ impl<'a> Walk<'a> {
                 return Err(self.broken(Law::Consistent, why));
             }
         }
+        for said in [decision, peek] {
+            if said.remaining() > said.limit() {
+                let why = format!("{} of {} remain", said.remaining(), said.limit());
+                return Err(self.broken(Law::Consistent, why));
+            }
+        }
         let after = match decision.is_allowed() {
             true => self.step(&mut self.cell.clone(), self.now, 0, who),
             false => *peek,
