@@ -20,10 +20,17 @@ use crate::time::{Timestamp, micros};
 /// fairness window before its beginning. The instance is this strategy's own, or the
 /// [identity's](crate::Identity::instance) if that names one.
 ///
+/// At most [`MAX_INSTANCES`](DistributedFairness::MAX_INSTANCES) are told apart, lest clients that
+/// choose their instance make the state grow: when there are as many, the ones that come on top are
+/// one instance, with the share of one.
+///
 /// * **Bound**: the limit in each window of the rate's period, over all instances, hence
 ///   `limit × (⌈t ÷ period⌉ + 1)` in an interval of length *t*.
-/// * **State**: one word and 32 bytes for each active instance, kept until none is. A hit takes
-///   time in proportion to their number, so this is for tens of instances, not thousands.
+/// * **Guarantee**: an instance that was active when the window began gets its part of that
+///   window, unless instances join that were not: these compete for what is lent, and their part is
+///   kept from then on.
+/// * **State**: one word and 32 bytes for each active instance, 2 KiB at most, kept until none is. A
+///   hit takes time in proportion to their number.
 /// * **Bursts**: what is not kept for others at once; the whole limit if nobody else is active.
 /// * **Choose it** when instances compete for one upstream limit and none may starve. An instance
 ///   that was only ever denied is not known: its first hit competes for what is left.
@@ -54,6 +61,9 @@ pub struct DistributedFairness {
 }
 
 impl DistributedFairness {
+    /// How many active instances are told apart.
+    pub const MAX_INSTANCES: usize = shares::MAX_PARTIES - 1;
+
     /// This instance's share, at a weight of 1 and a fairness window of a minute. The name must
     /// not be empty.
     pub fn new(instance: impl Into<Cow<'static, str>>) -> DistributedFairness {
@@ -87,6 +97,7 @@ impl DistributedFairness {
             self.memory_us,
             self.instance(hit.attributes),
             self.weight.ppm(),
+            Share::Fair,
         )
     }
 }
@@ -181,6 +192,8 @@ pub struct DistributedFairnessStat {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop, prop_assert, proptest};
+
     use super::*;
     use crate::identity::Attributes;
     use crate::strategy::trial::Trial;
@@ -267,6 +280,71 @@ mod tests {
         assert_eq!(trial.admitted_of(1_000), 75);
         trial.strategy = &small;
         assert_eq!(trial.admitted_of(1_000), 24);
+    }
+
+    /// Whoever chooses an instance for each hit made the cell, and the time of each hit, grow.
+    #[test]
+    fn who_comes_on_top_of_too_many_instances_shares_one() {
+        let fairness = DistributedFairness::new("a");
+        let mut trial = Trial::of(&fairness, "100000/minute");
+        for invented in 0..1_000 {
+            trial.who = Attributes {
+                instance: Some(format!("{invented}").into()),
+                ..Attributes::NONE
+            };
+            assert_eq!(trial.admitted_of(1), 1);
+            let known = (invented + 1).min(DistributedFairness::MAX_INSTANCES + 1);
+            assert_eq!(stat(&trial).active_instances, known as u64);
+        }
+        assert_eq!(trial.cell.queue().unwrap().items().len(), 2 * 64);
+        // Those who came first have what is theirs, the others one share together.
+        trial.who = at("0");
+        assert_eq!(stat(&trial).instance_usage, 1);
+        trial.who = at("999");
+        let together = 1_000 - DistributedFairness::MAX_INSTANCES as u64;
+        assert_eq!(stat(&trial).instance_usage, together);
+        assert_eq!(stat(&trial).fair_share, 100_000 / 64);
+
+        // And nobody is admitted beyond the limit.
+        let mut admitted = 1_000;
+        for instance in ["0", "999", "b", "1", "998", "c"] {
+            trial.who = at(instance);
+            admitted += trial.admitted_of(100_000);
+        }
+        assert!(admitted <= 100_000, "{admitted}");
+    }
+
+    proptest! {
+        /// The guarantee of the documentation, however the others hit.
+        #[test]
+        fn who_was_active_gets_its_share(
+            weights in prop::array::uniform3(1..=10_u32),
+            limit in prop::sample::select(vec!["30/s", "31/s", "97/s"]),
+            hits in prop::collection::vec((0..3_usize, 1..20_u32), 1..120),
+        ) {
+            let names = ["a", "b", "c"];
+            let instances = weights.map(|weight| {
+                DistributedFairness::new("me").weight(weight.into())
+            });
+            let total: u32 = weights.iter().sum();
+            let mut trial = Trial::of(&instances[0], limit);
+            let limit = trial.rate.limit();
+            for who in 0..3 {
+                (trial.strategy, trial.who) = (&instances[who], at(names[who]));
+                prop_assert!(trial.hit(1).is_allowed());
+            }
+            trial.advance(Duration::from_secs(1));
+            let mut used = [0; 3];
+            for (who, cost) in hits {
+                (trial.strategy, trial.who) = (&instances[who], at(names[who]));
+                let admitted = trial.hit(cost).is_allowed();
+                prop_assert!(admitted || used[who] + cost > limit * weights[who] / total);
+                if admitted {
+                    used[who] += cost;
+                }
+            }
+            prop_assert!(used.iter().sum::<u32>() <= limit);
+        }
     }
 
     /// SPEC 3.17: the rate's period was ignored; `5/s` was 5 in each fairness window of a minute.

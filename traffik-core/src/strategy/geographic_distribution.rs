@@ -40,6 +40,9 @@ use crate::time::Timestamp;
 /// * **Bound**: the limit in each window of the rate's period, over all regions, hence
 ///   `limit × (⌈t ÷ period⌉ + 1)` in an interval of length *t*; without spillover also the region's
 ///   part of it, for a region.
+/// * **Guarantee**: a region that was active in the window before gets its part of this one, unless
+///   regions join that were not: these compete for what is left over, and their part is kept from
+///   then on. Without spillover every region gets its part.
 /// * **State**: one word and 32 bytes for each active region, kept until none is.
 /// * **Bursts**: what a region may take, at once.
 /// * **Choose it** when no region may crowd out the others.
@@ -111,7 +114,15 @@ impl GeographicDistribution {
 
     fn shares<'a>(&self, cell: &Cell, hit: &'a Hit<'a>) -> Shares<'a> {
         let (name, part) = self.region(hit.attributes);
-        Shares::of(cell, hit, hit.rate.period_us(), name, part.ppm())
+        let (memory_us, share) = (hit.rate.period_us(), self.share());
+        Shares::of(cell, hit, memory_us, name, part.ppm(), share)
+    }
+
+    fn share(&self) -> Share {
+        match self.spillover {
+            true => Share::Part,
+            false => Share::Fixed,
+        }
     }
 }
 
@@ -146,12 +157,15 @@ impl Strategy for GeographicDistribution {
 
     fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
         let (name, part) = self.region(attributes);
-        let share = match self.spillover {
-            true => Share::Part,
-            false => Share::Fixed,
-        };
         let (memory_us, weight) = (rate.period_us(), part.ppm());
-        Some(shares::lua(rate, cost, memory_us, name, weight, share))
+        Some(shares::lua(
+            rate,
+            cost,
+            memory_us,
+            name,
+            weight,
+            self.share(),
+        ))
     }
 
     fn sharing(&self) -> Sharing {
@@ -218,6 +232,8 @@ pub struct GeographicDistributionStat {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::{prop, prop_assert, proptest};
+
     use super::*;
     use crate::identity::Attributes;
     use crate::strategy::trial::Trial;
@@ -265,6 +281,37 @@ mod tests {
         Laws::of(&geographic, part)
             .asked_by([from("asia"), from("moon"), Attributes::NONE])
             .check();
+    }
+
+    proptest! {
+        /// The guarantee of the documentation, however the others hit.
+        #[test]
+        fn who_was_active_gets_its_part(
+            spillover: bool,
+            limit in prop::sample::select(vec!["10/s", "13/s", "60/s"]),
+            hits in prop::collection::vec((0..3_usize, 1..9_u32), 1..120),
+        ) {
+            let geographic = three_regions().allow_spillover(spillover);
+            let mut trial = Trial::of(&geographic, limit);
+            let limit = trial.rate.limit();
+            let regions = [("us", 6), ("eu", 3), ("asia", 1)];
+            for (region, _) in regions {
+                trial.who = from(region);
+                prop_assert!(trial.hit(1).is_allowed());
+            }
+            trial.advance(Duration::from_secs(1));
+            let mut used = [0; 3];
+            for (who, cost) in hits {
+                let (region, tenths) = regions[who];
+                trial.who = from(region);
+                let admitted = trial.hit(cost).is_allowed();
+                prop_assert!(admitted || used[who] + cost > limit * tenths / 10);
+                if admitted {
+                    used[who] += cost;
+                }
+            }
+            prop_assert!(used.iter().sum::<u32>() <= limit);
+        }
     }
 
     /// SPEC 3.18: every user had regions of their own, and spillover saw only its own region: a

@@ -197,6 +197,8 @@ pub struct PriorityQueueStat {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::{prop, prop_assert, proptest};
+
     use super::*;
     use crate::decision::Verdict;
     use crate::identity::{Attributes, Identity};
@@ -239,6 +241,46 @@ mod tests {
         Laws::of(&crowded, bound()).asked_by(ALL.map(of)).check();
         let single = PriorityQueue::new().max_queue_size(1);
         Laws::of(&single, bound()).asked_by(ALL.map(of)).check();
+    }
+
+    proptest! {
+        /// In any interval shorter than the period: no more hits than the queue holds, no more by
+        /// lower priorities than what is not reserved for higher ones, and nobody of a priority
+        /// that has not used up its reserve is denied unless the queue is full.
+        #[test]
+        fn reserves_and_places_are_kept(
+            places in prop::sample::select(vec![2_usize, 5, 30]),
+            hits in prop::collection::vec((0..4_usize, 1..9_u32, 0..9_u64), 1..80),
+        ) {
+            let queue = PriorityQueue::new()
+                .max_queue_size(u32::try_from(places).unwrap())
+                .reserve(Priority::High, 0.2)
+                .reserve(Priority::Normal, 0.15);
+            // What hits of each priority and the lower ones may take together.
+            let shares = [11, 14, 18, 20];
+            let mut trial = Trial::of(&queue, "20/s");
+            let mut admitted: Vec<(Timestamp, usize, u32)> = Vec::new();
+            for (level, cost, pause) in hits {
+                trial.advance(Duration::from_millis(pause * 30));
+                trial.who = of(ALL[level]);
+                let now = trial.now;
+                admitted.retain(|(at, ..)| now.micros_since(*at) < 1_000_000);
+                let full = admitted.len() == places;
+                let taken_by = |levels: std::ops::RangeInclusive<usize>| -> u32 {
+                    let of = admitted.iter().filter(|(_, level, _)| levels.contains(level));
+                    of.map(|(.., cost)| cost).sum()
+                };
+                let reserve = shares[level] - level.checked_sub(1).map_or(0, |lower| shares[lower]);
+                let guaranteed = !full && taken_by(level..=3) + cost <= reserve;
+                if trial.hit(cost).is_allowed() {
+                    prop_assert!(!full);
+                    prop_assert!(taken_by(0..=level) + cost <= shares[level]);
+                    admitted.push((now, level, cost));
+                } else {
+                    prop_assert!(!guaranteed);
+                }
+            }
+        }
     }
 
     /// SPEC 3.19: each priority had a key of its own: five low and five high hits at a limit of 5.

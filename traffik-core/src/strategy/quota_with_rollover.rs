@@ -232,9 +232,8 @@ mod tests {
             let quota = QuotaWithRollover::new()
                 .rollover_percentage(part)
                 .max_rollover(max);
-            Laws::of(&quota, bound(move |limit| limit.min(max.into())))
-                .cases(64)
-                .check();
+            let most = move |limit| Ratio::new(part).of(limit).min(max.into());
+            Laws::of(&quota, bound(most)).cases(64).check();
             Laws::of(&quota.cumulative(), bound(move |_| max.into()))
                 .cases(64)
                 .check();

@@ -1,7 +1,8 @@
 -- Shares: DistributedFairness::step and GeographicDistribution::step, by kind of share
 local cost, limit, period, memory, label, weight, kind_of_share =
     unpack('>I8I8I8I8I8I8I8', arguments)
-local PART, FIXED = 1, 2
+local FAIR, PART, FIXED = 0, 1, 2
+local MAX_PARTIES, SURPLUS = 64, 0
 
 local start, same, stored = nil, false, 0
 if cell:byte() == 25 and #cell >= 25 and #cell % 16 == 9 then
@@ -12,7 +13,7 @@ if not same then
   start = now - now % period
 end
 
-local parties, me = {}, nil
+local parties, me, surplus = {}, nil, nil
 for from = 26, stored - 31, 32 do
   local who, seen, used, of = unpack('>I8I8I8I8', cell, from)
   if same or seen + memory >= start then
@@ -20,8 +21,13 @@ for from = 26, stored - 31, 32 do
     parties[#parties + 1] = party
     if who == label and not me then
       me = party
+    elseif who == SURPLUS and not surplus then
+      surplus = party
     end
   end
+end
+if not me and kind_of_share == FAIR and #parties + 1 >= MAX_PARTIES then
+  me, label = surplus, SURPLUS
 end
 if not me then
   me = {label, 0, 0, weight}

@@ -8,9 +8,15 @@
 //!
 //! A party is active in a window if it was last admitted within, or not long before, that window.
 //! Nothing is known of a party that was only ever denied, since a denial changes nothing: its first
-//! hit competes for what is left.
+//! hit competes for what is left. From then on its share is kept, at the expense of whoever has not
+//! taken theirs if others have borrowed it: what is promised is promised to those who were active
+//! when the window began, in windows in which nobody joins them.
 //!
 //! The cell holds one word, the start of the window, and two pairs for each active party.
+//!
+//! Where parties are whoever says so, there may be [`MAX_PARTIES`] of them: the surplus is one party,
+//! with one share. So a cell stays small whatever clients call themselves, and as this party's hits
+//! are counted like any other's, the whole is not exceeded either.
 
 use smallvec::SmallVec;
 
@@ -20,6 +26,13 @@ use crate::decision::Decision;
 use crate::key::KeyHasher;
 use crate::rate::Rate;
 use crate::time::Timestamp;
+
+/// How many parties are told apart at most, where their number is not limited otherwise, the one
+/// of the surplus included. So does `shares.lua`.
+pub(super) const MAX_PARTIES: usize = 64;
+
+/// The label of the surplus; any other is a digest of 52 bits.
+const SURPLUS: u64 = 0;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Party {
@@ -47,6 +60,7 @@ impl<'a> Shares<'a> {
         memory_us: u64,
         name: &str,
         weight: u64,
+        share: Share,
     ) -> Shares<'a> {
         let (start, same) = match cell.words() {
             [start] => window::in_force(*start, hit),
@@ -68,8 +82,13 @@ impl<'a> Shares<'a> {
                 });
             }
         }
-        let label = KeyHasher::label(name);
-        let me = parties.iter().position(|party| party.label == label);
+        let place = |label| parties.iter().position(|party| party.label == label);
+        let mut label = KeyHasher::label(name);
+        let mut me = place(label);
+        if me.is_none() && share.is_open() && parties.len() + 1 >= MAX_PARTIES {
+            label = SURPLUS;
+            me = place(label);
+        }
         let me = me.unwrap_or_else(|| {
             parties.push(Party {
                 label,
@@ -204,6 +223,13 @@ pub(super) enum Share {
     Part = 1,
     /// The same, and it gets no more.
     Fixed = 2,
+}
+
+impl Share {
+    /// Whether anybody may be a party; regions are listed.
+    fn is_open(self) -> bool {
+        matches!(self, Share::Fair)
+    }
 }
 
 /// Deciding and charging for Redis.

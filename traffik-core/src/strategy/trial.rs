@@ -1,4 +1,4 @@
-//! One cell and a clock, for tests that tell a story.
+//! One cell and a clock, for tests that tell a story. As in a store, what has expired is gone.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::time::{Timestamp, micros};
 
 pub(super) struct Trial<'a> {
     pub(super) strategy: &'a dyn Strategy,
-    rate: Rate,
+    pub(super) rate: Rate,
     pub(super) cell: Cell,
     pub(super) now: Timestamp,
     pub(super) who: Attributes,
@@ -35,6 +35,9 @@ impl<'a> Trial<'a> {
 
     pub(super) fn advance(&mut self, by: Duration) {
         self.now = self.now.plus_micros(micros(by));
+        if self.cell.is_expired(self.now) {
+            self.cell = Cell::fresh();
+        }
     }
 
     pub(super) fn hit(&mut self, cost: u32) -> Decision {

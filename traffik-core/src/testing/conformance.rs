@@ -39,14 +39,15 @@ use crate::decision::{Decision, Decisions};
 use crate::identity::{Attributes, Identity};
 use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
-use crate::strategy::Strategy;
+use crate::strategy::{Sharing, Strategy};
 use crate::time::{ManualClock, Timestamp};
 
 /// Holds every decision, load and batch of `traces` random traces, for each strategy and for all
 /// of them mixed, to what the strategies say: bit-identical, the clock of the backend included.
 ///
 /// A trace hits a few keys at costs around the limit, at moments around the promised ones, with
-/// changing rates, and a clock that now and then steps back.
+/// changing rates, and a clock that now and then steps back. Strategies that
+/// [share](Sharing::Everybody) a cell are hit by a crowd as well.
 ///
 /// # Panics
 ///
@@ -63,6 +64,12 @@ pub async fn decides_like_the_strategy(
             Trace::new(backend, clock, one, seed).run().await;
         }
         Trace::new(backend, clock, strategies, seed).run().await;
+    }
+    for strategy in strategies {
+        if strategy.sharing() == Sharing::Everybody {
+            let one = std::slice::from_ref(strategy);
+            Trace::new(backend, clock, one, traces).crowd().await;
+        }
     }
 }
 

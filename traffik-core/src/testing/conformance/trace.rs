@@ -79,6 +79,23 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// More instances than a strategy tells apart, twice each, and one by one forgotten.
+    pub(super) async fn crowd(mut self) {
+        for lane in &mut self.lanes {
+            lane.rate = Rate::per_day(1_000);
+        }
+        for (step, instance) in (0..300).zip((0..100).cycle()) {
+            let asker = Attributes {
+                instance: Some(format!("{instance}").into()),
+                ..Attributes::NONE
+            };
+            self.compare(step, &[0], &[1], &asker).await;
+            if step >= 200 {
+                self.clock.advance_micros(60 * 60 * 1_000_000);
+            }
+        }
+    }
+
     /// Moments that matter: the promised one, just before it, the same again, far later, earlier.
     fn move_clock(&mut self) {
         let lane = self.choices.index(self.lanes.len());
