@@ -172,6 +172,10 @@ pub trait Strategy: Debug + Send + Sync + 'static {
 
     /// Whether this strategy can serve `rate`; asked when a throttle is built.
     ///
+    /// Not asked about the rates that [attempts](crate::Attempt::rate) bring, so that these cost
+    /// nothing to check. At one that would be refused a [`step`](Strategy::step) still decides, and
+    /// rather denies too much: what overflows saturates, and nothing panics.
+    ///
     /// # Errors
     ///
     /// If some parameter does not fit the rate.

@@ -281,6 +281,10 @@ impl<'a> Attempt<'a> {
 
     /// Under another rate than the throttle's. The count is the same: a client whose rate changes
     /// keeps what it has taken.
+    ///
+    /// Unlike the throttle's own rate it is not
+    /// [validated](crate::Strategy::validate): where the strategy cannot serve it, such as a burst
+    /// that takes longer than 142 years to refill, less is admitted than was asked for.
     pub const fn rate(mut self, rate: Rate) -> Attempt<'a> {
         self.rate = Some(rate);
         self
@@ -567,6 +571,32 @@ mod tests {
         assert!(hit(Attempt::by(&ann)) && hit(Attempt::by(&ben)));
         assert!(!hit(Attempt::by(&ann)) && !hit(Attempt::by(&ben)));
         assert!(hit(Attempt::by(&ann).scope("/other")));
+    }
+
+    /// No throttle would be built with this rate, but an attempt may bring it.
+    #[test]
+    fn a_rate_that_does_not_fit_admits_less_not_more() {
+        let slow = Rate::literal("1/366d");
+        for strategy in [
+            Arc::new(TokenBucket::new().burst(200)) as Arc<dyn Strategy>,
+            Arc::new(
+                crate::CostBasedTokenBucket::new()
+                    .burst(200)
+                    .min_refill_rate(0.000_001),
+            ),
+        ] {
+            assert!(strategy.validate(&slow).is_err());
+            let throttle = Throttle::builder("slow")
+                .rate("1/s")
+                .strategy(strategy)
+                .backend(MemoryBackend::new())
+                .build()
+                .unwrap();
+            let ann = Identity::of("ann");
+            let hit = || throttle.hit_now(Attempt::by(&ann).rate(slow)).unwrap();
+            let admitted = (0..300).filter(|_| hit().is_allowed()).count();
+            assert!((1..=200).contains(&admitted), "{throttle:?}: {admitted}");
+        }
     }
 
     #[test]

@@ -137,13 +137,14 @@ impl Pace {
         (seconds * self.0 + rest / PARTS, rest % PARTS)
     }
 
-    /// The shortest time in which so many µs at the full rate are regained.
+    /// The shortest time in which so many µs at the full rate are regained; saturating, since
+    /// rates that [`validate`](Strategy::validate) refuses may need longer than a word holds.
     fn time_for(self, us: u64, carry: u64) -> u64 {
-        let (whole, rest) = (us / self.0, us % self.0);
+        let (whole, rest) = ((us / self.0).saturating_mul(PARTS), us % self.0);
         let wanted = rest * PARTS;
         match wanted.checked_sub(carry) {
-            Some(wanted) => whole * PARTS + wanted.div_ceil(self.0),
-            None => whole * PARTS - (carry - wanted) / self.0,
+            Some(wanted) => whole.saturating_add(wanted.div_ceil(self.0)),
+            None => whole - (carry - wanted) / self.0,
         }
     }
 }
@@ -208,7 +209,7 @@ impl Strategy for CostBasedTokenBucket {
         }
         let pace = self.pace(state.hits, state.total_cost);
         let ahead = state.since - now;
-        let after = |span: Span| ahead + pace.time_for(span.ceil(), state.carry);
+        let after = |span: Span| ahead.saturating_add(pace.time_for(span.ceil(), state.carry));
         let reset = match state.missing {
             Span::ZERO => 0,
             missing => after(missing),

@@ -71,7 +71,8 @@ impl<'a> Laws<'a> {
     }
 
     /// Sets the rates to draw from. Default: every limit and period there is. Rates that the
-    /// strategy's [`validate`](Strategy::validate) refuses are passed over in any case.
+    /// strategy's [`validate`](Strategy::validate) refuses are passed over in any case, but must not
+    /// make it [panic](Law::Total).
     pub fn rates(mut self, rates: impl IntoIterator<Item = Rate>) -> Self {
         self.rates = rates.into_iter().collect();
         self
@@ -187,7 +188,8 @@ pub enum Law {
     /// What remains is what can be taken: of cost 1 at least, and of every cost if pre-paid; and
     /// it is never more than the limit.
     Consistent,
-    /// No hit makes it panic, not even on a cell that it cannot have written.
+    /// No hit makes it panic, not even on a cell that it cannot have written or at a rate that its
+    /// [`validate`](Strategy::validate) refuses, which an [attempt](crate::Attempt::rate) may bring.
     Total,
 }
 

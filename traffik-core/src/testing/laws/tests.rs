@@ -181,24 +181,30 @@ fn once_for_ever() -> Laws<'static> {
     Laws::of(&FixedWindow, once).rates([Rate::per_second(1)])
 }
 
-#[test]
-fn refused_rates_are_passed_over() {
-    #[derive(Debug)]
-    struct Refuses;
+/// Promises nothing at all.
+#[derive(Debug)]
+struct Refuses {
+    panics: bool,
+}
 
-    impl Strategy for Refuses {
-        fn id(&self) -> &'static str {
-            "refuses"
-        }
-
-        fn step(&self, _: &mut Cell, _: &Hit<'_>) -> Decision {
-            panic!("it said that it cannot serve this rate")
-        }
-
-        fn validate(&self, _: &Rate) -> crate::Result<()> {
-            Err(crate::Error::invalid("serves no rate"))
-        }
+impl Strategy for Refuses {
+    fn id(&self) -> &'static str {
+        "refuses"
     }
 
-    Laws::of(&Refuses, Bound::new(|_, _| 0)).check();
+    fn step(&self, _: &mut Cell, _: &Hit<'_>) -> Decision {
+        assert!(!self.panics, "it said that it cannot serve this rate");
+        Decision::deny(0, 0, 0)
+    }
+
+    fn validate(&self, _: &Rate) -> crate::Result<()> {
+        Err(crate::Error::invalid("serves no rate"))
+    }
+}
+
+#[test]
+fn refused_rates_are_passed_over_but_must_be_borne() {
+    let laws = |panics| Laws::of(&Refuses { panics }, Bound::new(|_, _| 0)).test();
+    assert!(laws(false).is_ok());
+    assert_eq!(laws(true).unwrap_err().law(), Law::Total);
 }

@@ -99,6 +99,8 @@ fn corrupt() -> impl Strategy<Value = Cell> {
             0..3_u64,
             START_US - 2_000_000..START_US + 2_000_000,
             0..Cell::WORD_LIMIT,
+            // Of any length: counts and totals that are small, or nearly.
+            (0..53_u32, any::<u64>()).prop_map(|(bits, any)| (1 << bits) + any % (1 << bits)),
             Just(Cell::WORD_LIMIT - 1),
         ]
     };

@@ -49,11 +49,13 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn go(&mut self, trace: &Trace) -> Lawful {
-        if self.laws.strategy.validate(&self.rate).is_err() {
-            return Ok(());
+        // An attempt may bring a rate that nobody validated.
+        if self.laws.strategy.validate(&self.rate).is_ok() {
+            trace.moves.iter().try_for_each(|one| self.hit(*one))?;
         }
-        trace.moves.iter().try_for_each(|one| self.hit(*one))?;
-        self.bears(&trace.corrupt)
+        self.bears(&Cell::fresh());
+        self.bears(&trace.corrupt);
+        Ok(())
     }
 
     pub(super) fn broken(&self, law: Law, why: String) -> Broken {
@@ -341,16 +343,16 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A cell that it cannot have written must not make it panic.
-    fn bears(&mut self, corrupt: &Cell) -> Lawful {
-        self.story.push(format!("then on {corrupt:?}"));
+    /// Neither a cell that it cannot have written nor a rate that it refuses may make it panic.
+    fn bears(&mut self, cell: &Cell) {
+        self.story.push(format!("then on {cell:?}"));
         for cost in [0, 1, self.rate.limit(), u32::MAX] {
-            let mut cell = corrupt.clone();
-            let hit = self.hit_of(self.now, cost, 0);
-            let _ = self.laws.strategy.details(&cell, &hit);
-            let _ = self.laws.strategy.step(&mut cell, &hit);
+            let (mut cell, hit) = (cell.clone(), self.hit_of(self.now, cost, 0));
+            for _ in 0..2 {
+                let _ = self.laws.strategy.details(&cell, &hit);
+                let _ = self.laws.strategy.step(&mut cell, &hit);
+            }
         }
-        Ok(())
     }
 
     fn step(&self, cell: &mut Cell, now: u64, cost: u32, who: usize) -> Decision {
