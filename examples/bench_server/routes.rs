@@ -78,6 +78,7 @@ pub(crate) async fn ws(
 pub(crate) async fn stat(req: HttpRequest, bench: web::Data<Bench>) -> HttpResponse {
     match bench.throttle.stat(&req).await {
         Ok(stat) => HttpResponse::Ok().json(stat),
+        Err(error) if error.is_unresolved() => HttpResponse::BadRequest().body(error.to_string()),
         Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
     }
 }

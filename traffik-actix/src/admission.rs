@@ -10,6 +10,7 @@ use crate::denial::{Denial, Unavailable};
 use crate::failed::Recovery;
 use crate::headers::HeaderStyle;
 use crate::throttle::{HttpThrottle, Resolved};
+use crate::unresolved::Unresolved;
 
 /// What became of a request.
 #[derive(Debug)]
@@ -252,7 +253,7 @@ pub(crate) fn conclude(
 ) -> Outcome {
     let answers = match answers {
         Ok(answers) => answers,
-        Err(error) => return Outcome::Denied(HttpResponse::from_error(Unavailable(error))),
+        Err(error) => return Outcome::Denied(refuse(error)),
     };
     let answers = answers.as_ref();
     if answers.iter().any(Decision::is_denied) {
@@ -261,11 +262,20 @@ pub(crate) fn conclude(
     let mut receipt = Receipt::default();
     for (meeting, decision) in meetings.iter().zip(answers) {
         let (headers, style) = meeting.throttle.headers(meeting.backend);
-        if headers.on_admitted() && !decision.is_unlimited() {
+        if headers.on_admitted() && !decision.is_unlimited() && meeting.knows_its_rate() {
             receipt.decided.push((meeting.decided(*decision), style));
         }
     }
     Outcome::Admitted(receipt)
+}
+
+/// The answer to a request that no decision was made about.
+#[cold]
+fn refuse(error: Error) -> HttpResponse {
+    match error.is_unresolved() {
+        true => HttpResponse::from_error(Unresolved(error)),
+        false => HttpResponse::from_error(Unavailable(error)),
+    }
 }
 
 #[cold]
@@ -287,7 +297,7 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
     };
     for (meeting, decided) in meetings.iter().zip(&all) {
         let (headers, style) = meeting.throttle.headers(meeting.backend);
-        if headers.on_denied() {
+        if headers.on_denied() && meeting.knows_its_rate() {
             style.write(response.headers_mut(), std::slice::from_ref(decided));
         }
     }
@@ -332,6 +342,12 @@ impl<'a> Meeting<'a> {
             Some(answer) => answer,
             None => Err(error.clone()),
         }
+    }
+
+    /// Whether there is a rate to tell the client about. There is none if the function that should
+    /// give it failed, and a handler decided nevertheless.
+    fn knows_its_rate(&self) -> bool {
+        self.resolved.is_ok() || !self.throttle.throttle().rate().is_unlimited()
     }
 
     fn failure<'f>(&'f self, error: &'f Error) -> Failure<'f> {

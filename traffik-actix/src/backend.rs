@@ -18,12 +18,12 @@ use crate::source::{IntoValue, Source};
 ///
 /// ```
 /// use actix_web::{App, web};
-/// use traffik_actix::{Identity, MemoryBackend, OnError, ThrottleBackend};
+/// use traffik_actix::{ClientIp, Identity, MemoryBackend, OnError, ThrottleBackend};
 ///
 /// let backend = ThrottleBackend::new(MemoryBackend::new())
 ///     .identify(|req: &actix_web::HttpRequest| match req.headers().get("x-api-key") {
 ///         Some(key) => Identity::of(format_args!("key:{key:?}")),
-///         None => Identity::ANONYMOUS,
+///         None => ClientIp::peer().identity(req),
 ///     })
 ///     .on_error(OnError::Allow);
 ///
@@ -67,7 +67,7 @@ impl ThrottleBackend {
         &self.backend
     }
 
-    /// Sets who asks.
+    /// Sets who asks. If it [fails](IntoValue), the request is answered 400.
     pub fn identify<F, R>(mut self, identify: F) -> Self
     where
         F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
@@ -104,7 +104,9 @@ impl ThrottleBackend {
     }
 
     /// Sets an async function that says what to do then, after a look at the request; see
-    /// [`Failed`]. An error it returns is answered 503.
+    /// [`Failed`]. It is asked as well about requests that a function of a throttle
+    /// [cannot make sense of](Error::is_unresolved). An error it returns is answered 503, or 400 if it
+    /// is unresolved.
     pub fn on_error_by<F>(mut self, handler: F) -> Self
     where
         F: AsyncFn(&Failed<'_>) -> Result<Decision, Error> + Send + Sync + 'static,

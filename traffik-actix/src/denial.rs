@@ -107,17 +107,15 @@ impl ResponseError for Throttled {
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
         let wait = self.decisions.retry_after();
-        let body = problem(
-            "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            "Quota Exceeded",
-            self.status_code(),
-            &self.detail(),
-            &self.violated,
+        let mut response = Problem {
+            kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            title: "Quota Exceeded",
+            status: self.status_code(),
+            detail: &self.detail(),
+            violated: &self.violated,
             wait,
-        );
-        let mut response = HttpResponse::build(self.status_code())
-            .content_type(PROBLEM_JSON)
-            .body(body);
+        }
+        .response();
         let headers = response.headers_mut();
         write_retry_after(headers, &self.decisions);
         // RFC 6585 section 4: a 429 must not be stored.
@@ -150,49 +148,63 @@ impl ResponseError for Unavailable {
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
         // What failed is for the log, not for the client.
-        let detail = "Rate limits cannot be checked at the moment.";
-        let body = problem(
-            "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-            "Temporary Reduced Capacity",
-            self.status_code(),
-            detail,
-            &[],
-            None,
-        );
-        HttpResponse::build(self.status_code())
-            .content_type(PROBLEM_JSON)
-            .body(body)
+        Problem {
+            kind: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            title: "Temporary Reduced Capacity",
+            status: self.status_code(),
+            detail: "Rate limits cannot be checked at the moment.",
+            violated: &[],
+            wait: None,
+        }
+        .response()
     }
 }
 
-const PROBLEM_JSON: &str = "application/problem+json";
+/// An error document: RFC 9457 with the types and the extension member of the RateLimit draft, section
+/// 6, and the exact wait for clients that can use it.
+pub(crate) struct Problem<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) title: &'a str,
+    pub(crate) status: StatusCode,
+    pub(crate) detail: &'a str,
+    pub(crate) violated: &'a [String],
+    pub(crate) wait: Option<Duration>,
+}
 
-/// RFC 9457 with the types and the extension member of the RateLimit draft, section 6, and the
-/// exact wait for clients that can use it.
-fn problem(
-    kind: &str,
-    title: &str,
-    status: StatusCode,
-    detail: &str,
-    violated: &[String],
-    wait: Option<Duration>,
-) -> String {
-    let mut body = format!(
-        r#"{{"type":"{kind}","title":"{title}","status":{},"detail":"{detail}""#,
-        status.as_u16()
-    );
-    if !violated.is_empty() {
-        // Names are printable ASCII: nothing but these two needs an escape.
-        let quoted: Vec<String> = violated
-            .iter()
-            .map(|name| format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")))
-            .collect();
-        body += &format!(r#","violated-policies":[{}]"#, quoted.join(","));
+impl Problem<'_> {
+    pub(crate) fn response(&self) -> HttpResponse {
+        HttpResponse::build(self.status)
+            .content_type("application/problem+json")
+            .body(self.json())
     }
-    if let Some(wait) = wait {
-        body += &format!(r#","wait_us":{}"#, wait.as_micros());
+
+    fn json(&self) -> String {
+        let (kind, title, status) = (self.kind, self.title, self.status.as_u16());
+        let detail = quoted(self.detail);
+        let mut json =
+            format!(r#"{{"type":"{kind}","title":"{title}","status":{status},"detail":{detail}"#);
+        if !self.violated.is_empty() {
+            let names: Vec<String> = self.violated.iter().map(|name| quoted(name)).collect();
+            json += &format!(r#","violated-policies":[{}]"#, names.join(","));
+        }
+        if let Some(wait) = self.wait {
+            json += &format!(r#","wait_us":{}"#, wait.as_micros());
+        }
+        json + "}"
     }
-    body + "}"
+}
+
+/// A text as JSON has it (RFC 8259, section 7).
+fn quoted(text: &str) -> String {
+    let mut json = String::from('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => json.extend(['\\', char]),
+            '\0'..='\x1f' => json += &format!("\\u{:04x}", u32::from(char)),
+            _ => json.push(char),
+        }
+    }
+    json + "\""
 }
 
 /// A function that answers denied requests.

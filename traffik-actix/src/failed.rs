@@ -13,13 +13,19 @@ use crate::throttle::HttpThrottle;
 
 /// A request that a throttle could not decide, for error handlers.
 ///
-/// Everything about the hit is there as well: see [`Failure`].
+/// Everything about the hit is there as well: see [`Failure`]. If its error
+/// [is unresolved](traffik_core::Error::is_unresolved), there was no hit yet: a function of the throttle
+/// could not make sense of the request, which the client can bring about. Return that error, as below, or
+/// deny; to admit opens the limit.
 ///
 /// ```
 /// use std::time::Duration;
 /// use traffik_actix::{Decision, Error, Failed, HttpThrottle};
 ///
 /// async fn when_in_doubt(failed: &Failed<'_>) -> Result<Decision, Error> {
+///     if failed.error.is_unresolved() {
+///         return Err(failed.error.clone()); // 400
+///     }
 ///     let signed_in = failed.request.headers().contains_key("authorization");
 ///     match signed_in && failed.error.is_timeout() {
 ///         true => Ok(failed.allow()),

@@ -45,6 +45,7 @@ mod rule;
 mod scope;
 mod source;
 mod throttle;
+mod unresolved;
 #[cfg(feature = "ws")]
 mod ws;
 
@@ -63,6 +64,7 @@ pub use source::IntoValue;
 pub use throttle::{HttpThrottle, HttpThrottleBuilder};
 #[cfg(feature = "macros")]
 pub use traffik_actix_macros::throttle;
+pub use unresolved::Unresolved;
 #[cfg(feature = "ws")]
 pub use ws::{Excess, OnExcess, ThrottledMessages, WsRule, WsThrottle};
 

@@ -7,6 +7,8 @@ use actix_web::HttpRequest;
 use futures_util::future::LocalBoxFuture;
 use traffik_core::{Error, Result};
 
+use crate::unresolved::Cause;
+
 /// A function of the request that gives a value, at once or after a while.
 #[derive(Clone)]
 pub(crate) enum Source<T> {
@@ -20,13 +22,20 @@ pub(crate) trait AsyncSource<T> {
     fn get<'a>(&'a self, req: &'a HttpRequest) -> LocalBoxFuture<'a, Result<T>>;
 }
 
-/// A value, or the result of a function that may fail to find one.
+/// A value, or the result of a function of the request that may fail to find one.
+///
+/// To fail is to say that the *request* makes no sense: it is answered **400 Bad Request** (see
+/// [`Unresolved`](crate::Unresolved)), nothing is charged, and no [`OnError`](crate::OnError) policy but a
+/// handler is asked, so that a client who makes the function fail gains nothing. Fail with an
+/// [`actix_web::Error`] to answer otherwise: with `ErrorUnauthorized` if a key is missing, or with
+/// `ErrorServiceUnavailable` if it is the server's fault, such as a session store that cannot be reached.
+/// The text of the error is logged at debug level and never sent, except that of an `actix_web::Error`.
 pub trait IntoValue<T> {
     /// The value, or why there is none. `what` names it in the error.
     ///
     /// # Errors
     ///
-    /// If the function failed.
+    /// If the function failed; the error is [unresolved](Error::is_unresolved).
     fn into_value(self, what: &'static str) -> Result<T>;
 }
 
@@ -36,12 +45,14 @@ impl<T> IntoValue<T> for T {
     }
 }
 
-impl<T, E: fmt::Display> IntoValue<T> for std::result::Result<T, E> {
+impl<T, E: fmt::Display + 'static> IntoValue<T> for std::result::Result<T, E> {
     fn into_value(self, what: &'static str) -> Result<T> {
         // The cause may quote the client: it is for logs, not for the message.
         self.map_err(|error| {
-            Error::other(format!("the {what} function of a throttle failed"))
-                .with_source(error.to_string())
+            Error::unresolved(format!(
+                "the {what} function could not make sense of the request"
+            ))
+            .with_source(Cause::new(&error))
         })
     }
 }

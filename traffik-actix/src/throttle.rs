@@ -94,8 +94,9 @@ impl HttpThrottle {
     ///
     /// # Errors
     ///
-    /// If the backend or a function of the throttle fails and the policy is to
-    /// [raise](OnError::Raise).
+    /// If the backend fails and the policy is to [raise](OnError::Raise), or if a function of the
+    /// throttle cannot make sense of the request: see [`is_unresolved`](Error::is_unresolved). An
+    /// error handler may answer both otherwise.
     pub async fn hit(&self, req: &HttpRequest) -> Result<Decision> {
         admission::decide_one(self, req, None).await
     }
@@ -113,7 +114,9 @@ impl HttpThrottle {
     ///
     /// # Errors
     ///
-    /// The denial as an error that is rendered as the throttle's response, or the failure.
+    /// The denial as an error that is rendered as the throttle's response, or the failure:
+    /// [`Unresolved`](crate::Unresolved) if the request makes no sense to a function of the throttle, and
+    /// [`Unavailable`](crate::Unavailable) if the backend failed and the policy is to raise.
     pub async fn enforce(&self, req: &HttpRequest) -> actix_web::Result<()> {
         self.enforce_cost(req, None).await
     }
@@ -140,7 +143,8 @@ impl HttpThrottle {
     ///
     /// # Errors
     ///
-    /// If the backend or a function of the throttle fails.
+    /// If the backend fails, or if a function of the throttle cannot make sense of the request: see
+    /// [`is_unresolved`](Error::is_unresolved).
     pub async fn stat(&self, req: &HttpRequest) -> Result<Stat> {
         let backend = self.backend_for(req, None);
         let resolved = self.resolve(req, backend, None).await?;
@@ -213,7 +217,7 @@ impl HttpThrottle {
     ) -> Option<Result<Resolved>> {
         let identity = match self.identify(backend).now(req)? {
             Ok(identity) => identity,
-            Err(error) => return Some(Err(error)),
+            Err(error) => return Some(Err(self.unresolved(error))),
         };
         let mut resolved = Resolved {
             identity,
@@ -225,19 +229,29 @@ impl HttpThrottle {
         if let (None, Some(source)) = (cost, &self.0.cost) {
             match source.now(req)? {
                 Ok(cost) => resolved.cost = Some(cost),
-                Err(error) => return Some(Err(error)),
+                Err(error) => return Some(Err(self.unresolved(error))),
             }
         }
         if let Some(source) = &self.0.rate {
             match source.now(req)?.and_then(|rate| self.check_rate(rate)) {
                 Ok(rate) => resolved.rate = Some(rate),
-                Err(error) => return Some(Err(error)),
+                Err(error) => return Some(Err(self.unresolved(error))),
             }
         }
         Some(Ok(resolved))
     }
 
     pub(crate) async fn resolve(
+        &self,
+        req: &HttpRequest,
+        backend: &ThrottleBackend,
+        cost: Option<u32>,
+    ) -> Result<Resolved> {
+        let resolved = self.ask(req, backend, cost).await;
+        resolved.map_err(|error| self.unresolved(error))
+    }
+
+    async fn ask(
         &self,
         req: &HttpRequest,
         backend: &ThrottleBackend,
@@ -264,10 +278,23 @@ impl HttpThrottle {
 
     /// A rate that a function gave: whether it suits the strategy could not be checked earlier.
     fn check_rate(&self, rate: Rate) -> Result<Rate> {
-        if !rate.is_unlimited() {
-            self.0.throttle.strategy().validate(&rate)?;
+        if !rate.is_unlimited()
+            && let Err(error) = self.0.throttle.strategy().validate(&rate)
+        {
+            let message = "the strategy cannot serve the rate that the rate function gave";
+            return Err(Error::unresolved(message).with_source(error));
         }
         Ok(rate)
+    }
+
+    /// Says whose function failed. Clients can bring it about at will, so it is no warning.
+    #[cold]
+    fn unresolved(&self, error: Error) -> Error {
+        let error = error.within(format_args!("throttle `{}`", self.name()));
+        if let Some(cause) = std::error::Error::source(&error) {
+            log::debug!("{error}: {:?}", cause.to_string());
+        }
+        error
     }
 
     pub(crate) fn answer(&self, backend: &ThrottleBackend, denial: &Denial<'_>) -> HttpResponse {
@@ -365,7 +392,8 @@ impl HttpThrottleBuilder {
         self
     }
 
-    /// Sets a function that gives the rate of a request.
+    /// Sets a function that gives the rate of a request. If it [fails](IntoValue), the request is
+    /// answered 400.
     ///
     /// The count is the same whatever the rate: a client whose rate changes keeps what it took.
     pub fn rate_by<F, R>(mut self, rate: F) -> Self
@@ -406,7 +434,8 @@ impl HttpThrottleBuilder {
         self
     }
 
-    /// Sets a function that gives the cost of a request.
+    /// Sets a function that gives the cost of a request. If it [fails](IntoValue), the request is
+    /// answered 400: a client gains nothing by a cost that is none.
     pub fn cost_by<F, R>(mut self, cost: F) -> Self
     where
         F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
@@ -427,6 +456,27 @@ impl HttpThrottleBuilder {
     }
 
     /// Sets who asks. Default: what the backend says, else [`ClientIp::peer`](crate::ClientIp::peer).
+    ///
+    /// If it [fails](IntoValue), the request is answered 400, or what its `actix_web::Error` says. A
+    /// client without credentials is either refused or told apart by its address, never admitted
+    /// unlimited:
+    ///
+    /// ```
+    /// use actix_web::HttpRequest;
+    /// use actix_web::error::ErrorUnauthorized;
+    /// use traffik_actix::{ClientIp, HttpThrottle, Identity};
+    /// # fn key(req: &HttpRequest) -> Option<&str> {
+    /// #     req.headers().get("x-api-key")?.to_str().ok()
+    /// # }
+    ///
+    /// let strict = HttpThrottle::builder("strict").rate("100/minute").identify(|req: &HttpRequest| {
+    ///     key(req).map(Identity::of).ok_or_else(|| ErrorUnauthorized("an API key is missing"))
+    /// });
+    /// let lenient = HttpThrottle::builder("lenient").rate("100/minute").identify(|req: &HttpRequest| {
+    ///     key(req).map_or_else(|| ClientIp::peer().identity(req), Identity::of)
+    /// });
+    /// # let _ = (strict, lenient);
+    /// ```
     pub fn identify<F, R>(mut self, identify: F) -> Self
     where
         F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
@@ -472,7 +522,7 @@ impl HttpThrottleBuilder {
         self
     }
 
-    /// Sets what to do when the backend or a function fails. Default: what the backend says. See
+    /// Sets what to do when the backend fails. Default: what the backend says. See
     /// [`on_error_by`](HttpThrottleBuilder::on_error_by) for a function of your own.
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.inner = self.inner.on_error(on_error.clone());
@@ -481,7 +531,9 @@ impl HttpThrottleBuilder {
     }
 
     /// Sets an async function that says what to do then, after a look at the request; see
-    /// [`Failed`]. An error it returns is answered 503.
+    /// [`Failed`]. It is asked as well about requests that a function of the throttle
+    /// [cannot make sense of](Error::is_unresolved). An error it returns is answered 503, or 400 if it
+    /// is unresolved.
     pub fn on_error_by<F>(mut self, handler: F) -> Self
     where
         F: AsyncFn(&Failed<'_>) -> Result<Decision, Error> + Send + Sync + 'static,

@@ -34,6 +34,7 @@ enum Kind {
     Contended,
     Overloaded,
     Closed,
+    Unresolved,
     Other,
 }
 
@@ -81,9 +82,22 @@ impl Error {
         Error::new(Kind::Closed, message)
     }
 
-    /// Anything else, such as a failing identity function.
+    /// A function that should say who asks, at what cost or under which rate, could not make sense of
+    /// a request. No store was asked, and nothing was charged. The text is for whoever asked: it
+    /// names the function, and quotes neither the request nor the cause.
+    pub fn unresolved(message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Unresolved, message)
+    }
+
+    /// Anything else.
     pub fn other(message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(Kind::Other, message)
+    }
+
+    /// Says where it went wrong, in front of what did: ``throttle `api`: a rate is missing``.
+    pub fn within(mut self, place: impl fmt::Display) -> Error {
+        self.0.message = format!("{place}: {}", self.0.message).into();
+        self
     }
 
     /// Adds the cause.
@@ -130,11 +144,24 @@ impl Error {
         self.0.kind == Kind::Closed
     }
 
+    /// Whether a function could not make sense of a request, so that it is not even known who asks.
+    ///
+    /// It is the request that is at fault, or the function, but no store. Who admits it opens the limit
+    /// to whoever can make the function fail.
+    pub fn is_unresolved(&self) -> bool {
+        self.0.kind == Kind::Unresolved
+    }
+
     /// Whether certainly nothing was charged, so that asking again cannot charge twice.
     pub fn is_unexecuted(&self) -> bool {
         matches!(
             self.0.kind,
-            Kind::Invalid | Kind::Connection | Kind::Contended | Kind::Overloaded | Kind::Closed
+            Kind::Invalid
+                | Kind::Connection
+                | Kind::Contended
+                | Kind::Overloaded
+                | Kind::Closed
+                | Kind::Unresolved
         )
     }
 }

@@ -438,11 +438,11 @@ impl ThrottleBuilder {
                     "a rate is missing: add `.rate(\"100/minute\")`",
                 ))
             })
-            .map_err(|error| Error::invalid(format!("throttle `{name}`: {error}")))?;
+            .map_err(|error| error.within(format_args!("throttle `{name}`")))?;
         if !rate.is_unlimited() {
             strategy
                 .validate(&rate)
-                .map_err(|error| Error::invalid(format!("throttle `{name}`: {error}")))?;
+                .map_err(|error| error.within(format_args!("throttle `{name}`")))?;
         }
         let digest = KeyHasher::throttle(&[&name, strategy.id(), &strategy.parameters()]);
         let hasher = match &self.backend {

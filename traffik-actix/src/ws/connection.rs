@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpRequest;
 use actix_web::error::InternalError;
+use actix_web::{HttpRequest, ResponseError};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use futures_util::FutureExt;
 use smallvec::SmallVec;
@@ -24,6 +24,7 @@ use crate::backend::ThrottleBackend;
 use crate::denial::Denial;
 use crate::failed::Recovery;
 use crate::throttle::Resolved;
+use crate::unresolved::Unresolved;
 
 /// How long the frame that closes a connection may wait for a client that reads nothing.
 const PARTING: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ pub(crate) struct Connection {
 /// What a rule knows about a connection.
 struct Limit {
     backend: ThrottleBackend,
-    /// Empty as long as it cannot be found out, and the policy is to allow.
+    /// Empty as long as it cannot be found out, and a handler admits nevertheless.
     resolved: OnceCell<Resolved>,
     /// When the client was told about a denial, and for how long that will do.
     told: Cell<Option<(Instant, Duration)>>,
@@ -73,7 +74,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// The response that refuses the connection, if they cannot and their policy is not to allow.
+    /// The response that refuses the connection, if they cannot and no handler lets it in.
     pub(crate) async fn open(
         settings: Arc<Settings>,
         request: &HttpRequest,
@@ -154,7 +155,7 @@ impl Connection {
         };
         let decisions = match decided {
             Ok(decisions) => decisions,
-            Err(error) => return self.fail(&error).await,
+            Err(error) => return self.fail(error).await,
         };
         if decisions.is_allowed() {
             self.passed(&charges);
@@ -298,9 +299,19 @@ impl Connection {
         Decided::by(throttle, self.limits[rule].resolved.get(), decision)
     }
 
-    async fn fail(&self, error: &Error) -> Verdict {
-        log::error!("a WebSocket is closed, since its limits cannot be checked: {error}");
-        let reason = (CloseCode::Error, "rate limits cannot be checked");
+    async fn fail(&self, error: Error) -> Verdict {
+        let makes_sense = !error.is_unresolved();
+        // Otherwise it is logged already, and not as an error: clients can bring it about at will.
+        if makes_sense {
+            log::error!("a WebSocket is closed, since its limits cannot be checked: {error}");
+        }
+        let reason = match makes_sense || Unresolved(error).status_code().is_server_error() {
+            true => (CloseCode::Error, "rate limits cannot be checked"),
+            false => (
+                CloseCode::Policy,
+                "the limits cannot make sense of the handshake",
+            ),
+        };
         self.close(reason.into()).await;
         Verdict::End
     }

@@ -75,9 +75,14 @@ use crate::throttle::HttpThrottle;
 /// [`wait_up_to`](crate::HttpThrottleBuilder::wait_up_to) holds it back until its time instead,
 /// and reads nothing more meanwhile.
 ///
-/// **When a limit cannot be checked** the throttle's [`OnError`](crate::OnError) decides about each
-/// message; what is raised closes the connection with code 1011. If it cannot be found out who
-/// asks, it decides about the handshake; who was let in unknown is asked again with the next message.
+/// **When a limit cannot be checked** because the store fails, the throttle's [`OnError`](crate::OnError)
+/// decides about each message; what is raised closes the connection with code 1011.
+///
+/// **When the handshake makes no sense** to a function that should say who asks, at what cost or under
+/// which rate, it is refused with 400, or what the function's `actix_web::Error` says. Only an error handler
+/// may let it in nevertheless. Then the functions are asked again with the next message, and the
+/// handler, too; what it does not admit closes the connection, with code 1008, or 1011 if the function's
+/// error was a 5xx.
 #[derive(Clone, Debug)]
 #[doc(alias = "WebSocketThrottle")]
 pub struct WsThrottle(Arc<Settings>);
@@ -175,8 +180,7 @@ impl WsThrottle {
     ///
     /// # Errors
     ///
-    /// If the request is no handshake, or if the throttles cannot find out who asks and their policy is
-    /// to deny (429) or to raise (503).
+    /// If the request is no handshake, or if the throttles [cannot make sense](crate::Unresolved) of it.
     pub async fn handle(
         &self,
         req: &HttpRequest,
@@ -193,7 +197,7 @@ impl WsThrottle {
     ///
     /// # Errors
     ///
-    /// If the throttles cannot find out who asks, as [`handle`](WsThrottle::handle).
+    /// If the throttles cannot make sense of the request, as [`handle`](WsThrottle::handle).
     pub async fn wrap(
         &self,
         req: &HttpRequest,

@@ -16,3 +16,4 @@ mod on_error_by;
 mod server;
 mod store;
 mod support;
+mod unresolved;

@@ -9,7 +9,7 @@ use actix_web::rt::task::yield_now;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, HttpMessage, HttpRequest, web};
 use traffik_actix::{
-    Decision, Error, Failed, HttpThrottle, Identity, MemoryBackend, OnError, Rule, ThrottleBackend,
+    Decision, Error, Failed, HttpThrottle, Identity, OnError, Rule, ThrottleBackend,
     ThrottleMiddleware, ThrottleRule, Throttled,
 };
 
@@ -164,8 +164,7 @@ async fn only_those_are_asked_whose_backend_failed() {
 /// The policy that is set last counts.
 #[actix_web::test]
 async fn a_function_replaces_a_policy_and_the_other_way_round() {
-    let broken = |_: &HttpRequest| Err::<Identity, _>("no session");
-    let api = || throttle("api", "9/day").identify(broken);
+    let api = || throttle("api", "9/day");
     let cases = [
         (
             api().on_error(OnError::Raise).on_error_by(when_in_doubt),
@@ -178,7 +177,7 @@ async fn a_function_replaces_a_policy_and_the_other_way_round() {
     ];
     for (builder, status) in cases {
         let limits = ThrottleMiddleware::new(builder.build().unwrap());
-        let app = app(limits.backend(MemoryBackend::new())).await;
+        let app = app(limits.backend(Store::down())).await;
         assert_eq!(send(&app, get("/")).await.status, status);
     }
 }

@@ -1,9 +1,11 @@
 //! Limits that cannot be checked.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use actix_web::error::{ErrorBadGateway, ErrorServiceUnavailable, ErrorUnauthorized};
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use tokio_tungstenite::tungstenite::Message;
 use traffik_actix::actix_ws::AggregatedMessage;
@@ -107,32 +109,40 @@ async fn failures_do_not_count_as_denials_in_a_row() {
 }
 
 /// Identities that cannot be found for the first `failures` times.
-fn flaky(failures: usize) -> HttpThrottleBuilder {
+fn flaky<E: Display + 'static>(failures: usize, error: fn() -> E) -> HttpThrottleBuilder {
     let asked = Arc::new(AtomicUsize::new(0));
     throttle("api", "1/day").identify_async(async move |_: &HttpRequest| {
         actix_web::rt::task::yield_now().await;
         match asked.fetch_add(1, Ordering::Relaxed) >= failures {
             true => Ok(Identity::of("ann")),
-            false => Err("the sessions cannot be reached"),
+            false => Err(error()),
         }
     })
 }
 
+/// Otherwise a client that leaves its credentials out would be unlimited.
 #[actix_web::test]
-async fn who_cannot_be_told_is_refused_or_asked_again() {
-    let (_, backend) = memory();
-    let with = |policy| {
-        let api = flaky(3).on_error(policy).backend(backend.clone());
-        WsThrottle::new(api.build().unwrap())
-    };
-    let refused = async |policy| {
-        let addr = serve(with(policy)).await;
-        Client::try_connect(addr, "ann").await.unwrap_err()
-    };
-    assert_eq!(refused(OnError::Throttle).await, 429);
-    assert_eq!(refused(OnError::Raise).await, 503);
+async fn a_handshake_that_makes_no_sense_is_refused_whatever_the_policy() {
+    for policy in [OnError::Allow, OnError::Throttle, OnError::Raise] {
+        let refused = async |throttle: HttpThrottleBuilder| {
+            let throttle = throttle.on_error(policy.clone()).build().unwrap();
+            let addr = serve(WsThrottle::new(throttle)).await;
+            Client::try_connect(addr, "ann").await.unwrap_err()
+        };
+        assert_eq!(refused(flaky(1, || "no key")).await, 400);
+        assert_eq!(refused(flaky(1, || ErrorUnauthorized("no key"))).await, 401);
+        let down = || ErrorServiceUnavailable("the sessions cannot be reached");
+        assert_eq!(refused(flaky(1, down)).await, 503);
+    }
+}
 
-    let mut ann = Client::connect(serve(with(OnError::Allow)).await, "ann").await;
+#[actix_web::test]
+async fn who_is_let_in_unknown_is_asked_again() {
+    let (_, backend) = memory();
+    let lenient = async |failed: &Failed<'_>| Ok(failed.allow());
+    let api = flaky(3, || "no key").on_error_by(lenient).backend(backend);
+    let limits = WsThrottle::new(api.build().unwrap());
+    let mut ann = Client::connect(serve(limits).await, "ann").await;
     // Unknown at the handshake and with two messages; then it is known, and stays known.
     for text in ["1", "2", "3", "4", "5"] {
         ann.say(text).await;
@@ -140,27 +150,42 @@ async fn who_cannot_be_told_is_refused_or_asked_again() {
     assert_eq!(ann.leave().await, ["1", "2", "3", &notice(86_400)]);
 }
 
-/// Who was let in unknown may still be denied, which charges nothing.
+/// Who was let in unknown may still be denied, which charges nothing, or be shown the door.
 #[actix_web::test]
-async fn who_stays_unknown_is_denied_if_the_policy_changes_its_mind() {
+async fn who_stays_unknown_is_at_the_mercy_of_the_handler() {
     let (_, backend) = memory();
-    let asked = AtomicUsize::new(0);
-    let strict_later = OnError::handler(move |failure| {
-        let answer = match asked.fetch_add(1, Ordering::Relaxed) {
-            0 => failure.allow(),
-            1 => failure.deny_for(Duration::from_secs(5)),
-            _ => failure.allow(),
-        };
-        async move { Ok(answer) }
-    });
-    let user = flaky(usize::MAX).on_error(strict_later).build().unwrap();
-    let all = throttle("all", "1/day").build().unwrap();
-    let limits = WsThrottle::new(user).rule(all).backend(backend);
-    let mut ann = Client::connect(serve(limits).await, "ann").await;
+    let with = |error: fn() -> actix_web::Error| {
+        let asked = AtomicUsize::new(0);
+        let strict_later = OnError::handler(move |failure| {
+            let answer = match asked.fetch_add(1, Ordering::Relaxed) {
+                0 | 2 => Ok(failure.allow()),
+                1 => Ok(failure.deny_for(Duration::from_secs(5))),
+                _ => Err(failure.error.clone()),
+            };
+            async move { answer }
+        });
+        let user = flaky(usize::MAX, error).on_error(strict_later);
+        let all = throttle("all", "9/day").build().unwrap();
+        let limits = WsThrottle::new(user.build().unwrap()).rule(all);
+        serve(limits.backend(backend.clone()))
+    };
+    let mut ann = Client::connect(with(|| ErrorUnauthorized("no key")).await, "ann").await;
     for text in ["1", "2", "3"] {
         ann.say(text).await;
     }
-    assert_eq!(ann.leave().await, [&notice(5), "2", &notice(86_400)]);
+    assert_eq!(ann.hear().await, notice(5));
+    assert_eq!(ann.hear().await, "2");
+    let expected = "close: 1008 the limits cannot make sense of the handshake";
+    assert_eq!(ann.hear().await, expected);
+
+    let mut ben = Client::connect(with(|| ErrorBadGateway("no sessions")).await, "ben").await;
+    for text in ["1", "2", "3"] {
+        ben.say(text).await;
+    }
+    assert_eq!(ben.hear().await, notice(5));
+    assert_eq!(ben.hear().await, "2");
+    let expected = "close: 1011 rate limits cannot be checked";
+    assert_eq!(ben.hear().await, expected);
 }
 
 /// A handler that polls beside other things drops `recv` again and again.

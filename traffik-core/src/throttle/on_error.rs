@@ -11,7 +11,12 @@ use crate::rate::Rate;
 
 type Handler = dyn Fn(&Failure<'_>) -> BoxFuture<'static, Result<Decision>> + Send + Sync;
 
-/// What to do with a hit when the backend, or a function that should say who asks, fails.
+/// What to do with a hit when the backend fails.
+///
+/// Only a handler is asked about hits of which it is not even known who makes them, at what cost or
+/// under which rate ([`Error::is_unresolved`]). Under any other policy that error is returned: admitting
+/// them would open the limit to whoever can make the function fail, and denying them would announce
+/// a time when it is over, which nobody knows.
 #[derive(Clone, Default)]
 pub enum OnError {
     /// Admit: availability before protection.
@@ -65,13 +70,14 @@ impl OnError {
     /// The same without waiting; `None` if the policy has to wait.
     pub fn answer_now(&self, failure: &Failure<'_>) -> Option<Option<Decision>> {
         match self {
+            OnError::Handler(_) => None,
+            _ if failure.error.is_unresolved() => Some(None),
             OnError::Raise => Some(None),
             OnError::Allow => Some(Some(failure.allow())),
             OnError::Throttle => {
                 let wait = failure.throttle.min_wait().unwrap_or(Self::WAIT);
                 Some(Some(failure.deny_for(wait)))
             }
-            OnError::Handler(_) => None,
         }
     }
 }
@@ -111,6 +117,10 @@ impl fmt::Debug for OnError {
 }
 
 /// A hit that could not be decided, for error handlers.
+///
+/// If the error [is unresolved](Error::is_unresolved), it failed before there was a hit: a function that
+/// should say who asks, at what cost or under which rate, could not make sense of the request. What it
+/// did not say has its default below, and no backend was asked.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Failure<'a> {
@@ -118,7 +128,7 @@ pub struct Failure<'a> {
     pub error: &'a Error,
     /// The throttle.
     pub throttle: &'a Throttle,
-    /// Who asked.
+    /// Who asked; [`Identity::ANONYMOUS`] if that is not known.
     pub identity: &'a Identity,
     /// In which scope.
     pub scope: Option<&'a str>,
@@ -126,7 +136,7 @@ pub struct Failure<'a> {
     pub rate: Rate,
     /// The cost of the hit.
     pub cost: u32,
-    /// The backend that failed.
+    /// The backend that failed, or was not asked.
     pub backend: &'a dyn Backend,
 }
 
