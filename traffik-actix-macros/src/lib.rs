@@ -78,6 +78,9 @@ use crate::handler::Handler;
 /// | `backend` | an expression | the application's, else the memory of the process |
 /// | `crate` | the path of `traffik-actix`, if it is not `::traffik_actix` | |
 ///
+/// A function that returns an `Err` says that the request makes no sense: it is answered 400, or what an
+/// `actix_web::Error` says, and nothing is charged.
+///
 /// Each is explained at the method of the same name of `HttpThrottleBuilder`. Expressions are evaluated
 /// once, when the first request comes; they see what the handler's module sees.
 ///
@@ -103,13 +106,16 @@ use crate::handler::Handler;
 ///
 /// ```
 /// use traffik_actix::strategy::TokenBucket;
-/// use traffik_actix::{HttpThrottle, Identity, throttle};
+/// use actix_web::error::ErrorUnauthorized;
+/// use traffik_actix::{Identity, throttle};
 ///
 /// const BUCKET: TokenBucket = TokenBucket::new().burst(50);
 ///
-/// fn api_key(req: &actix_web::HttpRequest) -> Result<Identity, &'static str> {
-///     let key = req.headers().get("x-api-key").ok_or("no key")?;
-///     Ok(Identity::of(key.to_str().map_err(|_| "not a text")?))
+/// /// Whoever brings no key is answered 401. Any other error would be a 400.
+/// fn api_key(req: &actix_web::HttpRequest) -> actix_web::Result<Identity> {
+///     let key = req.headers().get("x-api-key").and_then(|key| key.to_str().ok());
+///     let key = key.ok_or_else(|| ErrorUnauthorized("an API key is missing"))?;
+///     Ok(Identity::of(key)) // in a real service it is checked first
 /// }
 ///
 /// #[throttle("10/second", strategy = BUCKET, identify = api_key)]

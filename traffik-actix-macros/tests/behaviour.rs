@@ -13,8 +13,8 @@ use actix_web::test::{self, TestRequest};
 use actix_web::{App, HttpRequest, HttpResponse, Responder, get, web};
 use tokio::time::Instant;
 use traffik_actix::{
-    Clock, Decision, Denial, Error, Failed, Identity, ManualClock, MemoryBackend, Rate,
-    ThrottleBackend, Timestamp, throttle,
+    Backend, BackendExt, CircuitBreaker, Clock, Decision, Denial, Error, Failed, Identity,
+    ManualClock, MemoryBackend, Rate, ThrottleBackend, Timestamp, throttle,
 };
 
 /// Counts on a clock that stands still unless a test moves it.
@@ -359,7 +359,34 @@ async fn arguments_arrive_at_the_throttle() {
     assert!(ask(&app, premium).await.is_ok());
 
     let nobody = ask(&app, get("/one?2")).await;
-    assert_eq!(nobody.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(nobody.status, StatusCode::BAD_REQUEST);
+}
+
+/// A backend that is not even asked.
+fn down() -> impl Backend {
+    let breaker = CircuitBreaker::new();
+    breaker.force_open();
+    MemoryBackend::new().guarded(breaker)
+}
+
+#[throttle("1/day", on_error = "raise", backend = down())]
+async fn raising() -> &'static str {
+    "unreachable"
+}
+
+#[throttle("1/day", on_error = "allow", backend = down())]
+async fn allowing() -> &'static str {
+    "allowed"
+}
+
+#[actix_web::test]
+async fn a_policy_arrives_at_the_throttle() {
+    let app = App::new()
+        .route("/raising", web::get().to(raising))
+        .route("/allowing", web::get().to(allowing));
+    let app = test::init_service(app).await;
+    assert_eq!(ask(&app, get("/raising")).await.status, 503);
+    assert!(ask(&app, get("/allowing")).await.is_ok());
 }
 
 /// Tells tokio's time, which stands still in a test until everybody waits for it.
