@@ -297,7 +297,9 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
     };
     for (meeting, decided) in meetings.iter().zip(&all) {
         let (headers, style) = meeting.throttle.headers(meeting.backend);
-        if headers.on_denied() && meeting.knows_its_rate() {
+        // Without a store nobody knows what is left.
+        let is_known = meeting.knows_its_rate() && !decided.decision.is_unchecked();
+        if headers.on_denied() && is_known {
             style.write(response.headers_mut(), std::slice::from_ref(decided));
         }
     }

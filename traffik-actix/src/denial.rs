@@ -8,13 +8,38 @@ use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
-use traffik_core::{Decision, Decisions, headers::whole_seconds};
+use traffik_core::{Decision, Decisions, Verdict, headers::whole_seconds};
 
 use crate::admission::Decided;
 use crate::headers::write_retry_after;
 use crate::throttle::HttpThrottle;
 
 /// A denied request, for handlers that answer it.
+///
+/// There are three kinds, which the [usual response](Denial::default_response) tells apart:
+///
+/// * A limit is **spent**, for now: the request would pass after [`retry_after`](Denial::retry_after).
+/// * The request can **never** pass, since it costs more than a limit can hold at any time:
+///   [`retry_after`](Denial::retry_after) is `None`, and the decision's
+///   [`verdict`](Decision::verdict) is [`Never`](traffik_core::Verdict::Never). It is a 429 all the same,
+///   without `Retry-After` and with a detail of its own. No other status fits whatever a cost may be: 413
+///   is about the size of a body, 422 about its meaning. Where costs are sizes, answer 413:
+///
+///   ```
+///   use actix_web::HttpResponse;
+///   use traffik_actix::{Denial, HttpThrottle};
+///
+///   let uploads = HttpThrottle::builder("uploads").rate("1000/minute").on_denied(|denial: &Denial<'_>| {
+///       match denial.retry_after() {
+///           Some(_) => denial.default_response(),
+///           None => HttpResponse::PayloadTooLarge().finish(),
+///       }
+///   });
+///   # let _ = uploads;
+///   ```
+/// * The limits could **not be checked**, because the store failed and the policy is to
+///   [throttle](traffik_core::OnError::Throttle): every decision that denies
+///   [is unchecked](Decision::is_unchecked), and no client violated anything.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Denial<'a> {
@@ -50,8 +75,8 @@ impl<'a> Denial<'a> {
     }
 
     /// 429 Too Many Requests with `Retry-After`, `Cache-Control: no-store` and a body of type
-    /// `application/problem+json` (RFC 9457) that names the violated policies. Headers about the
-    /// limits are added to the answer of any handler.
+    /// `application/problem+json` (RFC 9457) that names the violated policies, or says that the limits
+    /// cannot be checked. Headers about the limits are added to the answer of any handler.
     pub fn default_response(&self) -> HttpResponse {
         HttpResponse::from_error(Throttled::new(self))
     }
@@ -61,42 +86,61 @@ impl<'a> Denial<'a> {
 #[derive(Clone, Debug)]
 pub struct Throttled {
     violated: Vec<String>,
+    /// Those among them that the request can never satisfy.
+    never: Vec<String>,
     decisions: Decisions,
 }
 
 impl Throttled {
     fn new(denial: &Denial<'_>) -> Throttled {
-        let denied = || denial.all.iter().filter(|one| one.decision.is_denied());
+        let names = |which: fn(&Decision) -> bool| {
+            let those = denial.all.iter().filter(|one| which(&one.decision));
+            those.map(|one| one.throttle.name().to_owned()).collect()
+        };
+        let decisions = denial.all.iter().map(|one| one.decision);
         Throttled {
-            violated: denied().map(|one| one.throttle.name().to_owned()).collect(),
-            decisions: denied().map(|one| one.decision).collect(),
+            violated: names(|one| one.is_denied() && !one.is_unchecked()),
+            never: names(|one| one.verdict() == Verdict::Never),
+            decisions: decisions.filter(Decision::is_denied).collect(),
         }
     }
 
-    /// The names of the throttles that denied.
+    /// The names of the throttles whose limits were exceeded; none, if all that denied could not
+    /// check theirs.
     pub fn violated_policies(&self) -> impl Iterator<Item = &str> {
         self.violated.iter().map(String::as_str)
     }
 
-    /// What they decided.
+    /// What those that denied decided.
     pub fn decisions(&self) -> &Decisions {
         &self.decisions
     }
 
     fn detail(&self) -> String {
-        match self.decisions.retry_after() {
-            Some(wait) => {
-                let seconds = whole_seconds(wait).max(1);
-                format!("Too many requests. Retry in {seconds} seconds.")
-            }
-            None => "This request costs more than its limit ever allows.".into(),
+        let Some(wait) = self.decisions.retry_after() else {
+            let names: Vec<String> = self.never.iter().map(|name| format!("`{name}`")).collect();
+            return format!(
+                "This request costs more than can ever be admitted by {}. Retrying is in vain.",
+                names.join(", ")
+            );
+        };
+        let what = match self.violated.is_empty() {
+            true => "Rate limits cannot be checked at the moment",
+            false => "Too many requests",
+        };
+        match whole_seconds(wait).max(1) {
+            1 => format!("{what}. Retry in 1 second."),
+            seconds => format!("{what}. Retry in {seconds} seconds."),
         }
     }
 }
 
 impl fmt::Display for Throttled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "throttled by {}", self.violated.join(", "))
+        match self.violated.is_empty() {
+            true => f.write_str("throttled, since rate limits cannot be checked"),
+            false => write!(f, "throttled by {}", self.violated.join(", ")),
+        }
     }
 }
 
@@ -106,14 +150,17 @@ impl ResponseError for Throttled {
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
-        let wait = self.decisions.retry_after();
+        let (kind, title) = match self.violated.is_empty() {
+            true => REDUCED_CAPACITY,
+            false => QUOTA_EXCEEDED,
+        };
         let mut response = Problem {
-            kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            title: "Quota Exceeded",
+            kind,
+            title,
             status: self.status_code(),
             detail: &self.detail(),
             violated: &self.violated,
-            wait,
+            wait: self.decisions.retry_after(),
         }
         .response();
         let headers = response.headers_mut();
@@ -123,6 +170,16 @@ impl ResponseError for Throttled {
         response
     }
 }
+
+/// Type and title of problems, by section 6 of the RateLimit draft.
+const QUOTA_EXCEEDED: (&str, &str) = (
+    "https://iana.org/assignments/http-problem-types#quota-exceeded",
+    "Quota Exceeded",
+);
+const REDUCED_CAPACITY: (&str, &str) = (
+    "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+    "Temporary Reduced Capacity",
+);
 
 /// The cause of a 503: a backend failed and the policy is to [raise](traffik_core::OnError::Raise).
 #[derive(Debug)]
@@ -148,9 +205,10 @@ impl ResponseError for Unavailable {
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
         // What failed is for the log, not for the client.
+        let (kind, title) = REDUCED_CAPACITY;
         Problem {
-            kind: "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-            title: "Temporary Reduced Capacity",
+            kind,
+            title,
             status: self.status_code(),
             detail: "Rate limits cannot be checked at the moment.",
             violated: &[],

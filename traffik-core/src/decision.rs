@@ -45,11 +45,13 @@ pub enum Verdict {
 enum Degraded {
     No,
     Yes,
+    /// Nothing counted: an error policy decided.
+    Unchecked,
 }
 
 #[cfg(feature = "serde")]
 fn as_bool<S: serde::Serializer>(degraded: &Degraded, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(*degraded == Degraded::Yes)
+    serializer.serialize_bool(*degraded != Degraded::No)
 }
 
 impl Decision {
@@ -101,7 +103,15 @@ impl Decision {
 
     /// Marks a decision that was made without the primary backend.
     pub const fn into_degraded(mut self) -> Decision {
-        self.degraded = Degraded::Yes;
+        if matches!(self.degraded, Degraded::No) {
+            self.degraded = Degraded::Yes;
+        }
+        self
+    }
+
+    /// Marks a decision that was made without asking any store.
+    pub(crate) const fn into_unchecked(mut self) -> Decision {
+        self.degraded = Degraded::Unchecked;
         self
     }
 
@@ -150,7 +160,13 @@ impl Decision {
 
     /// Whether the primary backend failed and something else decided.
     pub const fn is_degraded(&self) -> bool {
-        matches!(self.degraded, Degraded::Yes)
+        !matches!(self.degraded, Degraded::No)
+    }
+
+    /// Whether it was made by an [error policy](crate::OnError), because no store could be asked: a
+    /// denial then says nothing about what the client did. What a fallback decides was checked.
+    pub const fn is_unchecked(&self) -> bool {
+        matches!(self.degraded, Degraded::Unchecked)
     }
 
     /// How much can be available at most; `u64::MAX` if unlimited.

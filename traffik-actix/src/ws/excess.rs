@@ -61,6 +61,7 @@ impl Excess<'_> {
     pub fn notice(&self) -> String {
         let wait = self.denial.retry_after();
         let error = match wait {
+            Some(_) if !self.is_clients_fault() => "Rate limits cannot be checked at the moment",
             Some(_) => "Too many messages",
             None => "This message costs more than its limit ever allows",
         };
@@ -85,10 +86,10 @@ impl Excess<'_> {
         announced(self.denial.retry_after().unwrap_or_default())
     }
 
-    /// Whether a limit was exceeded, as opposed to a backend that failed.
+    /// Whether a limit was exceeded, as opposed to one that could not be checked.
     pub(super) fn is_clients_fault(&self) -> bool {
         let mut denied = self.denial.all.iter().map(|one| &one.decision);
-        denied.any(|one| one.is_denied() && !one.is_degraded())
+        denied.any(|one| one.is_denied() && !one.is_unchecked())
     }
 
     pub(super) fn close_reason(&self) -> CloseReason {

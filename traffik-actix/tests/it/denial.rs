@@ -2,8 +2,9 @@
 
 use actix_web::test::TestRequest;
 use actix_web::{HttpResponse, web};
-use traffik_actix::{MemoryBackend, ThrottleBackend, ThrottleMiddleware};
+use traffik_actix::{BackendExt, MemoryBackend, ThrottleBackend, ThrottleMiddleware};
 
+use crate::store::Store;
 use crate::support::{app, get, memory, send, throttle};
 
 #[actix_web::test]
@@ -124,4 +125,61 @@ async fn the_application_may_bring_the_backend_either_way() {
         send(&data, get("/")).await.is_throttled(),
         "both are the same backend"
     );
+}
+
+/// Issue: a denial because the store could not be asked named violated policies, and blamed the client.
+#[actix_web::test]
+async fn who_could_not_be_checked_is_not_blamed() {
+    let limits = ThrottleMiddleware::new(throttle("api", "9/day").build().unwrap());
+    let app = app(limits.backend(Store::down())).await;
+    let denied = send(&app, get("/")).await;
+    assert!(denied.is_throttled());
+    assert_eq!(denied.header("retry-after").unwrap(), "1");
+    assert_eq!(
+        denied.header("ratelimit"),
+        None,
+        "nobody knows what is left"
+    );
+    let problem: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+    assert_eq!(
+        problem,
+        serde_json::json!({
+            "type": "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            "title": "Temporary Reduced Capacity",
+            "status": 429,
+            "detail": "Rate limits cannot be checked at the moment. Retry in 1 second.",
+            "wait_us": 1_000_000,
+        })
+    );
+}
+
+#[actix_web::test]
+async fn a_denial_by_a_fallback_is_one_like_any_other() {
+    let (_, memory) = memory();
+    let limits = ThrottleMiddleware::new(throttle("api", "1/minute").build().unwrap());
+    let app = app(limits.backend(Store::down().fallback(memory))).await;
+    assert!(send(&app, get("/")).await.is_ok());
+    let denied = send(&app, get("/")).await;
+    assert!(denied.body.contains(r#""violated-policies":["api"]"#));
+    assert!(denied.body.contains("Too many requests. Retry in"));
+    assert!(denied.header("ratelimit").is_some());
+}
+
+/// Issue: SPEC 3.6. A cost beyond the limit crashed, or announced a wait that would not have helped.
+#[actix_web::test]
+async fn what_can_never_pass_is_told_so() {
+    let (_, backend) = memory();
+    let limits = ThrottleMiddleware::new(throttle("all", "1/day").build().unwrap())
+        .rule(throttle("big", "5/day").cost(6).build().unwrap())
+        .backend(backend);
+    let denied = send(&app(limits).await, get("/")).await;
+    assert!(denied.is_throttled());
+    assert_eq!(denied.header("retry-after"), None);
+    let problem: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
+    assert_eq!(
+        problem["detail"],
+        "This request costs more than can ever be admitted by `big`. Retrying is in vain."
+    );
+    assert_eq!(problem["violated-policies"], serde_json::json!(["big"]));
+    assert_eq!(problem.get("wait_us"), None);
 }

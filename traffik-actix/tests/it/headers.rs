@@ -122,18 +122,3 @@ async fn errors_of_handlers_carry_headers_too() {
     assert_eq!(answer.status, 502);
     assert!(answer.header("ratelimit").unwrap().contains("r=8"));
 }
-
-#[actix_web::test]
-async fn a_cost_beyond_the_limit_has_no_retry_after() {
-    let (_, backend) = memory();
-    let limits = ThrottleMiddleware::new(throttle("huge", "5/day").cost(6).build().unwrap())
-        .backend(backend);
-    let answer = send(&app(limits).await, get("/")).await;
-    assert!(answer.is_throttled());
-    assert_eq!(answer.header("retry-after"), None);
-    assert!(
-        answer.body.contains("more than its limit ever allows"),
-        "{}",
-        answer.body
-    );
-}

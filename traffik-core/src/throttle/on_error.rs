@@ -160,14 +160,14 @@ impl<'a> Failure<'a> {
         }
     }
 
-    /// Admits the hit, marked as degraded.
+    /// Admits the hit, marked as degraded and [unchecked](Decision::is_unchecked).
     pub fn allow(&self) -> Decision {
-        Decision::UNLIMITED.into_degraded()
+        Decision::UNLIMITED.into_unchecked()
     }
 
-    /// Denies the hit for a while, marked as degraded.
+    /// Denies the hit for a while, marked as degraded and [unchecked](Decision::is_unchecked).
     pub fn deny_for(&self, wait: Duration) -> Decision {
         let limit = u64::from(self.rate.limit());
-        Decision::deny(limit, 0, crate::time::micros(wait)).into_degraded()
+        Decision::deny(limit, 0, crate::time::micros(wait)).into_unchecked()
     }
 }
