@@ -301,6 +301,9 @@ fn misplaced(key: &str, chosen: Chosen) -> Option<String> {
         .filter(|strategy| strategy.options.iter().any(|option| option.name == key))
         .map(|strategy| strategy.name)
         .collect();
+    if key == "on_excess" {
+        return Some("unknown argument `on_excess`: `wait_up_to = \"2s\"` delays, and without it excess is denied".into());
+    }
     if owners.is_empty() {
         let near = suggest::nearest(key, KEYS.iter().chain(options).map(|key| key.name));
         return Some(match near {
@@ -335,4 +338,18 @@ fn misplaced(key: &str, chosen: Chosen) -> Option<String> {
 
 fn find_key(keys: &'static [Key], name: &Ident) -> Option<&'static Key> {
     keys.iter().find(|key| name == key.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_for_the_delay_by_its_other_name_is_told() {
+        let message = misplaced("on_excess", Chosen::Default).unwrap();
+        assert!(
+            message.contains("`wait_up_to = \"2s\"` delays"),
+            "{message}"
+        );
+    }
 }
