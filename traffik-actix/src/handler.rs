@@ -2,19 +2,20 @@
 
 use std::sync::OnceLock;
 
+use actix_web::http::StatusCode;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
 use smallvec::SmallVec;
 use traffik_core::{Error, Result};
 
 use crate::admission::{self, Outcome};
-use crate::denial::Unavailable;
+use crate::denial::Problem;
 use crate::throttle::HttpThrottle;
 
 /// The throttles of one handler, built when the first request comes.
 #[derive(Debug)]
 pub struct HandlerLimits {
     build: fn() -> Vec<Result<HttpThrottle, Error>>,
-    built: OnceLock<std::result::Result<Vec<HttpThrottle>, String>>,
+    built: OnceLock<Option<Vec<HttpThrottle>>>,
 }
 
 impl HandlerLimits {
@@ -26,20 +27,33 @@ impl HandlerLimits {
         }
     }
 
-    fn throttles(&self) -> std::result::Result<SmallVec<[&HttpThrottle; 4]>, Unavailable> {
+    /// The throttles, unless one of them is a mistake of the program.
+    fn throttles(&self) -> Option<SmallVec<[&HttpThrottle; 4]>> {
         let built = self.built.get_or_init(|| {
             let built: Result<Vec<_>> = (self.build)().into_iter().collect();
             // What the macro could not see, such as an expression: it is the same for every request.
-            built.map_err(|error| {
-                log::error!("a `#[throttle]` is invalid, its handler cannot be served: {error}");
-                error.to_string()
-            })
+            built
+                .inspect_err(|error| {
+                    log::error!("a `#[throttle]` is invalid, its handler is not served: {error}");
+                })
+                .ok()
         });
-        match built {
-            Ok(throttles) => Ok(throttles.iter().collect()),
-            Err(error) => Err(Unavailable(Error::invalid(error.clone()))),
-        }
+        Some(built.as_ref()?.iter().collect())
     }
+}
+
+/// The answer of a handler whose limits are invalid: nothing passes unlimited, and the log says why.
+#[cold]
+fn broken() -> HttpResponse {
+    Problem {
+        kind: "about:blank",
+        title: "Internal Server Error",
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        detail: "The limits of this handler are invalid.",
+        violated: &[],
+        wait: None,
+    }
+    .response()
 }
 
 /// Decides, then extracts the arguments, then calls the handler.
@@ -58,9 +72,8 @@ where
     Args: FromRequest,
     H::Output: Responder,
 {
-    let throttles = match limits.throttles() {
-        Ok(throttles) => throttles,
-        Err(invalid) => return HttpResponse::from_error(invalid),
+    let Some(throttles) = limits.throttles() else {
+        return broken();
     };
     let outcome = match admission::admit_now(&throttles, &req, None) {
         Ok(outcome) => outcome,
