@@ -497,7 +497,11 @@ impl HttpThrottleBuilder {
     }
 
     /// Lets requests wait up to this long rather than denying them, in the order in which they
-    /// came. A client that goes away frees its place. Default: deny at once.
+    /// came. Default: deny at once.
+    ///
+    /// A request that is dropped frees its place. That a client went away actix-web notices over HTTP/1 only
+    /// with [`.h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed), and over HTTP/2 not
+    /// at all: until its wait is over such a request keeps its place, and is charged in the end.
     pub fn wait_up_to(mut self, max_wait: Duration) -> Self {
         self.max_wait = Some(max_wait);
         self

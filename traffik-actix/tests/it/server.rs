@@ -3,8 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
+use actix_web::dev::Service;
 use actix_web::{App, HttpServer, web};
+use traffik_actix::strategy::Gcra;
 use traffik_actix::{MemoryBackend, ThrottleMiddleware};
 
 use crate::support::throttle;
@@ -83,4 +86,68 @@ async fn two_workers_under_load_admit_exactly_the_limit() {
         .into_iter()
         .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     assert_eq!((ok, throttled), (limit, 16 * 200 - limit));
+}
+
+/// By default actix-web takes a closed connection for one that is closed on one side, and goes on.
+#[actix_web::test]
+async fn a_client_that_goes_away_while_it_waits_is_dropped() {
+    /// Tells when a request is over that was not answered.
+    struct Vanished(Option<tokio::sync::mpsc::UnboundedSender<()>>);
+    impl Vanished {
+        fn disarm(&mut self) {
+            self.0 = None;
+        }
+    }
+    impl Drop for Vanished {
+        fn drop(&mut self) {
+            if let Some(tell) = self.0.take() {
+                let _ = tell.send(());
+            }
+        }
+    }
+
+    let patient = throttle("patient", "1/day")
+        .strategy(Gcra::new())
+        .wait_up_to(Duration::from_secs(86_400))
+        .build()
+        .unwrap();
+    let limits = ThrottleMiddleware::new(patient).backend(MemoryBackend::new());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let server = HttpServer::new(move || {
+        let tell = tell.clone();
+        App::new()
+            .wrap(limits.clone())
+            .wrap_fn(move |req, service| {
+                let mut vanished = Vanished(Some(tell.clone()));
+                let answer = service.call(req);
+                async move {
+                    let answer = answer.await;
+                    vanished.disarm();
+                    answer
+                }
+            })
+            .route("/", web::get().to(async || "hello"))
+    })
+    .workers(1)
+    .h1_allow_half_closed(false)
+    .bind(("127.0.0.1", 0))
+    .unwrap();
+    let addr = server.addrs()[0];
+    let server = server.run();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+
+    let counts = web::block(move || hammer(addr, 1)).await.unwrap();
+    assert_eq!(counts, (1, 0));
+    let waiting = web::block(move || {
+        let mut socket = TcpStream::connect(addr).unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        socket.write_all(request).unwrap();
+        socket
+    });
+    drop(waiting.await.unwrap());
+    let gone = tokio::time::timeout(Duration::from_secs(30), told.recv()).await;
+    assert_eq!(gone.expect("the server does not notice"), Some(()));
+    handle.stop(false).await;
+    running.await.unwrap().unwrap();
 }
