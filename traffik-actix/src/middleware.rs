@@ -67,8 +67,17 @@ impl ThrottleMiddleware {
     }
 
     /// Applies another throttle or rule as well.
+    ///
+    /// # Panics
+    ///
+    /// If another throttle of this middleware has the same name, strategy and scope, so that both share
+    /// their counts, but another rate: one of the limits would not hold.
     pub fn rule(mut self, rule: impl Into<Rule>) -> ThrottleMiddleware {
-        Arc::make_mut(&mut self.0).rules.push(rule.into());
+        let rule = rule.into();
+        for other in &self.0.rules {
+            rule.throttle.must_agree_with(&other.throttle);
+        }
+        Arc::make_mut(&mut self.0).rules.push(rule);
         self
     }
 

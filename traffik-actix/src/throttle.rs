@@ -62,6 +62,15 @@ struct Settings {
     seen_store: AtomicUsize,
 }
 
+impl Settings {
+    fn rate_in_words(&self) -> String {
+        match self.rate {
+            Some(_) => "that of a function".to_owned(),
+            None => self.throttle.rate().to_string(),
+        }
+    }
+}
+
 impl HttpThrottle {
     /// A throttle in the making. The name identifies its counts, in logs and in headers.
     pub fn builder(name: impl Into<String>) -> HttpThrottleBuilder {
@@ -313,6 +322,34 @@ impl HttpThrottle {
 
     pub(crate) fn on_error<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a ErrorPolicy {
         self.0.on_error.as_ref().unwrap_or(&backend.on_error)
+    }
+
+    /// That two throttles that may meet one request share a count, but not its rate: they would be one
+    /// hit of both costs, under the rate of the first, and the other limit would not hold.
+    ///
+    /// # Panics
+    ///
+    /// If so.
+    pub(crate) fn must_agree_with(&self, other: &HttpThrottle) {
+        let (one, two) = (&self.0, &other.0);
+        let elsewhere = match (&one.backend, &two.backend) {
+            (Some(one), Some(two)) => one.backend.store_id() != two.backend.store_id(),
+            _ => false,
+        };
+        let share = one.throttle != two.throttle
+            && one.throttle.is_namesake_of(&two.throttle)
+            && one.scope == two.scope
+            && !elsewhere;
+        let same_rate =
+            one.rate.is_none() && two.rate.is_none() && one.throttle.rate() == two.throttle.rate();
+        assert!(
+            !share || same_rate,
+            "two throttles are named `{}` and share their counts, but not their rates ({} and {}), so \
+             that one limit would not hold: give them different names",
+            self.name(),
+            one.rate_in_words(),
+            two.rate_in_words(),
+        );
     }
 
     pub(crate) fn own_backend(&self) -> Option<&ThrottleBackend> {

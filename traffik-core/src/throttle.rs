@@ -194,6 +194,12 @@ impl Throttle {
         ))
     }
 
+    /// Whether both keep the same counts where they share a backend, for adapters.
+    #[doc(hidden)]
+    pub fn is_namesake_of(&self, other: &Throttle) -> bool {
+        self.0.digest == other.0.digest
+    }
+
     /// How many attempts may wait at a time.
     pub fn max_waiters(&self) -> usize {
         self.0.max_waiters

@@ -111,8 +111,18 @@ impl WsThrottle {
     }
 
     /// Applies another throttle or rule as well.
+    ///
+    /// # Panics
+    ///
+    /// If another rule has a throttle of the same name, strategy and scope, so that both share their
+    /// counts, but of another rate: one of the limits would not hold.
     pub fn rule(self, rule: impl Into<WsRule>) -> WsThrottle {
-        self.with(|settings| settings.rules.push(rule.into()))
+        let rule = rule.into();
+        let alike = |other: &&WsRule| other.per_connection == rule.per_connection;
+        for other in self.0.rules.iter().filter(alike) {
+            rule.throttle.must_agree_with(&other.throttle);
+        }
+        self.with(|settings| settings.rules.push(rule))
     }
 
     /// Sets the backend of throttles that have none of their own. Default: that of the application, else

@@ -7,7 +7,9 @@ use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, HttpRequest, web};
 use traffik_actix::strategy::Gcra;
-use traffik_actix::{Identity, MemoryBackend, Rule, ThrottleBackend, ThrottleMiddleware};
+use traffik_actix::{
+    HttpThrottle, Identity, MemoryBackend, Rate, Rule, Scope, ThrottleBackend, ThrottleMiddleware,
+};
 
 use crate::support::{app, get, memory, send, throttle, warnings};
 
@@ -248,4 +250,28 @@ async fn a_backend_per_worker_is_noticed() {
         assert!(send(&app(limits.clone()).await, get("/")).await.is_ok());
     }
     assert_eq!(about("`outside`"), 0);
+}
+
+/// They were one hit of both costs under the first rate: the second limit vanished silently.
+#[actix_web::test]
+async fn namesakes_of_different_rates_are_refused_at_the_start() {
+    let twice = |one: HttpThrottle, two: HttpThrottle| {
+        let limits = ThrottleMiddleware::new(one);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| limits.rule(two)))
+    };
+    let api = |rate| throttle("api", rate).build().unwrap();
+    let refused = twice(api("5/s"), api("9/day")).unwrap_err();
+    let message = refused.downcast_ref::<String>().unwrap();
+    assert!(
+        message.contains("`api`") && message.contains("different names"),
+        "{message}"
+    );
+    let dynamic = HttpThrottle::builder("api").rate_by(|_: &HttpRequest| Rate::per_day(9));
+    let dynamic = dynamic.build().unwrap();
+    assert!(twice(api("5/s"), dynamic.clone()).is_err());
+
+    assert!(twice(dynamic.clone(), dynamic).is_ok(), "one throttle");
+    assert!(twice(api("5/s"), api("5/s")).is_ok(), "one rate");
+    let by_route = throttle("api", "9/day").scope(Scope::Route);
+    assert!(twice(api("5/s"), by_route.build().unwrap()).is_ok());
 }
