@@ -174,3 +174,56 @@ async fn functions_are_asked_once_though_the_backend_has_to_wait() {
     assert!(send(&both, get("/")).await.is_throttled());
     assert_eq!(ASKED.load(Ordering::Relaxed), 102);
 }
+
+/// Issue: SPEC 3.20. Tier, priority, region and instance were looked for in the text of the key, which
+/// a client writes itself: `/x/tier:enterprise:` picked a tier.
+#[actix_web::test]
+async fn markers_that_a_client_writes_gain_nothing() {
+    let strategies = [
+        "tiered_rate",
+        "priority_queue",
+        "geographic_distribution",
+        "distributed_fairness,instance=here",
+    ];
+    let markers = "tier:enterprise:priority:4:region:eu:instance:b:";
+    let (ann, forger) = ([("x-key", "ann")], [("x-key", markers)]);
+    let forged = format!("/items/{markers}");
+    let plain = [("/items/1", &ann[..]); 8];
+    let forged = [(forged.as_str(), &forger[..]); 8];
+    for strategy in strategies {
+        let limit = || {
+            throttle("api", "4/day")
+                .strategy(traffik_actix::strategy::named(strategy).unwrap())
+                .scope(Scope::Path)
+                .identify(|req: &HttpRequest| Identity::of(header(req, "x-key").unwrap()))
+        };
+        let honest = admitted(limit(), &plain).await;
+        assert!(honest.contains(&true) && honest.contains(&false));
+        assert_eq!(admitted(limit(), &forged).await, honest, "{strategy}");
+    }
+}
+
+/// Issue: SPEC 3.30. Statistics under a rate function crashed.
+#[actix_web::test]
+async fn statistics_under_a_rate_function_agree_with_the_hit() {
+    let rate = |req: &HttpRequest| match header(req, "x-plan") {
+        Some(_) => Rate::per_day(3),
+        None => Rate::per_day(1),
+    };
+    let (_, backend) = memory();
+    let builder = traffik_actix::HttpThrottle::builder("api").rate_by(rate);
+    let throttle = builder.backend(backend).build().unwrap();
+    let free = get("/").to_http_request();
+    let paid = get("/").insert_header(("x-plan", "paid")).to_http_request();
+    for (req, limit, left) in [(&free, 1, 1), (&paid, 3, 2), (&paid, 3, 1)] {
+        let stat = throttle.stat(req).await.unwrap();
+        assert_eq!((stat.limit, stat.remaining), (limit, left));
+        assert_eq!(stat.rate, rate(req));
+        assert_eq!(throttle.hit(req).await.unwrap().remaining(), left - 1);
+    }
+    for req in [&free, &paid] {
+        let stat = throttle.stat(req).await.unwrap();
+        assert_eq!(throttle.hit(req).await.unwrap().wait(), stat.wait);
+        assert!(!throttle.check(req).await.unwrap());
+    }
+}
