@@ -121,6 +121,9 @@ impl HttpThrottle {
 
     /// Admits a request, or fails with the response it should be answered: for `?` in a handler.
     ///
+    /// That response carries the throttle's headers. The handler's own does not, since it does not exist
+    /// yet: for headers on every response use [`#[throttle]`](crate::throttle) or a middleware.
+    ///
     /// # Errors
     ///
     /// The denial as an error that is rendered as the throttle's response, or the failure:
