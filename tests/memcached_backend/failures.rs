@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{admitted, ann, eventually, throttle};
-use crate::support::MemcachedServer;
+use crate::support::{Fault, MemcachedServer, Proxy};
 use traffik_core::{
     Cell, Decision, Error, FixedWindow, Hit, Identity, MemcachedBackend, Strategy, Throttle,
     TokenBucket,
@@ -92,6 +92,74 @@ async fn a_frozen_server_costs_one_deadline_and_no_wrong_count() {
         }
         let fresh = Identity::of("fresh");
         assert_eq!(self::admitted(limit, &fresh, 5).await.unwrap(), 3);
+    }
+}
+
+/// Before `DEADLINE` is over a byte of such a reply has come, and the next is awaited.
+const TRICKLE: Fault = Fault::Trickle(Duration::from_millis(150));
+
+/// A limit to each read of a socket let a server that sends one byte of 20 now and then take 3 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_trickles_costs_one_deadline() {
+    let server = MemcachedServer::start();
+    let proxy = Proxy::before(server.port());
+    let backend = MemcachedBackend::builder(format!("127.0.0.1:{}", proxy.port()))
+        .namespace("drip")
+        .deadline(DEADLINE)
+        .build()
+        .unwrap();
+    let limits = [
+        throttle(&backend, "3/day", FixedWindow),
+        throttle(&backend, "3/day", TokenBucket::new()),
+    ];
+    for _ in 0..2 {
+        for limit in &limits {
+            eventually("it decides", async || limit.hit(&ann()).await.is_ok()).await;
+        }
+        proxy.set(TRICKLE);
+        // The first of these meet a connection that worked, the others find none.
+        let storms = [storm(&limits[0], 200).await, storm(&limits[1], 200).await];
+        assert!(storms[0].2.iter().any(Error::is_timeout), "{storms:?}");
+        for (slowest, admitted, errors) in storms {
+            assert!(slowest < DEADLINE + SCHEDULING, "{slowest:?}");
+            assert_eq!((admitted, errors.len()), (0, 200));
+        }
+        let threads = threads("traffik-drip");
+        let (slowest, ..) = storm(&limits[0], 200).await;
+        assert!(slowest < DEADLINE + SCHEDULING, "{slowest:?}");
+        assert_eq!(self::threads("traffik-drip"), threads);
+        proxy.set(Fault::None);
+    }
+}
+
+/// What a reply is cut off from may have been charged, so that nobody may ask again for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cut_in_mid_reply_is_no_proof_that_nothing_was_charged() {
+    let server = MemcachedServer::start();
+    let proxy = Proxy::before(server.port());
+    let backend = MemcachedBackend::builder(format!("127.0.0.1:{}", proxy.port()))
+        .deadline(Duration::from_secs(10))
+        .connect_timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
+    let limits = [
+        throttle(&backend, "9/day", FixedWindow),
+        throttle(&backend, "9/day", TokenBucket::new()),
+    ];
+    for limit in limits {
+        eventually("it decides", async || limit.hit(&ann()).await.is_ok()).await;
+        proxy.set(Fault::Cut);
+        let error = limit.hit(&ann()).await.unwrap_err();
+        assert!(error.is_interrupted() && !error.is_unexecuted(), "{error}");
+        let error = limit.hit(&ann()).await.unwrap_err();
+        assert!(error.is_connection() && error.is_unexecuted(), "{error}");
+        proxy.set(Fault::None);
+        eventually("it decides again", async || {
+            limit.stat(&ann()).await.is_ok()
+        })
+        .await;
+        let left = limit.stat(&ann()).await.unwrap().remaining;
+        assert!((7..=8).contains(&left), "{left}");
     }
 }
 

@@ -27,6 +27,10 @@ impl MemcachedServer {
         format!("memcache://127.0.0.1:{}", self.0.port())
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port()
+    }
+
     /// A backend that no scheduling hiccup of a busy machine can time out.
     pub(crate) fn backend(&self) -> MemcachedBackend {
         self.builder().build().expect("valid settings")

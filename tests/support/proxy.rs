@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     None,
     /// Everything comes later by this.
     Delay(Duration),
+    /// Replies come byte by byte, each this much after the one before.
+    Trickle(Duration),
     /// Connections end in the middle of a reply.
     Cut,
     /// Nothing comes through, and nobody is told, as when a switch fails. What was sent comes
@@ -68,6 +70,10 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Whoever connects from now on finds another server, as at an address that moves.
     pub(crate) fn redirect(&self, server: u16) {
         self.line.server.store(server, Ordering::Relaxed);
@@ -112,6 +118,16 @@ impl Line {
                     return;
                 }
                 Fault::Delay(delay) => std::thread::sleep(delay),
+                Fault::Trickle(pause) if is_reply => {
+                    let trickled = buffer[..read].iter().try_for_each(|byte| {
+                        std::thread::sleep(pause);
+                        to.write_all(&[*byte])
+                    });
+                    match trickled {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    }
+                }
                 _ => {}
             }
             if to.write_all(&buffer[..read]).is_err() {

@@ -1,18 +1,20 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use r2d2_memcache::memcache::{Client, CommandError, ConnectionManager, MemcacheError};
 use r2d2_memcache::r2d2::{ManageConnection, NopErrorHandler, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::address::Address;
+use super::watch::{Line, Watch};
 
 /// One connection, and whether it may be used again.
 pub(super) struct Connection {
     /// A client whose own pool holds this one connection.
     pub(super) client: Client,
+    pub(super) line: Line,
     /// A reply may still be on its way. The client does not notice (`has_broken` is always false):
     /// the next command would read it as its own.
     pub(super) doubtful: bool,
@@ -27,6 +29,7 @@ pub(super) struct Connector {
     pub(super) connect_timeout: Duration,
     /// Where the client dials; not where [`Connector::connect`] runs, which waits for it.
     pub(super) dialers: Arc<ScheduledThreadPool>,
+    pub(super) watch: Arc<Watch>,
     pub(super) status: Arc<Status>,
 }
 
@@ -40,7 +43,8 @@ pub(super) struct Status {
 }
 
 impl Connector {
-    fn dial(&self) -> Result<Client, MemcacheError> {
+    fn dial(&self) -> Result<(Client, Line), MemcacheError> {
+        let deadline = Instant::now() + self.connect_timeout;
         self.address.probe(self.connect_timeout)?;
         // No check before use, which would be a round trip for each command; no ageing, since the
         // client would dial anew without asking us.
@@ -55,7 +59,9 @@ impl Connector {
             .thread_pool(Arc::clone(&self.dialers))
             .build_unchecked(ConnectionManager::new(self.address.url(self.timeout)));
         drop(pool.get_timeout(self.connect_timeout)?);
-        Client::with_pool(pool)
+        let client = Client::with_pool(pool)?;
+        let line = Line::of(&client, &self.watch, deadline)?;
+        Ok((client, line))
     }
 }
 
@@ -67,8 +73,10 @@ impl ManageConnection for Connector {
         let epoch = self.status.epoch.load(Ordering::Acquire);
         let dialed = self.dial();
         self.status.down.store(dialed.is_err(), Ordering::Release);
+        let (client, line) = dialed?;
         Ok(Connection {
-            client: dialed?,
+            client,
+            line,
             doubtful: false,
             epoch,
         })

@@ -3,12 +3,11 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::promise::promise;
 use super::queue::{Queue, Refusal};
-use super::server::{left_until, thread_name};
+use super::server::{left_until, start_thread};
 use super::session::Shared;
 use super::worker::Worker;
 use crate::error::{Error, Result};
@@ -42,12 +41,9 @@ impl Lanes {
         for (at, queue) in lanes.queues.iter().enumerate() {
             let queue = Arc::clone(queue);
             let worker = Worker::new(Arc::clone(shared), at / per_server);
-            thread::Builder::new()
-                .name(thread_name(shared.generation.namespace(), at))
-                .spawn(move || work(&queue, worker, timeout))
-                .map_err(|error| {
-                    Error::other("a thread for memcached could not be started").with_source(error)
-                })?;
+            start_thread(shared.generation.namespace(), at, move || {
+                work(&queue, worker, timeout);
+            })?;
         }
         Ok(lanes)
     }

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use r2d2_memcache::memcache::{Client, MemcacheError};
@@ -10,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::address::Address;
 use super::connection::{Connector, Fault, Status};
+use super::watch::Watch;
 use crate::error::{Error, Result};
 
 /// A memcached server and the connections to it. Every method waits until the deadline it is
@@ -18,6 +20,7 @@ pub(super) struct Server {
     id: u64,
     pool: Pool<Connector>,
     status: Arc<Status>,
+    watch: Arc<Watch>,
     connect_timeout: Duration,
 }
 
@@ -72,7 +75,12 @@ impl Dialers {
 }
 
 impl Server {
-    pub(super) fn new(address: Address, limits: Limits, dialers: &Dialers) -> Server {
+    pub(super) fn new(
+        address: Address,
+        limits: Limits,
+        dialers: &Dialers,
+        watch: &Arc<Watch>,
+    ) -> Server {
         let status = Arc::new(Status::default());
         let id = address.id();
         let pool = Pool::builder()
@@ -90,12 +98,14 @@ impl Server {
                 timeout: limits.timeout,
                 connect_timeout: limits.connect_timeout,
                 dialers: Arc::clone(&dialers.clients),
+                watch: Arc::clone(watch),
                 status: Arc::clone(&status),
             });
         Server {
             id,
             pool,
             status,
+            watch: Arc::clone(watch),
             connect_timeout: limits.connect_timeout,
         }
     }
@@ -182,10 +192,11 @@ impl Server {
     ) -> Result<T> {
         match self.attempt(deadline, &command)? {
             Ok(done) => Ok(done),
-            Err(_) => self.attempt(deadline, &command)?.map_err(|error| {
-                Error::timeout("memcached closed the connection without an answer")
-                    .with_source(error)
-            }),
+            Err(_) => match self.attempt(deadline, &command) {
+                Ok(outcome) => outcome.map_err(interrupted),
+                Err(error) if error.is_connection() => Err(interrupted(error)),
+                Err(error) => Err(error),
+            },
         }
     }
 
@@ -196,12 +207,18 @@ impl Server {
         command: &impl Fn(&Client) -> Result<T, MemcacheError>,
     ) -> Result<Result<T, MemcacheError>> {
         let mut connection = self.connection(deadline)?;
-        let left = left_until(deadline)?;
-        let outcome = limit(&connection.client, left).and_then(|()| command(&connection.client));
+        left_until(deadline)?;
+        let watched = self.watch.over(&connection.line, deadline);
+        let outcome = command(&connection.client);
+        let in_time = watched.finish();
         let Err(error) = outcome else {
+            connection.doubtful = !in_time;
             return Ok(outcome);
         };
-        let fault = Fault::of(&error);
+        let fault = match in_time {
+            true => Fault::of(&error),
+            false => Fault::Silent,
+        };
         connection.doubtful = fault != Fault::Refused;
         match fault {
             Fault::Gone => {
@@ -264,14 +281,26 @@ impl From<Raw> for Item {
     }
 }
 
-fn limit(client: &Client, time: Duration) -> Result<(), MemcacheError> {
-    client.set_read_timeout(Some(time))?;
-    client.set_write_timeout(Some(time))
+/// The name of a thread of this backend, which must not contain NUL.
+fn thread_name(namespace: &str, what: impl fmt::Display) -> String {
+    format!("traffik-{}-{what}", namespace.replace('\0', ""))
 }
 
-/// The name of a thread of this backend, which must not contain NUL.
-pub(super) fn thread_name(namespace: &str, what: impl fmt::Display) -> String {
-    format!("traffik-{}-{what}", namespace.replace('\0', ""))
+/// Starts a thread of this backend.
+pub(super) fn start_thread(
+    namespace: &str,
+    what: impl fmt::Display,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<()> {
+    let started = thread::Builder::new()
+        .name(thread_name(namespace, what))
+        .spawn(work);
+    started.map(drop).map_err(|error| {
+        Error::other(format!(
+            "a thread for memcached could not be started: {error}"
+        ))
+        .with_source(error)
+    })
 }
 
 /// What is left until the deadline, if that is long enough to ask for anything.
@@ -281,6 +310,11 @@ pub(super) fn left_until(deadline: Instant) -> Result<Duration> {
         true => Ok(left),
         false => Err(Error::timeout("memcached did not answer in time")),
     }
+}
+
+/// The first attempt may have been executed, whatever became of the second.
+fn interrupted(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::interrupted("the connection to memcached broke before it answered").with_source(error)
 }
 
 fn unreachable(message: &'static str) -> Error {
