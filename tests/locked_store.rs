@@ -236,6 +236,37 @@ async fn the_provided_methods_count_and_keep_time() {
     );
 }
 
+/// The lock of a key stayed behind whatever did not change it, and stalled the next 5 s.
+#[tokio::test(start_paused = true)]
+async fn the_provided_methods_release_their_lock_whatever_comes() {
+    let store = Arc::<MapStore>::default();
+    let second = Duration::from_secs(1);
+    let largest = i64::MAX.to_string();
+    store.set("text", b"ten", None).await.unwrap();
+    store.set("full", largest.as_bytes(), None).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..2 {
+        assert!(!store.expire("none", second).await.unwrap());
+        assert!(store.increment("text", 1).await.is_err());
+        assert!(store.increment("full", 1).await.is_err());
+        for broken in ["lock", "get", "set"] {
+            store.break_down(broken);
+            assert!(store.increment("new", 1).await.is_err());
+            assert!(store.decrement("full", 1).await.is_err());
+            assert!(store.expire("text", second).await.is_err());
+        }
+        store.break_down(None);
+        assert_eq!(store.held(), 0);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    // The lock of 5 s is asked for at 0 s, and its end noticed at 6 s.
+    let store = Arc::new(MapStore::slow(3 * second));
+    assert!(store.increment("new", 1).await.is_err());
+    assert_eq!(store.get("new").await.unwrap(), None);
+    assert_eq!(store.held(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lock_of_ones_own_ends_when_released_dropped_or_over() {
     let store = Arc::<MapStore>::default();

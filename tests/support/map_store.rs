@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use traffik_core::{Result, Store};
+use traffik_core::{Error, Result, Store};
 
 /// A store as a user would write it: a map that several backends share, as if it were far away.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ struct State {
     values: HashMap<String, (Vec<u8>, Option<Instant>)>,
     locks: HashMap<String, (String, Instant)>,
     commands: u64,
+    broken: Option<&'static str>,
 }
 
 impl MapStore {
@@ -48,7 +49,12 @@ impl MapStore {
             .count()
     }
 
-    async fn state(&self) -> MutexGuard<'_, State> {
+    /// From now on a command fails, or none.
+    pub(crate) fn break_down(&self, command: impl Into<Option<&'static str>>) {
+        self.state.lock().unwrap().broken = command.into();
+    }
+
+    async fn state(&self, command: &str) -> Result<MutexGuard<'_, State>> {
         match self.latency.is_zero() {
             true => tokio::task::yield_now().await,
             false => sleep(self.latency).await,
@@ -59,22 +65,21 @@ impl MapStore {
         state
             .values
             .retain(|_, (_, until)| until.is_none_or(|until| until > now));
-        state
+        match state.broken == Some(command) {
+            true => Err(Error::interrupted("the store is broken")),
+            false => Ok(state),
+        }
     }
 }
 
 impl Store for MapStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        Ok(self
-            .state()
-            .await
-            .values
-            .get(key)
-            .map(|(value, _)| value.clone()))
+        let state = self.state("get").await?;
+        Ok(state.values.get(key).map(|(value, _)| value.clone()))
     }
 
     async fn set(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        let mut state = self.state().await;
+        let mut state = self.state("set").await?;
         let (old, until) = state.values.entry(key.into()).or_default();
         *old = value.to_vec();
         *until = ttl.map(|ttl| Instant::now() + ttl).or(*until);
@@ -82,11 +87,11 @@ impl Store for MapStore {
     }
 
     async fn delete(&self, key: &str) -> Result<bool> {
-        Ok(self.state().await.values.remove(key).is_some())
+        Ok(self.state("delete").await?.values.remove(key).is_some())
     }
 
     async fn lock(&self, name: &str, owner: &str, ttl: Duration) -> Result<bool> {
-        let mut state = self.state().await;
+        let mut state = self.state("lock").await?;
         let now = Instant::now();
         if state.locks.get(name).is_some_and(|(_, until)| *until > now) {
             return Ok(false);
@@ -96,7 +101,7 @@ impl Store for MapStore {
     }
 
     async fn unlock(&self, name: &str, owner: &str) -> Result<()> {
-        let mut state = self.state().await;
+        let mut state = self.state("unlock").await?;
         if state
             .locks
             .get(name)
@@ -108,7 +113,7 @@ impl Store for MapStore {
     }
 
     async fn reset(&self) -> Result<()> {
-        self.state().await.values.clear();
+        self.state("reset").await?.values.clear();
         Ok(())
     }
 }

@@ -22,6 +22,9 @@ use crate::lock::LockConfig;
 /// * A time to live is exact to the millisecond, or longer: a key that dies early forgives a debt.
 ///   `None` keeps the one that the key has; a new key then lives until it is deleted.
 /// * Nothing but [`lock`](Store::lock) and [`unlock`](Store::unlock) need be atomic.
+/// * The methods provided for counting and for [`expire`](Store::expire) hold the lock of their key
+///   meanwhile, as [the process](crate::lock) says. Whether they succeed or fail, they release it;
+///   if their future is dropped, it ends when its time is over.
 ///
 /// `examples/custom-store` is a whole one, on SQLite.
 pub trait Store: Debug + Send + Sync + 'static {
@@ -81,13 +84,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn expire(&self, key: &str, ttl: Duration) -> impl Future<Output = Result<bool>> + Send {
         async move {
             let held = hold(self, key).await?;
-            let Some(value) = self.get(key).await? else {
-                return Ok(false);
-            };
-            held.check()?;
-            self.set(key, &value, Some(ttl)).await?;
+            let expires = set_ttl(self, &held, key, ttl).await;
             held.release().await;
-            Ok(true)
+            expires
         }
     }
 
@@ -195,6 +194,18 @@ async fn change<S: Store + ?Sized>(
     ttl_if_new: Option<Duration>,
 ) -> Result<i64> {
     let held = hold(store, key).await?;
+    let sum = add(store, &held, key, by, ttl_if_new).await;
+    held.release().await;
+    sum
+}
+
+async fn add<S: Store + ?Sized>(
+    store: &S,
+    held: &Held<'_, S>,
+    key: &str,
+    by: i128,
+    ttl_if_new: Option<Duration>,
+) -> Result<i64> {
     let old = store.get(key).await?;
     let number = match &old {
         None => 0,
@@ -208,8 +219,21 @@ async fn change<S: Store + ?Sized>(
     held.check()?;
     let ttl = ttl_if_new.filter(|_| old.is_none());
     store.set(key, sum.to_string().as_bytes(), ttl).await?;
-    held.release().await;
     Ok(sum)
+}
+
+async fn set_ttl<S: Store + ?Sized>(
+    store: &S,
+    held: &Held<'_, S>,
+    key: &str,
+    ttl: Duration,
+) -> Result<bool> {
+    let Some(value) = store.get(key).await? else {
+        return Ok(false);
+    };
+    held.check()?;
+    store.set(key, &value, Some(ttl)).await?;
+    Ok(true)
 }
 
 async fn hold<'a, S: Store + ?Sized>(store: &'a S, key: &str) -> Result<Held<'a, S>> {

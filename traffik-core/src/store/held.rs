@@ -56,7 +56,13 @@ impl<'a, S: Store + ?Sized> Held<'a, S> {
             orphans,
             grip,
         };
-        held.grip.take(store, orphans, names, terms).await?;
+        if let Err(error) = held.grip.take(store, orphans, names, terms).await {
+            // What failed may have been taken. Orphans are released later, by others.
+            if orphans.is_none() {
+                held.grip.release(store).await;
+            }
+            return Err(error);
+        }
         Ok(held)
     }
 
