@@ -98,3 +98,23 @@ async fn lost_data_is_noticed() {
         async |throttle: &traffik_core::Throttle| throttle.stat(&ann()).await.unwrap().remaining;
     assert_eq!(counts(&limit).await, counts(&later).await);
 }
+
+/// With 2 MB and many clients, 48,662 evictions went unnoticed: the number of the generation, which
+/// was all that was watched, is read so often that it is never evicted.
+#[tokio::test]
+async fn evictions_are_counted() {
+    let server = MemcachedServer::with(&["-m", "2"]);
+    let backend = server.backend();
+    let limit = throttle(&backend, "1000000/day", FixedWindow);
+    assert_eq!(admitted(&limit, &ann(), 1).await.unwrap(), 1);
+    for n in 0..4_000 {
+        server.set(&format!("foreign{n}"), "x".repeat(4_000));
+    }
+    let evicted = async || server.count(&["evictions"]);
+    assert!(evicted().await > 100);
+    eventually("evictions are noticed", async || {
+        admitted(&limit, &ann(), 1).await.unwrap();
+        backend.lost() == evicted().await
+    })
+    .await;
+}

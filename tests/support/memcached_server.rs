@@ -14,12 +14,16 @@ pub(crate) struct MemcachedServer(Process);
 
 impl MemcachedServer {
     pub(crate) fn start() -> MemcachedServer {
+        MemcachedServer::with(&[])
+    }
+
+    pub(crate) fn with(options: &[&str]) -> MemcachedServer {
         MemcachedServer(Process::start("memcached", |port, _directory| {
             let port = port.to_string();
             // It refuses to run as root unless told that this is meant.
-            ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "root"]
-                .map(ToString::to_string)
-                .to_vec()
+            let ours = ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "root"];
+            let all = ours.iter().chain(options);
+            all.map(ToString::to_string).collect()
         }))
     }
 
@@ -96,18 +100,22 @@ impl MemcachedServer {
 
     /// How many commands on keys were executed so far.
     pub(crate) fn commands(&self) -> u64 {
-        let counts = [
+        self.count(&[
             "cmd_get",
             "cmd_set",
             "cmd_touch",
             "incr_hits",
             "incr_misses",
             "decr_hits",
-        ];
+        ])
+    }
+
+    /// The sum of some of its counters.
+    pub(crate) fn count(&self, names: &[&str]) -> u64 {
         let stats = self.command("stats");
         let values = stats.iter().filter_map(|line| {
             let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
-            counts
+            names
                 .contains(&name)
                 .then(|| value.parse::<u64>().expect("a number"))
         });

@@ -1,6 +1,7 @@
 //! Cells in memcached servers.
 
 mod address;
+mod aside;
 mod connection;
 mod generation;
 mod lanes;
@@ -74,7 +75,7 @@ use crate::time::{Clock, SystemClock, Timestamp};
 ///
 /// * **It loses data** when it restarts, is flushed, or evicts cells for want of memory; whoever
 ///   they limited starts afresh. Give it memory of its own. [`lost`](MemcachedBackend::lost) counts
-///   how often a server turned out to have forgotten what it certainly held.
+///   what was lost.
 /// * **It changes one key at a time.** A batch writes its cells one after the other and restores them
 ///   if it fails half way. In between other processes may deny somebody whom they would otherwise
 ///   admit, never the reverse. What cannot be restored stays charged and is counted by
@@ -149,8 +150,12 @@ impl MemcachedBackend {
         Ok(())
     }
 
-    /// How often a server had lost what it held: it was restarted or flushed, or short of memory.
-    /// Each time limits were forgotten. Noticed within a second of the next hit.
+    /// How much servers have lost: one for each time that one was restarted or flushed, and one for
+    /// each item that one evicted because it was short of memory. Of these it says how many, not
+    /// whose they were: on a server that others use as well they may have been others'.
+    ///
+    /// Noticed about a second later, while there are hits, and counted from the first hit on. Not
+    /// counted are evictions between the last look at a server and its restart.
     pub fn lost(&self) -> u64 {
         self.0.shared.generation.lost()
     }

@@ -124,6 +124,7 @@ impl Fault {
             }
             MemcacheError::IOError(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Fault::Silent,
+                io::ErrorKind::InvalidData => Fault::Confused,
                 _ => Fault::Gone,
             },
             _ => Fault::Confused,

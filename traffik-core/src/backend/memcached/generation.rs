@@ -4,6 +4,7 @@
 //! to others. So the number of the generation is part of every key: a reset makes all older cells
 //! unreachable, and they expire by themselves.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -24,12 +25,15 @@ pub(super) struct Generation {
     lost: AtomicU64,
 }
 
-/// What is known of the number on one server.
+/// What is known of one server.
 #[derive(Debug, Default)]
 struct Sighting {
+    /// Whether the number has been seen there.
     seen: AtomicBool,
     /// Microseconds since the origin.
     looked_at: AtomicU64,
+    /// How many items it had evicted, and when we asked.
+    evicted: Mutex<Option<(u64, Instant)>>,
 }
 
 /// How often a busy process looks for resets by others, after it has answered somebody.
@@ -61,7 +65,8 @@ impl Generation {
         KeyHasher::throttle(&["memcached", &self.namespace, &current.to_string()])
     }
 
-    /// How often a server had forgotten the number, and so everything or at least something else.
+    /// How often a server had forgotten the number, and so everything, and how many items were
+    /// evicted. The number itself never is: it is read too often.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -69,7 +74,9 @@ impl Generation {
     /// Makes sure that the number is known and not too old.
     pub(super) fn ensure(&self, at: usize, server: &Server, deadline: Instant) -> Result<()> {
         if !self.sightings[at].seen.load(Ordering::Acquire) {
-            return self.look(at, server, deadline);
+            self.look(at, server, deadline)?;
+            self.count_evictions_if_due(at, server, deadline);
+            return Ok(());
         }
         if self.claim(at, STALE_AFTER) {
             // What was known is still a good answer.
@@ -79,9 +86,30 @@ impl Generation {
     }
 
     /// Looks for a reset by another process, if it is time.
-    pub(super) fn look_if_due(&self, at: usize, server: &Server, timeout: Duration) {
+    pub(super) fn look_if_due(&self, at: usize, server: &Server, deadline: Instant) {
         if self.claim(at, LOOK_EVERY) {
-            let _ = self.look(at, server, Instant::now() + timeout);
+            let _ = self.look(at, server, deadline);
+        }
+    }
+
+    /// Counts what a server has evicted, if it is time.
+    pub(super) fn count_evictions_if_due(&self, at: usize, server: &Server, deadline: Instant) {
+        // Whoever asks holds it, so that counts come in their order.
+        let Ok(mut evicted) = self.sightings[at].evicted.try_lock() else {
+            return;
+        };
+        let now = Instant::now();
+        let before = *evicted;
+        if before.is_some_and(|(_, asked)| now - asked < LOOK_EVERY) {
+            return;
+        }
+        if let Ok(Some(count)) = server.evictions(deadline) {
+            if let Some((before, _)) = before {
+                // One that has restarted counts from zero.
+                let lost = count.checked_sub(before).unwrap_or(count);
+                self.lost.fetch_add(lost, Ordering::Relaxed);
+            }
+            *evicted = Some((count, now));
         }
     }
 

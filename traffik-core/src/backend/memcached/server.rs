@@ -10,6 +10,7 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use smallvec::SmallVec;
 
 use super::address::Address;
+use super::aside::{END_OF_VALUE, aside, ask};
 use super::connection::{Connector, Fault, Status};
 use super::watch::Watch;
 use crate::error::{Error, Result};
@@ -180,6 +181,22 @@ impl Server {
 
     pub(super) fn version(&self, deadline: Instant) -> Result<()> {
         self.run(deadline, |client| client.version().map(drop))
+    }
+
+    /// How many items the server has evicted since it started, if it tells.
+    pub(super) fn evictions(&self, deadline: Instant) -> Result<Option<u64>> {
+        // The client has this command, and leaves most of the answer for the next to read.
+        let stats = self.run(deadline, |client| {
+            aside(client, |stream| {
+                let question = format!("{END_OF_VALUE}stats\r\n");
+                ask(stream, &question, |text| {
+                    let told = text.split_once("\r\n").map_or("", |(_, told)| told);
+                    told.ends_with("END\r\n") || told.ends_with("ERROR\r\n")
+                })
+            })
+        })?;
+        let count = |line: &str| line.strip_prefix("STAT evictions ")?.parse().ok();
+        Ok(stats.lines().find_map(count))
     }
 
     /// Runs a command, and once more on a new connection if the old one was closed, as all are when

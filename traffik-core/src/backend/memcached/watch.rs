@@ -1,15 +1,14 @@
 //! Hangs up on servers that take too long.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use r2d2_memcache::memcache::{Client, MemcacheError, Stream, ToMemcacheValue};
+use r2d2_memcache::memcache::{Client, MemcacheError, Stream};
 
-use super::connection::Fault;
+use super::aside::{END_OF_VALUE, aside, ask};
 use super::server::start_thread;
 use crate::error::Result;
 
@@ -98,32 +97,24 @@ impl Drop for Watched<'_> {
 
 impl Line {
     /// The connection of a client, whose server must answer before the deadline.
-    ///
-    /// The client hands its socket to nobody but to a value that writes itself. So a value of no
-    /// bytes is appended to a key that does not exist, which changes nothing.
     pub(super) fn of(
         client: &Client,
         watch: &Watch,
         deadline: Instant,
     ) -> Result<Line, MemcacheError> {
-        let reach = Reach {
-            watch,
-            deadline,
-            reached: OnceCell::new(),
-        };
-        let answer = client.append("tfk:nothing", &reach);
-        let reached = reach.reached.into_inner();
-        let reached = reached.map(|(line, watched)| (line, watched.finish()));
-        match (reached, answer) {
-            (Some((line, true)), Ok(())) => Ok(line),
-            // It answers. What it does not let us do, each hit will be told.
-            (Some((line, true)), Err(error)) if Fault::of(&error) == Fault::Refused => Ok(line),
-            (Some((_, true)) | None, Err(error)) => Err(error),
-            (Some((_, false)), _) | (None, Ok(())) => {
-                let late = "the server did not answer in time";
-                Err(io::Error::new(io::ErrorKind::TimedOut, late).into())
+        aside(client, |stream| {
+            let line = Line::to(stream)?;
+            let watched = watch.over(&line, deadline);
+            // Whatever it says: what it does not let us do, each hit will be told.
+            let answer = ask(stream, END_OF_VALUE, |text| text.ends_with("\r\n"));
+            match watched.finish() {
+                true => answer.map(|_| line),
+                false => {
+                    let late = "the server did not answer in time";
+                    Err(io::Error::new(io::ErrorKind::TimedOut, late))
+                }
             }
-        }
+        })
     }
 
     fn hang_up(&self) {
@@ -152,30 +143,6 @@ impl Line {
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Line")
-    }
-}
-
-/// A value of no bytes that reaches for the socket it is written to.
-struct Reach<'a> {
-    watch: &'a Watch,
-    deadline: Instant,
-    reached: OnceCell<(Line, Watched<'a>)>,
-}
-
-impl ToMemcacheValue<Stream> for &Reach<'_> {
-    fn get_flags(&self) -> u32 {
-        0
-    }
-
-    fn get_length(&self) -> usize {
-        0
-    }
-
-    fn write_to(&self, stream: &mut Stream) -> io::Result<()> {
-        let line = Line::to(stream)?;
-        let watched = self.watch.over(&line, self.deadline);
-        let _ = self.reached.set((line, watched));
-        Ok(())
     }
 }
 

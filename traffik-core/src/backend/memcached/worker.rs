@@ -66,10 +66,11 @@ impl Worker {
 
     /// What nobody waits for.
     pub(super) fn tidy(&self, timeout: Duration) {
-        let server = &self.shared.servers[self.server];
-        self.shared
-            .generation
-            .look_if_due(self.server, server, timeout);
+        let (at, server) = (self.server, &self.shared.servers[self.server]);
+        let deadline = Instant::now() + timeout;
+        let generation = &self.shared.generation;
+        generation.look_if_due(at, server, deadline);
+        generation.count_evictions_if_due(at, server, deadline);
     }
 
     fn catch_up(&self, deadline: Instant) -> Result<()> {
