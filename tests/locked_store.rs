@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use traffik_core::testing::conformance;
 use traffik_core::{
-    Backend, FixedWindow, Hits, Identity, Lock, LockConfig, Locked, ManualClock, OnError, Store,
-    Throttle, TokenBucket,
+    Backend, BackendExt, CircuitBreaker, FixedWindow, Hits, Identity, Lock, LockConfig, Locked,
+    ManualClock, OnError, Store, Throttle, TokenBucket,
 };
 
 use crate::support::{MapStore, strategies};
@@ -118,7 +118,9 @@ async fn a_lock_left_by_a_crash_expires() {
     let store = Arc::<MapStore>::default();
     let lease = Duration::from_secs(3);
     let with = |config: LockConfig| {
-        let builder = Locked::builder(Arc::clone(&store)).lock(config.ttl(lease));
+        let builder = Locked::builder(Arc::clone(&store))
+            .lock(config.ttl(lease))
+            .deadline(2 * lease);
         throttle(&builder.build().unwrap(), "9/day")
     };
     let ann = Identity::of("ann");
@@ -147,14 +149,60 @@ async fn nothing_is_stored_after_the_lock_has_expired() {
     let store = Arc::new(MapStore::slow(Duration::from_secs(2)));
     let with_ttl = |seconds| {
         let config = LockConfig::new().ttl(Duration::from_secs(seconds));
-        let builder = Locked::builder(Arc::clone(&store)).lock(config);
+        let builder = Locked::builder(Arc::clone(&store))
+            .lock(config)
+            .deadline(Duration::from_secs(60));
         throttle(&builder.build().unwrap(), "9/day")
     };
     let ann = Identity::of("ann");
     let error = with_ttl(3).hit(&ann).await.unwrap_err();
-    assert!(error.is_contended() && error.is_unexecuted(), "{error}");
+    assert!(error.is_timeout(), "{error}");
     assert_eq!(with_ttl(60).stat(&ann).await.unwrap().remaining, 9);
     assert_eq!(with_ttl(60).hit(&ann).await.unwrap().remaining(), 8);
+}
+
+/// A store that hung held its identity's turn for ever, and those who waited were taken for rivals:
+/// contention, which tells a breaker that the store is well.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_costs_one_deadline_each_and_opens_a_breaker() {
+    let store = Arc::new(MapStore::slow(Duration::from_secs(1_000)));
+    let deadline = Duration::from_millis(50);
+    let breaker = CircuitBreaker::new();
+    let builder = Locked::builder(Arc::clone(&store)).deadline(deadline);
+    let limit = Throttle::builder("api")
+        .rate("9/day")
+        .on_error(OnError::Raise)
+        .backend(builder.build().unwrap().guarded(breaker.clone()))
+        .build()
+        .unwrap();
+    let start = Instant::now();
+    let tasks = [(); 5].map(|()| {
+        let limit = limit.clone();
+        tokio::spawn(async move { limit.hit(&Identity::of("ann")).await.unwrap_err() })
+    });
+    for task in tasks {
+        let error = task.await.unwrap();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(error.to_string(), "the store did not answer within 50ms");
+    }
+    assert!((deadline..2 * deadline).contains(&start.elapsed()));
+    assert!(breaker.state().is_open());
+
+    let patient = Locked::builder(Arc::clone(&store)).deadline(deadline);
+    let limit = throttle(&patient.build().unwrap(), "9/day");
+    assert!(
+        limit
+            .stat(&Identity::of("ann"))
+            .await
+            .unwrap_err()
+            .is_timeout()
+    );
+    let error = Locked::builder(store).deadline(Duration::ZERO).build();
+    let error = error.unwrap_err();
+    assert!(
+        error.is_invalid() && error.to_string().ends_with("not 0ns"),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
@@ -46,7 +46,12 @@ use crate::time::{Clock, SystemClock, Timestamp};
 /// writes them if all were admitted, and releases the lock: four commands. Hits of one process on
 /// one identity wait for each other in order, without asking the store; those of several processes
 /// ask again and again, for as long as the [`LockConfig`] says, and fail with
-/// [`Error::is_contended`] then.
+/// [`Error::is_contended`] then. Unless [`OnError`](crate::OnError) says otherwise, that is a denial
+/// of one second. A strategy that must wait for its locks differently has a backend of its own on
+/// the same store, as stores in an `Arc` allow.
+///
+/// No decision takes longer than the [deadline](LockedBuilder::deadline), whether the store hangs or
+/// others do not finish.
 ///
 /// A lock that its holder cannot release, because it crashed or its future was dropped, is released
 /// by the next use of this backend, else when it expires. A decision that would be stored after its
@@ -59,6 +64,7 @@ pub struct Locked<S>(Arc<Inner<S>>);
 struct Inner<S> {
     store: S,
     terms: Terms,
+    deadline: Duration,
     clock: Arc<dyn Clock>,
     hasher: KeyHasher,
     persistent: bool,
@@ -73,6 +79,11 @@ const QUEUES: usize = 64;
 /// Cells outlive their use by this much: the clocks of the store and of those who share it are not
 /// quite ours.
 const SLACK: Duration = Duration::from_secs(60);
+
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// While this is held, no other hit of this process works on some identities.
+type Turn<'a> = SmallVec<[MutexGuard<'a, ()>; 1]>;
 
 impl<S: Store> Locked<S> {
     /// A backend with default settings.
@@ -89,6 +100,7 @@ impl<S: Store> Locked<S> {
         LockedBuilder {
             store,
             lock: LockConfig::new(),
+            deadline: DEADLINE,
             clock: Arc::new(SystemClock::new()),
             hasher: Ok(KeyHasher::shared()),
             persistent: false,
@@ -104,23 +116,47 @@ impl<S: Store> Locked<S> {
 impl<S: Store> Inner<S> {
     async fn apply(&self, batch: &Batch<'_>) -> Result<Decisions> {
         self.check_open()?;
-        if !self.orphans.is_empty() {
-            self.orphans.release(&self.store).await;
-        }
+        let end = Instant::now() + self.deadline;
+        let deciding = async {
+            if !self.orphans.is_empty() {
+                self.orphans.release(&self.store).await;
+            }
+            self.decide_alone(batch).await
+        };
+        let (_turn, held, decided) = timeout_at(end, deciding)
+            .await
+            .unwrap_or_else(|_| Err(self.late()))?;
+        // What is decided is decided, even if the store hangs now: then the lock is an orphan.
+        let _ = timeout_at(end, held.release()).await;
+        decided
+    }
+
+    /// Decides under the locks of a batch, which are still to be released.
+    async fn decide_alone(
+        &self,
+        batch: &Batch<'_>,
+    ) -> Result<(Turn<'_>, Held<'_, S>, Result<Decisions>)> {
         let mut who: SmallVec<[u128; 1]> = batch.ops().iter().map(|op| op.key.who).collect();
         who.sort_unstable();
         who.dedup();
-        let _turn = self.queue(&who).await?;
+        let turn = self.queue(&who).await?;
         let names: SmallVec<[String; 1]> =
             who.iter().map(|who| format!("lock:{who:032x}")).collect();
         let held = Held::acquire(&self.store, Some(&self.orphans), names, self.terms).await?;
         let decided = self.decide(batch, &held).await;
-        held.release().await;
-        decided
+        Ok((turn, held, decided))
+    }
+
+    #[cold]
+    fn late(&self) -> Error {
+        Error::timeout(format!(
+            "the store did not answer within {:?}",
+            self.deadline
+        ))
     }
 
     /// Waits until no other hit of this process works on these identities.
-    async fn queue(&self, who: &[u128]) -> Result<SmallVec<[MutexGuard<'_, ()>; 1]>> {
+    async fn queue(&self, who: &[u128]) -> Result<Turn<'_>> {
         let mut places: SmallVec<[usize; 1]> = who
             .iter()
             .map(|who| (who % QUEUES as u128) as usize)
@@ -135,7 +171,12 @@ impl<S: Store> Inner<S> {
             turn
         };
         timeout(self.terms.patience, wait).await.map_err(|error| {
-            Error::contended("too many hits waited for the lock of a key").with_source(error)
+            let error_of = match self.terms.patience.is_zero() {
+                true => Error::contended,
+                // Nobody else holds these: the store is too slow for so many.
+                false => Error::overloaded,
+            };
+            error_of("too many hits waited for the lock of a key").with_source(error)
         })
     }
 
@@ -192,7 +233,10 @@ impl<S: Store> Backend for Locked<S> {
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
         Box::pin(async move {
             self.0.check_open()?;
-            let value = self.0.store.get(&op.key.text()).await?;
+            let key = op.key.text();
+            let value = timeout(self.0.deadline, self.0.store.get(&key))
+                .await
+                .unwrap_or_else(|_| Err(self.0.late()))?;
             Ok((cell_of(&value), self.0.clock.now()))
         })
     }
@@ -242,6 +286,7 @@ impl<S: fmt::Debug> fmt::Debug for Locked<S> {
 pub struct LockedBuilder<S> {
     store: S,
     lock: LockConfig,
+    deadline: Duration,
     clock: Arc<dyn Clock>,
     hasher: Result<KeyHasher>,
     persistent: bool,
@@ -251,6 +296,13 @@ impl<S: Store> LockedBuilder<S> {
     /// How locks are taken, as far as it differs from [the process](crate::lock).
     pub fn lock(mut self, lock: LockConfig) -> Self {
         self.lock = lock;
+        self
+    }
+
+    /// The longest that a decision may take, waiting for locks included. Default: 1 s, since the
+    /// speed of the store is not known; for one that answers within a millisecond 50 ms is ample.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -278,11 +330,18 @@ impl<S: Store> LockedBuilder<S> {
     /// # Errors
     ///
     /// If an environment variable about [locks](crate::lock) is malformed, if locks would be held
-    /// for no more than 2 ms, or if the secret is empty.
+    /// for no more than 2 ms, if the deadline is none, or if the secret is empty.
     pub fn build(self) -> Result<Locked<S>> {
+        let deadlines = Duration::from_millis(1)..=Duration::from_secs(3_600);
+        if !deadlines.contains(&self.deadline) {
+            let given = self.deadline;
+            let message = format!("deadline must be between 1 ms and 1 h, not {given:?}");
+            return Err(Error::invalid(message));
+        }
         Ok(Locked(Arc::new(Inner {
             store: self.store,
             terms: self.lock.terms()?,
+            deadline: self.deadline,
             clock: self.clock,
             hasher: self.hasher?,
             persistent: self.persistent,

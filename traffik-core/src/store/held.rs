@@ -70,7 +70,8 @@ impl<'a, S: Store + ?Sized> Held<'a, S> {
     pub(crate) fn check(&self) -> Result<()> {
         match self.grip.remaining().is_zero() {
             false => Ok(()),
-            true => Err(Error::contended(
+            // Not contention: the store was too slow.
+            true => Err(Error::timeout(
                 "a lock expired before the decision could be stored",
             )),
         }
