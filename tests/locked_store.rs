@@ -360,11 +360,15 @@ async fn a_lock_has_a_printable_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_forgets_unless_persistent() {
+async fn closing_forgets_only_if_told_to() {
     let store = Arc::<MapStore>::default();
     let ann = Identity::of("ann");
-    for (persistent, left) in [(true, 8), (false, 9)] {
-        let builder = Locked::builder(Arc::clone(&store)).persistent(persistent);
+    let builder = || Locked::builder(Arc::clone(&store));
+    for (builder, left) in [
+        (builder(), 8),
+        (builder().persistent(true), 8),
+        (builder().persistent(false), 9),
+    ] {
         let locked = builder.build().unwrap();
         let smooth = throttle(&locked, "9/day");
         assert!(smooth.hit(&ann).await.unwrap().is_allowed());

@@ -64,10 +64,14 @@ async fn tracked_keys_are_deleted() {
 }
 
 #[tokio::test]
-async fn closing_resets_unless_persistent() {
+async fn closing_forgets_only_if_told_to() {
     let server = MemcachedServer::start();
-    for (persistent, left) in [(true, 0), (false, 1)] {
-        let backend = server.builder().persistent(persistent).build().unwrap();
+    for (builder, left) in [
+        (server.builder(), 0),
+        (server.builder().persistent(true), 0),
+        (server.builder().persistent(false), 1),
+    ] {
+        let backend = builder.build().unwrap();
         let limit = throttle(&backend, "1/day", FixedWindow);
         assert!(admitted(&limit, &ann(), 2).await.unwrap() <= 1);
         backend.close().await.unwrap();

@@ -103,7 +103,7 @@ impl<S: Store> Locked<S> {
             deadline: DEADLINE,
             clock: Arc::new(SystemClock::new()),
             hasher: Ok(KeyHasher::shared()),
-            persistent: false,
+            persistent: true,
         }
     }
 
@@ -245,6 +245,8 @@ impl<S: Store> Backend for Locked<S> {
         Box::pin(self.0.store.reset())
     }
 
+    /// Closes the store; after this every decision is an error. The cells stay, unless the backend is
+    /// not [persistent](LockedBuilder::persistent): then the store is reset **for everybody**.
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.0.closed.store(true, Ordering::Relaxed);
@@ -319,7 +321,8 @@ impl<S: Store> LockedBuilder<S> {
         self
     }
 
-    /// Whether closing keeps the cells, as it should if other processes share them. Default: no.
+    /// Whether closing keeps the cells, as it should if others share them. Default: yes. Without,
+    /// one process that ends, as each does when a new version is rolled out, forgives everybody.
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
         self

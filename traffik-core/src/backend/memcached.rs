@@ -129,7 +129,7 @@ impl MemcachedBackend {
             deadline: Duration::from_millis(250),
             connect_timeout: Duration::from_millis(200),
             track_keys: false,
-            persistent: false,
+            persistent: true,
             hasher: Ok(KeyHasher::shared()),
             clock: Arc::new(SystemClock::new()),
         }
@@ -256,8 +256,9 @@ impl Backend for MemcachedBackend {
         })
     }
 
-    /// Ends the threads; after this every decision is an error. **Resets the namespace for everybody**
-    /// unless the backend is [persistent](MemcachedBackendBuilder::persistent).
+    /// Ends the threads; after this every decision is an error. The cells stay, unless the backend is
+    /// not [persistent](MemcachedBackendBuilder::persistent): then the namespace is reset **for
+    /// everybody**.
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let reset = match self.0.persistent {
@@ -346,7 +347,8 @@ impl MemcachedBackendBuilder {
         self
     }
 
-    /// Whether closing keeps the cells, as it should if other processes share them. Default: no.
+    /// Whether closing keeps the cells, as it should if others share them. Default: yes. Without,
+    /// one process that ends, as each does when a new version is rolled out, forgives everybody.
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
         self
