@@ -321,3 +321,76 @@ async fn a_strategy_that_panics_ends_no_thread() {
     }
     assert_eq!(admitted(&good, &ann(), 3).await.unwrap(), 1);
 }
+
+/// Its cell is larger than the megabyte that an item holds.
+#[derive(Debug)]
+struct Huge;
+
+impl Strategy for Huge {
+    fn id(&self) -> &'static str {
+        "huge"
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        let decision = FixedWindow.step(cell, hit);
+        (0..70_000).for_each(|at| cell.queue_mut().push([1 << 50, at]));
+        decision
+    }
+}
+
+/// What does not fit was taken for a broken connection, which was dropped and made anew each time.
+#[tokio::test]
+async fn a_server_that_refuses_says_why_and_keeps_its_connection() {
+    let server = MemcachedServer::start();
+    let limit = throttle(&server.backend(), "9/day", Huge);
+    assert!(limit.hit(&ann()).await.is_err());
+    let connections = || server.count(&["total_connections"]);
+    let before = connections();
+    for _ in 0..20 {
+        let error = limit.hit(&ann()).await.unwrap_err().to_string();
+        let why = "memcached refused a command: SERVER_ERROR object too large for cache";
+        assert_eq!(error, why);
+    }
+    // That of the question itself.
+    assert_eq!(connections(), before + 1);
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_said_to_be_why() {
+    let mut server = MemcachedServer::start();
+    server.kill();
+    let limit = throttle(&impatient(&server), "3/day", FixedWindow);
+    for _ in 0..3 {
+        let error = limit.hit(&ann()).await.unwrap_err().to_string();
+        assert!(
+            error.starts_with("memcached cannot be reached: "),
+            "{error}"
+        );
+        assert!(error.contains("refused"), "{error}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_its_value() {
+    let builder = || MemcachedBackend::builder("localhost");
+    for (builder, expected) in [
+        (
+            builder().deadline(Duration::ZERO),
+            "deadline must be between 1 ms and 60 s, not 0ns",
+        ),
+        (
+            builder().connect_timeout(Duration::from_secs(61)),
+            "connect_timeout must be between 1 ms and 60 s, not 61s",
+        ),
+        (
+            builder().pool_size(0),
+            "pool_size must be between 1 and 1024, not 0",
+        ),
+        (
+            builder().pool_min_idle(9),
+            "pool_min_idle must be at most pool_size, 8, not 9",
+        ),
+    ] {
+        assert_eq!(builder.build().unwrap_err().to_string(), expected);
+    }
+}

@@ -135,7 +135,8 @@ impl MemcachedBackend {
         }
     }
 
-    /// Whether every server answers.
+    /// Whether every server answers: asks each for its version, within the deadline, one after the
+    /// other. Meant for start-up and health checks; no hit needs it.
     ///
     /// # Errors
     ///
@@ -327,7 +328,8 @@ impl MemcachedBackendBuilder {
         self
     }
 
-    /// The longest that a hit may take, all in all. Default: 250 ms.
+    /// The longest that a hit may take, all in all. Default: 250 ms, not the 50 ms of Redis: a hit may
+    /// wait behind others of its thread, and connect, within that.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -402,20 +404,28 @@ impl MemcachedBackendBuilder {
     }
 
     fn limits(&self) -> Result<Limits> {
-        let wrong =
-            |what: &str, right: &str| Err(Error::invalid(format!("{what} must be {right}")));
+        let wrong = |what: &str, right: &str, given: &dyn fmt::Debug| {
+            let message = format!("{what} must be {right}, not {given:?}");
+            Err(Error::invalid(message))
+        };
         if !(1..=1024).contains(&self.pool_size) {
-            return wrong("pool_size", "between 1 and 1024");
+            return wrong("pool_size", "between 1 and 1024", &self.pool_size);
         }
         if self.pool_min_idle > self.pool_size {
-            return wrong("pool_min_idle", "at most pool_size");
+            let right = format!("at most pool_size, {}", self.pool_size);
+            return wrong("pool_min_idle", &right, &self.pool_min_idle);
         }
         if self.queue == 0 {
-            return wrong("queue", "at least 1");
+            return wrong("queue", "at least 1", &self.queue);
         }
         let times = Duration::from_millis(1)..=Duration::from_secs(60);
-        if !times.contains(&self.deadline) || !times.contains(&self.connect_timeout) {
-            return wrong("deadline and connect_timeout", "between 1 ms and 60 s");
+        for (what, time) in [
+            ("deadline", self.deadline),
+            ("connect_timeout", self.connect_timeout),
+        ] {
+            if !times.contains(&time) {
+                return wrong(what, "between 1 ms and 60 s", &time);
+            }
         }
         Ok(Limits {
             pool_size: self.pool_size,

@@ -1,9 +1,11 @@
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use r2d2_memcache::memcache::{Client, CommandError, ConnectionManager, MemcacheError};
+use r2d2_memcache::memcache::{
+    Client, ClientError, CommandError, ConnectionManager, MemcacheError, ServerError,
+};
 use r2d2_memcache::r2d2::{ManageConnection, NopErrorHandler, Pool};
 use scheduled_thread_pool::ScheduledThreadPool;
 
@@ -36,10 +38,23 @@ pub(super) struct Connector {
 /// What is known about a server.
 #[derive(Debug, Default)]
 pub(super) struct Status {
-    /// The last attempt to connect failed. Others follow in the background, without end.
-    pub(super) down: AtomicBool,
+    /// Why the last attempt to connect failed, if it did. Others follow in the background, without
+    /// end.
+    down: Mutex<Option<String>>,
     /// How often the server closed a connection: those made before are as dead.
     pub(super) epoch: AtomicU64,
+}
+
+impl Status {
+    pub(super) fn why_down(&self) -> Option<String> {
+        // Nothing under this lock panics.
+        let down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        down.clone()
+    }
+
+    fn set_down(&self, why: Option<String>) {
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
 }
 
 impl Connector {
@@ -72,7 +87,8 @@ impl ManageConnection for Connector {
     fn connect(&self) -> Result<Connection, MemcacheError> {
         let epoch = self.status.epoch.load(Ordering::Acquire);
         let dialed = self.dial();
-        self.status.down.store(dialed.is_err(), Ordering::Release);
+        let why = dialed.as_ref().err().map(ToString::to_string);
+        self.status.set_down(why);
         let (client, line) = dialed?;
         Ok(Connection {
             client,
@@ -106,11 +122,12 @@ pub(super) enum Fault {
 
 impl Fault {
     pub(super) fn of(error: &MemcacheError) -> Fault {
-        use r2d2_memcache::memcache::ClientError;
         match error {
             MemcacheError::CommandError(CommandError::KeyNotFound | CommandError::KeyExists) => {
                 Fault::Refused
             }
+            // Out of memory, or too large: an answer like any other.
+            MemcacheError::ServerError(ServerError::Error(_)) => Fault::Refused,
             // What the server says; what the client itself says has no such prefix.
             MemcacheError::ClientError(ClientError::Error(text))
                 if text.starts_with("CLIENT_ERROR") =>

@@ -253,24 +253,23 @@ impl Server {
                 Err(Error::timeout("memcached did not answer in time").with_source(error))
             }
             Fault::Refused | Fault::Confused => {
-                Err(Error::other("memcached refused a command").with_source(error))
+                // Lines of the server end like lines.
+                let why = error.to_string();
+                let message = format!("memcached refused a command: {}", why.trim_end());
+                Err(Error::other(message).with_source(error))
             }
         }
     }
 
     fn connection(&self, deadline: Instant) -> Result<PooledConnection<Connector>> {
         loop {
-            let mut connection = match self.pool.try_get() {
-                Some(connection) => connection,
-                None if self.status.down.load(Ordering::Acquire) => {
-                    return Err(unreachable("memcached refuses connections"));
-                }
-                None => self
+            let mut connection = match (self.pool.try_get(), self.status.why_down()) {
+                (Some(connection), _) => connection,
+                (None, Some(why)) => return Err(unreachable(&why)),
+                (None, None) => self
                     .pool
                     .get_timeout(left_until(deadline)?.min(self.connect_timeout))
-                    .map_err(|error| {
-                        unreachable("memcached could not be reached").with_source(error)
-                    })?,
+                    .map_err(|error| unreachable(&error).with_source(error))?,
             };
             if connection.epoch == self.status.epoch.load(Ordering::Acquire) {
                 return Ok(connection);
@@ -331,9 +330,13 @@ pub(super) fn left_until(deadline: Instant) -> Result<Duration> {
 
 /// The first attempt may have been executed, whatever became of the second.
 fn interrupted(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::interrupted("the connection to memcached broke before it answered").with_source(error)
+    let error = error.into();
+    Error::interrupted(format!(
+        "the connection to memcached broke before it answered: {error}"
+    ))
+    .with_source(error)
 }
 
-fn unreachable(message: &'static str) -> Error {
-    Error::connection(message)
+fn unreachable(why: &dyn fmt::Display) -> Error {
+    Error::connection(format!("memcached cannot be reached: {why}"))
 }
