@@ -347,6 +347,23 @@ async fn a_lock_of_ones_own_ends_when_released_dropped_or_over() {
     assert_eq!(store.held(), 0);
 }
 
+/// Issue: SPEC 3.42. Tasks inherited the locks of whoever started them, and four held one at once.
+#[tokio::test(start_paused = true)]
+async fn a_lock_excludes_the_tasks_of_its_holder() {
+    let store = Arc::<MapStore>::default();
+    let now = LockConfig::new().blocking(false);
+    let held = Lock::acquire(&store, "report", now).await.unwrap();
+    let again = Lock::acquire(&store, "report", now).await;
+    assert!(again.unwrap_err().is_contended());
+    let child = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { Lock::acquire(&store, "report", now).await.map(drop) }
+    });
+    assert!(child.await.unwrap().unwrap_err().is_contended());
+    held.release().await;
+    assert_eq!(store.held(), 0);
+}
+
 #[tokio::test]
 async fn a_lock_has_a_printable_name() {
     let store = Arc::<MapStore>::default();
