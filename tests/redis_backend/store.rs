@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use traffik_core::testing::conformance;
-use traffik_core::{Backend, Entry, Identity, Locked, Store};
+use traffik_core::{Backend, Entry, Identity, Lock, LockConfig, Locked, Store};
 
 use super::throttle;
 use crate::support::{RedisCluster, RedisServer, strategies};
@@ -101,4 +101,18 @@ async fn strategies_run_on_its_locks() {
     let server = RedisServer::start();
     let locked = Locked::new(server.backend().store()).unwrap();
     conformance::admits_exactly_the_limit(&locked, &strategies()[..1]).await;
+}
+
+/// Issue: SPEC 3.41. The time of a lock never reached the server, where a crash left it for ever.
+#[tokio::test]
+async fn a_lock_has_its_time_on_the_server() {
+    let server = RedisServer::start();
+    let store = server.backend().store();
+    let config = LockConfig::new().ttl(MINUTE);
+    let lock = Lock::acquire(&store, "report", config).await;
+    let left: i64 = server.command(&["PTTL", "traffik:lock:report"]);
+    assert!((1..=60_000).contains(&left), "{left}");
+    lock.unwrap().release().await;
+    let left: i64 = server.command(&["PTTL", "traffik:lock:report"]);
+    assert_eq!(left, -2, "there is no such key");
 }
