@@ -1,10 +1,14 @@
 //! Strategies by name, for command lines and configuration files.
 
-use std::fmt::Display;
-use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
+mod options;
+mod values;
 
+use std::sync::Arc;
+
+use self::options::{Configured, Options};
+use self::values::{
+    count, duration, flag, hours, minutes, number, priority, regions, reserves, signed, tiers, word,
+};
 use super::{
     AdaptiveThrottle, CostBasedTokenBucket, DistributedFairness, FixedWindow, Gcra,
     GeographicDistribution, LeakyBucket, LeakyBucketWithQueue, PriorityQueue, QuotaWithRollover,
@@ -12,8 +16,6 @@ use super::{
     TokenBucketWithDebt,
 };
 use crate::error::{Error, Result};
-use crate::identity::Priority;
-use crate::rate::Rate;
 
 /// Every name that [`named`] knows.
 pub const NAMES: &[&str] = &[
@@ -38,7 +40,15 @@ pub const NAMES: &[&str] = &[
 /// A built-in strategy by its [id](Strategy::id), with options after commas.
 ///
 /// Options are called as the builder's methods. Durations are written as the period of a rate:
-/// `500ms`, `2 hours`.
+/// `500ms`, `2 hours`. Lists are joined with `|`, and what is a tuple in the builder is written with
+/// `:` and `-`:
+///
+/// | | |
+/// |---|---|
+/// | `tiered_rate` | `tiers=free:1\|gold:4.5` |
+/// | `priority_queue` | `reserve=high:0.1\|critical:0.2` |
+/// | `time_of_day` | `windows=9-17:2\|22-6:0.5`, `windows_by_minute=570-1050:2`, `zone=Europe/Berlin` (with the feature `time-zone`) |
+/// | `geographic_distribution` | `regions=eu:0.6\|us:0.4` |
 ///
 /// ```
 /// use traffik_core::strategy;
@@ -67,12 +77,12 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
         "sliding_window_counter" => Arc::new(SlidingWindowCounter::new()),
         "token_bucket" => options
             .of(TokenBucket::new())
-            .set("burst", value, TokenBucket::burst)?
+            .set("burst", count, TokenBucket::burst)?
             .done(),
         "token_bucket_with_debt" => options
             .of(TokenBucketWithDebt::new())
-            .set("burst", value, TokenBucketWithDebt::burst)?
-            .set("max_debt", value, TokenBucketWithDebt::max_debt)?
+            .set("burst", count, TokenBucketWithDebt::burst)?
+            .set("max_debt", count, TokenBucketWithDebt::max_debt)?
             .done(),
         "leaky_bucket" => Arc::new(LeakyBucket::new()),
         "leaky_bucket_with_queue" => Arc::new(LeakyBucketWithQueue::new()),
@@ -83,18 +93,19 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
             .done(),
         "tiered_rate" => options
             .of(TieredRate::new())
-            .set("default_tier", value::<String>, TieredRate::default_tier)?
+            .set("tiers", tiers, TieredRate::tiers)?
+            .set("default_tier", word, TieredRate::default_tier)?
             .done(),
         "adaptive_throttle" => options
             .of(AdaptiveThrottle::new())
-            .set("load_threshold", value, AdaptiveThrottle::load_threshold)?
+            .set("load_threshold", number, AdaptiveThrottle::load_threshold)?
             .set(
                 "reduction_factor",
-                value,
+                number,
                 AdaptiveThrottle::reduction_factor,
             )?
-            .set("recovery_rate", value, AdaptiveThrottle::recovery_rate)?
-            .set("min_limit_ratio", value, AdaptiveThrottle::min_limit_ratio)?
+            .set("recovery_rate", number, AdaptiveThrottle::recovery_rate)?
+            .set("min_limit_ratio", number, AdaptiveThrottle::min_limit_ratio)?
             .done(),
         "priority_queue" => options
             .of(PriorityQueue::new())
@@ -103,45 +114,52 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
                 priority,
                 PriorityQueue::default_priority,
             )?
-            .set("max_queue_size", value, PriorityQueue::max_queue_size)?
+            .set("max_queue_size", count, PriorityQueue::max_queue_size)?
+            .set("reserve", reserves, |queue, reserves| {
+                reserves.into_iter().fold(queue, |queue, (priority, part)| {
+                    queue.reserve(priority, part)
+                })
+            })?
             .done(),
         "quota_with_rollover" => options
             .of(QuotaWithRollover::new())
             .set(
                 "rollover_percentage",
-                value,
+                number,
                 QuotaWithRollover::rollover_percentage,
             )?
-            .set("max_rollover", value, QuotaWithRollover::max_rollover)?
+            .set("max_rollover", count, QuotaWithRollover::max_rollover)?
             .switch("cumulative", QuotaWithRollover::cumulative)?
             .done(),
-        "time_of_day" => options
-            .of(TimeOfDay::new())
-            .set("timezone_offset", value, TimeOfDay::timezone_offset)?
-            .set(
-                "timezone_offset_minutes",
-                value,
-                TimeOfDay::timezone_offset_minutes,
-            )?
-            .done(),
+        "time_of_day" => zoned(
+            options
+                .of(TimeOfDay::new())
+                .set("windows", hours, TimeOfDay::windows)?
+                .set("windows_by_minute", minutes, TimeOfDay::windows_by_minute)?
+                .set("timezone_offset", signed, TimeOfDay::timezone_offset)?
+                .set(
+                    "timezone_offset_minutes",
+                    signed,
+                    TimeOfDay::timezone_offset_minutes,
+                )?,
+        )?
+        .done(),
         "cost_based_token_bucket" => options
             .of(CostBasedTokenBucket::new())
-            .set("burst", value, CostBasedTokenBucket::burst)?
-            .set("cost_window", value, CostBasedTokenBucket::cost_window)?
+            .set("burst", count, CostBasedTokenBucket::burst)?
+            .set("cost_window", count, CostBasedTokenBucket::cost_window)?
             .set(
                 "min_refill_rate",
-                value,
+                number,
                 CostBasedTokenBucket::min_refill_rate,
             )?
             .done(),
         "distributed_fairness" => {
             // Without a name it is refused when it is asked to serve a rate.
-            let instance = options
-                .take("instance", value::<String>)?
-                .unwrap_or_default();
+            let instance = options.take("instance", word)?.unwrap_or_default();
             options
                 .of(DistributedFairness::new(instance))
-                .set("weight", value, DistributedFairness::weight)?
+                .set("weight", number, DistributedFairness::weight)?
                 .set(
                     "fairness_window",
                     duration,
@@ -151,14 +169,15 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
         }
         "geographic_distribution" => options
             .of(GeographicDistribution::new())
+            .set("regions", regions, GeographicDistribution::regions)?
             .set(
                 "allow_spillover",
-                value,
+                flag,
                 GeographicDistribution::allow_spillover,
             )?
             .set(
                 "default_region",
-                value::<String>,
+                word,
                 GeographicDistribution::default_region,
             )?
             .done(),
@@ -173,124 +192,24 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
     Ok(strategy)
 }
 
-/// `key=value` pairs that a strategy takes its options from.
-struct Options<'a> {
-    strategy: &'a str,
-    given: Vec<(&'a str, &'a str)>,
-    known: Vec<&'static str>,
+#[cfg(feature = "time-zone")]
+fn zoned<'o, 'a>(day: Configured<'o, 'a, TimeOfDay>) -> Result<Configured<'o, 'a, TimeOfDay>> {
+    day.set("zone", values::zone, TimeOfDay::zone)
 }
 
-impl<'a> Options<'a> {
-    fn new(strategy: &'a str, parts: impl Iterator<Item = &'a str>) -> Result<Options<'a>> {
-        let given = parts.map(|part| match part.split_once('=') {
-            Some((key, value)) => Ok((key.trim(), value.trim())),
-            None => Err(Error::invalid(format!(
-                "an option of a strategy is written `key=value`, not {part:?}"
-            ))),
-        });
-        Ok(Options {
-            strategy,
-            given: given.collect::<Result<_>>()?,
-            known: Vec::new(),
-        })
-    }
-
-    fn of<'o, S: Strategy>(&'o mut self, strategy: S) -> Configured<'o, 'a, S> {
-        Configured {
-            options: self,
-            strategy,
-        }
-    }
-
-    /// Takes an option out, if it is given.
-    fn take<T>(
-        &mut self,
-        key: &'static str,
-        parse: fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>> {
-        self.known.push(key);
-        let Some(at) = self.given.iter().position(|(given, _)| *given == key) else {
-            return Ok(None);
-        };
-        let (_, value) = self.given.remove(at);
-        parse(value).map(Some).map_err(|error| {
-            Error::invalid(format!(
-                "option `{key}` of strategy {}: {value:?}: {error}",
-                self.strategy
-            ))
-        })
-    }
-
-    /// Refuses what is left over.
-    fn finish(self) -> Result<()> {
-        let Some((key, _)) = self.given.first() else {
-            return Ok(());
-        };
-        let has = match self.known.is_empty() {
-            true => "none".to_owned(),
-            false => self.known.join(", "),
-        };
-        Err(Error::invalid(format!(
-            "strategy {} has no option `{key}`; it has {has}",
-            self.strategy
-        )))
-    }
-}
-
-/// A strategy that is given its options.
-struct Configured<'o, 'a, S> {
-    options: &'o mut Options<'a>,
-    strategy: S,
-}
-
-impl<S: Strategy> Configured<'_, '_, S> {
-    /// Sets an option if it is given.
-    fn set<T>(
-        mut self,
-        key: &'static str,
-        parse: fn(&str) -> Result<T, String>,
-        set: impl FnOnce(S, T) -> S,
-    ) -> Result<Self> {
-        if let Some(value) = self.options.take(key, parse)? {
-            self.strategy = set(self.strategy, value);
-        }
-        Ok(self)
-    }
-
-    /// Switches an option on if it is given as `true`.
-    fn switch(self, key: &'static str, on: impl FnOnce(S) -> S) -> Result<Self> {
-        self.set(key, value::<bool>, |strategy, is_on| match is_on {
-            true => on(strategy),
-            false => strategy,
-        })
-    }
-
-    fn done(self) -> Arc<dyn Strategy> {
-        Arc::new(self.strategy)
-    }
-}
-
-fn value<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn priority(text: &str) -> Result<Priority, String> {
-    match text {
-        "low" => Ok(Priority::Low),
-        "normal" => Ok(Priority::Normal),
-        "high" => Ok(Priority::High),
-        "critical" => Ok(Priority::Critical),
-        _ => Err("a priority is low, normal, high or critical".into()),
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    Rate::parse_period(text).map_err(|error| error.to_string())
+#[cfg(not(feature = "time-zone"))]
+#[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
+fn zoned<'o, 'a>(day: Configured<'o, 'a, TimeOfDay>) -> Result<Configured<'o, 'a, TimeOfDay>> {
+    Ok(day.elsewhere("zone (with the feature `time-zone`)"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::identity::Priority;
+    use crate::rate::Rate;
 
     fn refusal(text: &str) -> String {
         named(text).expect_err("should be refused").to_string()
@@ -350,6 +269,45 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_options_too() {
+        let parameters = |text| named(text).unwrap().parameters();
+        assert_eq!(
+            parameters("tiered_rate,tiers=free:1 | gold : 4.5,default_tier=gold"),
+            TieredRate::new()
+                .tiers([("free", 1.0), ("gold", 4.5)])
+                .default_tier("gold")
+                .parameters()
+        );
+        assert_eq!(
+            parameters("priority_queue,reserve=high:0.25|critical:0"),
+            PriorityQueue::new()
+                .reserve(Priority::High, 0.25)
+                .reserve(Priority::Critical, 0.0)
+                .parameters()
+        );
+        assert_eq!(
+            parameters("time_of_day,windows=9-17:2|22-6:0.5,timezone_offset=-5"),
+            TimeOfDay::new()
+                .windows([(9, 17, 2.0), (22, 6, 0.5)])
+                .timezone_offset(-5)
+                .parameters()
+        );
+        assert_eq!(
+            parameters("time_of_day,windows_by_minute=570-1050:2"),
+            TimeOfDay::new()
+                .windows_by_minute([(570, 1050, 2.0)])
+                .parameters()
+        );
+        assert_eq!(
+            parameters("geographic_distribution,regions=eu:0.6|us:0.4,allow_spillover=false"),
+            GeographicDistribution::new()
+                .regions([("eu", 0.6), ("us", 0.4)])
+                .allow_spillover(false)
+                .parameters()
+        );
+    }
+
+    #[test]
     fn refuses_by_name() {
         assert!(
             refusal("windows").starts_with("\"windows\" is no strategy; there are fixed_window,")
@@ -362,11 +320,102 @@ mod tests {
             refusal("gcra,strict"),
             "an option of a strategy is written `key=value`, not \"strict\""
         );
-        assert!(
-            refusal("token_bucket,burst=x")
-                .starts_with("option `burst` of strategy token_bucket: \"x\": ")
+        assert_eq!(
+            refusal("token_bucket,burst=1,burst=2"),
+            "option `burst` of strategy token_bucket is given twice"
         );
-        assert!(refusal("gcra,burst_tolerance=5").contains("`30s`"));
-        assert!(refusal("token_bucket,burst=1,burst=2").contains("no option `burst`"));
+    }
+
+    #[test]
+    fn says_what_would_be_right() {
+        for (text, right) in [
+            (
+                "token_bucket,burst=-1",
+                "a whole number from 0 to 4294967295",
+            ),
+            (
+                "gcra,burst_tolerance=5",
+                "a duration such as `500ms` or `2 hours`, of 366 days at most",
+            ),
+            (
+                "gcra,burst_tolerance=500",
+                "a duration such as `500ms` or `2 hours`, of 366 days at most",
+            ),
+            ("gcra,strict=yes", "`true` or `false`"),
+            (
+                "adaptive_throttle,load_threshold=inf",
+                "a number of at least 0 such as `0.5`",
+            ),
+            (
+                "time_of_day,timezone_offset=1.5",
+                "a whole number such as `-5`",
+            ),
+            (
+                "time_of_day,windows=9-17",
+                "hours of the day and their multipliers such as `9-17:2|22-6:0.5`",
+            ),
+            (
+                "time_of_day,windows=",
+                "hours of the day and their multipliers such as `9-17:2|22-6:0.5`",
+            ),
+            (
+                "time_of_day,windows_by_minute=9:30-10:2",
+                "minutes of the day and their multipliers such as `570-1050:2|1320-360:0.5`",
+            ),
+            (
+                "tiered_rate,tiers=free:1|gold",
+                "tiers and their multipliers such as `free:1|gold:4.5`",
+            ),
+            (
+                "tiered_rate,tiers=:1",
+                "tiers and their multipliers such as `free:1|gold:4.5`",
+            ),
+            (
+                "geographic_distribution,regions=eu:-0.5",
+                "regions and their parts such as `eu:0.6|us:0.4`",
+            ),
+            (
+                "priority_queue,default_priority=9",
+                "low, normal, high or critical",
+            ),
+            (
+                "priority_queue,reserve=vip:0.2",
+                "priorities and their parts such as `high:0.1|critical:0.2`",
+            ),
+        ] {
+            let (name, option) = text.split_once(',').unwrap();
+            let (key, value) = option.split_once('=').unwrap();
+            assert_eq!(
+                refusal(text),
+                format!("option `{key}` of strategy {name} must be {right}, not {value:?}")
+            );
+        }
+    }
+
+    #[cfg(feature = "time-zone")]
+    #[test]
+    fn zones_have_names() {
+        let berlin = TimeOfDay::new().zone(crate::IanaZone::named("Europe/Berlin").unwrap());
+        assert_eq!(
+            named("time_of_day,zone=Europe/Berlin")
+                .unwrap()
+                .parameters(),
+            berlin.parameters()
+        );
+        assert_eq!(
+            refusal("time_of_day,zone=Mars"),
+            "option `zone` of strategy time_of_day must be a time zone of the IANA database such \
+             as `Europe/Berlin`, not \"Mars\""
+        );
+    }
+
+    #[cfg(not(feature = "time-zone"))]
+    #[test]
+    fn zones_take_a_feature() {
+        let refusal = refusal("time_of_day,zone=Europe/Berlin");
+        assert!(
+            refusal.ends_with("zone (with the feature `time-zone`)"),
+            "{refusal}"
+        );
     }
 }
