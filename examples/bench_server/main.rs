@@ -4,7 +4,7 @@
 //! ```sh
 //! cargo run --release --example bench_server -- --strategy token_bucket,burst=20 --rate 10/s
 //! curl -i -H 'X-Client-ID: ann' -H 'X-Cost: 3' http://127.0.0.1:8080/test
-//! curl http://127.0.0.1:8080/stat
+//! curl -H 'X-Client-ID: ann' http://127.0.0.1:8080/stat
 //! ```
 //!
 //! `--help` lists the flags. Clients name themselves with `X-Client-ID`, else they are their
@@ -13,7 +13,10 @@
 
 mod identity;
 mod options;
+mod refusal;
 mod routes;
+
+use std::process::ExitCode;
 
 use actix_web::{App, HttpServer, web};
 use traffik_actix::{HttpThrottle, ThrottleMiddleware};
@@ -22,19 +25,25 @@ use crate::options::Options;
 use crate::routes::Bench;
 
 #[actix_web::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let options = match Options::from_args() {
-        Ok(Some(options)) => options,
+async fn main() -> ExitCode {
+    let served = match Options::from_args() {
+        Ok(Some(options)) => serve(options).await,
         Ok(None) => {
             print!("{}", options::HELP);
-            return Ok(());
+            return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            eprintln!("bench_server: {error}");
-            std::process::exit(2);
-        }
+        Err(error) => Err(error),
     };
-    let (listen, workers) = (options.listen, options.workers);
+    if let Err(error) = served {
+        eprintln!("bench_server: {error}");
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
+}
+
+async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let (listen, addresses) = (options.listen.clone(), options.addresses.clone());
+    let workers = options.workers;
     let bench = web::Data::new(Bench::new(options)?);
 
     let server = HttpServer::new(move || {
@@ -49,8 +58,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .service(limited(bench.throttle.clone()))
     })
     .workers(workers)
-    .bind(listen)?;
-    println!("listening on http://{}", server.addrs()[0]);
+    .bind(&*addresses)
+    .map_err(|error| format!("cannot listen at {listen}: {error}"))?;
+    println!(
+        "Try it: curl -i -H 'X-Client-ID: ann' http://{}/test",
+        server.addrs()[0]
+    );
     server.run().await?;
     Ok(())
 }

@@ -1,15 +1,13 @@
 //! What the server answers.
 
-use std::time::Duration;
-
 use actix_web::{HttpRequest, HttpResponse, web};
-use serde::Deserialize;
 use serde_json::json;
 use traffik_actix::actix_ws::AggregatedMessage;
-use traffik_actix::{HttpThrottle, ManualClock, ThrottleBackend, WsThrottle};
+use traffik_actix::{Clock, HttpThrottle, ManualClock, ThrottleBackend, WsThrottle};
 
 use crate::identity;
 use crate::options::Options;
+use crate::refusal::Refusal;
 
 pub(crate) struct Bench {
     pub(crate) throttle: HttpThrottle,
@@ -75,32 +73,48 @@ pub(crate) async fn ws(
 }
 
 /// The statistics of the client that asks, who is not charged for it.
-pub(crate) async fn stat(req: HttpRequest, bench: web::Data<Bench>) -> HttpResponse {
-    match bench.throttle.stat(&req).await {
-        Ok(stat) => HttpResponse::Ok().json(stat),
-        Err(error) if error.is_unresolved() => HttpResponse::BadRequest().body(error.to_string()),
-        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
-    }
+pub(crate) async fn stat(
+    req: HttpRequest,
+    bench: web::Data<Bench>,
+) -> actix_web::Result<HttpResponse> {
+    // Who makes no sense is told why, before the throttle is asked.
+    identity::identify(&req)?;
+    identity::cost(&req, 1)?;
+    let stat = bench.throttle.stat(&req).await;
+    let stat = stat.map_err(|error| Refusal::unavailable(&error))?;
+    Ok(HttpResponse::Ok().json(stat))
 }
 
-pub(crate) async fn reset(bench: web::Data<Bench>) -> HttpResponse {
-    match bench.backend.backend().reset().await {
-        Ok(()) => ok().await,
-        Err(error) => HttpResponse::ServiceUnavailable().body(error.to_string()),
-    }
+pub(crate) async fn reset(bench: web::Data<Bench>) -> Result<HttpResponse, Refusal> {
+    let reset = bench.backend.backend().reset().await;
+    reset.map_err(|error| Refusal::unavailable(&error))?;
+    Ok(ok().await)
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Advance {
-    advance_us: u64,
-}
+/// The end of a manual clock's time, in the year 2255: strategies count in integers that Lua holds.
+const LATEST_US: u64 = 1 << 53;
 
-pub(crate) async fn clock(bench: web::Data<Bench>, by: web::Query<Advance>) -> HttpResponse {
-    match &bench.clock {
-        Some(clock) => {
-            clock.advance(Duration::from_micros(by.advance_us));
-            ok().await
+pub(crate) async fn clock(
+    req: HttpRequest,
+    bench: web::Data<Bench>,
+) -> Result<HttpResponse, Refusal> {
+    let Some(clock) = &bench.clock else {
+        return Err(Refusal::conflict(
+            "the clock is the system's: start the server with `--clock manual`",
+        ));
+    };
+    let most = LATEST_US.saturating_sub(clock.now().as_micros());
+    let query = req.query_string();
+    let by = query
+        .strip_prefix("advance_us=")
+        .and_then(|us| us.parse().ok());
+    match by.filter(|by| *by <= most) {
+        Some(by) => clock.advance_micros(by),
+        None => {
+            return Err(Refusal::bad_request(format!(
+                "write `?advance_us=N` with a whole number of microseconds from 0 to {most}, not `?{query}`"
+            )));
         }
-        None => HttpResponse::Conflict().body("start the server with `--clock manual`"),
     }
+    Ok(ok().await)
 }

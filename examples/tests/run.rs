@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+use traffik_actix::Rate;
+use traffik_actix::strategy::{self, NAMES};
 
 /// A running example, killed when dropped.
 struct Example {
@@ -54,6 +56,14 @@ impl Example {
             std::thread::yield_now();
         }
         example
+    }
+
+    /// The server with every strategy and backend behind flags.
+    fn bench(flags: &str) -> Example {
+        Self::start("bench_server", |addr| {
+            let flags = format!("{flags} --listen {addr}");
+            flags.split(' ').map(str::to_owned).collect()
+        })
     }
 
     /// One request: the whole response.
@@ -207,13 +217,7 @@ fn websocket_limits_a_client_over_its_tabs_and_shows_out_who_does_not_listen() {
 
 #[test]
 fn bench_server_limits_messages_as_it_does_requests() {
-    let example = Example::start("bench_server", |addr| {
-        "--rate 3/1s --clock manual --workers 2 --listen"
-            .split(' ')
-            .map(str::to_owned)
-            .chain([addr.to_string()])
-            .collect()
-    });
+    let example = Example::bench("--rate 3/1s --clock manual --workers 2");
     let (mut ann, mut tab, mut bob) = (
         example.connect("ann"),
         example.connect("ann"),
@@ -235,14 +239,8 @@ fn bench_server_limits_messages_as_it_does_requests() {
 
 #[test]
 fn bench_server_is_exact_to_the_microsecond_over_http() {
-    let flags = "--strategy gcra,burst_tolerance=1s --rate 2/s --clock manual --workers 1 --listen";
-    let example = Example::start("bench_server", |addr| {
-        flags
-            .split(' ')
-            .map(str::to_owned)
-            .chain([addr.to_string()])
-            .collect()
-    });
+    let flags = "--strategy gcra,burst_tolerance=1s --rate 2/s --clock manual --workers 1";
+    let example = Example::bench(flags);
     let test = |headers| example.status("GET", "/test", headers);
     for _ in 0..3 {
         assert_eq!(test(""), 200);
@@ -270,20 +268,204 @@ fn bench_server_is_exact_to_the_microsecond_over_http() {
 }
 
 #[test]
-fn bench_server_refuses_flags_that_it_does_not_know() {
+fn bench_server_tells_tiers_regions_priorities_and_instances_apart() {
+    let regions = "--strategy geographic_distribution,regions=eu:0.6|us:0.4,allow_spillover=false";
+    let fairness = "--strategy distributed_fairness,instance=a";
+    for (flags, answers) in [
+        (
+            "--strategy tiered_rate,tiers=free:1|gold:1.5 --rate 2/s",
+            &[
+                ("X-Client-ID: ann", 12, 2),
+                ("X-Client-ID: ben\r\nX-Tier: gold", 12, 3),
+                ("X-Client-ID: cid\r\nX-Tier: free", 12, 2),
+            ][..],
+        ),
+        (
+            &format!("{regions} --rate 10/s"),
+            &[
+                ("X-Region: eu", 12, 6),
+                ("X-Region: us", 12, 4),
+                ("X-Region: mars", 12, 0),
+            ],
+        ),
+        (
+            "--strategy priority_queue,reserve=high:0.3|critical:0.4 --rate 10/s",
+            &[
+                ("X-Priority: low", 12, 2),
+                ("X-Priority: normal", 12, 1),
+                ("X-Priority: 3", 12, 3),
+                ("X-Priority: critical", 12, 4),
+            ],
+        ),
+        // Half is kept for each that was seen.
+        (
+            &format!("{fairness} --rate 10/s"),
+            &[("X-Cost: 1", 1, 1), ("X-Instance: b", 12, 5)],
+        ),
+        (
+            "--strategy time_of_day,windows=0-12:3 --rate 2/s",
+            &[("X-Tier: unread", 12, 6)],
+        ),
+    ] {
+        let example = Example::bench(&format!("{flags} --clock manual --workers 1"));
+        for (headers, hits, admitted) in answers {
+            let statuses: Vec<_> = (0..*hits)
+                .map(|_| example.status("GET", "/test", &format!("{headers}\r\n")))
+                .collect();
+            let count = statuses.iter().filter(|status| **status == 200).count();
+            assert_eq!(count, *admitted, "{flags}: {headers}: {statuses:?}");
+        }
+    }
+}
+
+#[test]
+fn bench_server_says_why_a_header_makes_no_sense() {
+    let example = Example::bench("--workers 1");
+    let (cost, priority) = (
+        "X-Cost must be a whole number from 0 to 4294967295",
+        "X-Priority must be low, normal, high, critical or a number from 1 to 4",
+    );
+    for (header, value, right) in [
+        ("x-cost", "abc", cost),
+        ("x-cost", "-1", cost),
+        ("x-cost", "4294967296", cost),
+        ("x-cost", "", cost),
+        ("x-priority", "urgent", priority),
+        ("x-priority", "-1", priority),
+        ("x-priority", "", priority),
+    ] {
+        let answer = example.send("GET", "/stat", &format!("{header}: {value}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        let error = format!(r#"{{"error":"{right}, not \"{value}\"","status":"error"}}"#);
+        assert!(answer.ends_with(&error), "{answer}");
+    }
+}
+
+#[test]
+fn bench_server_turns_its_clock_to_the_end_of_time_and_no_further() {
+    let example = Example::bench("--clock manual --workers 1");
+    let advance = |us: &str| example.send("POST", &format!("/__bench__/clock?{us}"), "");
+    for query in [
+        "advance_us=9000000000000000000",
+        "advance_us=-1",
+        "advance_us=",
+        "advance=1",
+        "",
+    ] {
+        let answer = advance(query);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{query}: {answer}");
+        assert!(answer.contains("write `?advance_us=N` with"), "{answer}");
+    }
+    // The clock begins with 2024.
+    let rest = (1_u64 << 53) - 1_704_067_200_000_000;
+    assert!(advance(&format!("advance_us={}", rest + 1)).starts_with("HTTP/1.1 400 "));
+    assert!(advance(&format!("advance_us={rest}")).starts_with("HTTP/1.1 200 "));
+    assert_eq!(example.status("GET", "/test", ""), 200);
+    assert_eq!(example.status("GET", "/stat", ""), 200);
+
+    let answer = Example::bench("--workers 1").send("POST", "/__bench__/clock?advance_us=1", "");
+    assert!(
+        answer.starts_with("HTTP/1.1 409 ") && answer.contains("--clock manual"),
+        "{answer}"
+    );
+}
+
+/// Runs to its end: what it prints, and what it complains about.
+fn ends(name: &str, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(binary(name)).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn bench_server_refuses_flags_that_make_no_sense() {
     for (flags, complaint) in [
         ("--strategy windows", "there are fixed_window"),
+        (
+            "--strategy distributed_fairness",
+            "the name of an instance must not be empty",
+        ),
+        (
+            "--strategy gcra,burst_tolerance=500",
+            "must be a duration such as `500ms`",
+        ),
+        (
+            "--strategy geographic_distribution,regions=eu:0.6|us:0.5",
+            "at most 1 together",
+        ),
         ("--on-error maybe", "must be one of allow, throttle, raise"),
-        ("--fast", "--help lists the flags"),
+        ("--fast", "there are --listen, --backend, --fallback"),
+        ("-x", "there are --listen, --backend, --fallback"),
         ("--rate 5", "100/minute"),
+        (
+            "--cost -1",
+            "--cost must be a whole number from 0 to 4294967295, not \"-1\"",
+        ),
+        (
+            "--workers 0",
+            "--workers must be a whole number from 1 to 1024, not \"0\"",
+        ),
+        (
+            "--workers x",
+            "--workers must be a whole number from 1 to 1024, not \"x\"",
+        ),
+        (
+            "--listen localhost",
+            "must be an address and a port, such as 127.0.0.1:8080",
+        ),
+        (
+            "--backend mysql",
+            "must be memory, redis://HOST or memcached://HOST",
+        ),
     ] {
-        let output = Command::new(binary("bench_server"))
-            .args(flags.split(' '))
-            .output()
-            .unwrap();
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{flags}");
+        let args: Vec<_> = flags.split(' ').collect();
+        let (code, _, error) = ends("bench_server", &args);
+        assert_eq!(code, Some(2), "{flags}: {error}");
+        assert!(error.starts_with("bench_server: "), "{flags}: {error}");
         assert!(error.contains(complaint), "{flags}: {error}");
+    }
+}
+
+#[test]
+fn bench_server_says_that_its_port_is_taken() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let (code, out, error) = ends("bench_server", &["--listen", &addr]);
+    assert_eq!((code, &*out), (Some(2), ""));
+    assert!(
+        error.starts_with(&format!("bench_server: cannot listen at {addr}: ")),
+        "{error}"
+    );
+}
+
+/// Whoever copies a line of the help gets a strategy.
+#[test]
+fn bench_server_lists_every_strategy_as_it_is_written() {
+    let (_, help, _) = ends("bench_server", &["--help"]);
+    let words = help
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    let listed: Vec<_> = words
+        .filter(|word| {
+            NAMES
+                .iter()
+                .any(|name| word.split(',').next() == Some(name))
+        })
+        .filter(|word| cfg!(feature = "time-zone") || !word.contains("zone=Europe"))
+        .collect();
+    for name in NAMES {
+        assert!(
+            listed.iter().any(|word| word.starts_with(name)),
+            "{name}: {help}"
+        );
+    }
+    for text in listed {
+        let strategy = strategy::named(text).unwrap();
+        strategy.validate(&Rate::per_minute(100)).unwrap();
     }
 }
 
