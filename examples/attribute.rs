@@ -36,16 +36,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let all = HttpThrottle::builder("all").rate("1000/hour").build()?;
 
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    println!("Try it: curl -i http://{addr}/reports");
-    println!("        curl -i -d '[1,2]' -H 'content-type: application/json' http://{addr}/orders");
-    HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .wrap(ThrottleMiddleware::new(all.clone()))
             .service(reports)
             .service(order)
     })
-    .bind(&addr)?
-    .run()
-    .await?;
+    .bind(&addr)
+    .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    println!("Try it: curl -i http://{addr}/reports");
+    println!("        curl -i -d '[1,2]' -H 'content-type: application/json' http://{addr}/orders");
+    server.run().await?;
     Ok(())
 }

@@ -54,9 +54,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .backend(backend);
 
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    println!("Try it: curl -i http://{addr}/notes");
-    println!("        curl -i -X POST http://{addr}/notes    (once a second)");
-    HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .wrap(limits.clone())
             .route("/notes", web::get().to(async || "[]\n"))
@@ -65,8 +63,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 web::post().to(async || HttpResponse::Created().finish()),
             )
     })
-    .bind(&addr)?
-    .run()
-    .await?;
+    .bind(&addr)
+    .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    println!("Try it: curl -i http://{addr}/notes");
+    println!("        curl -i -X POST http://{addr}/notes    (once a second)");
+    server.run().await?;
     Ok(())
 }

@@ -8,14 +8,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let api = HttpThrottle::builder("api").rate("5/10s").build()?;
 
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
-    HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .wrap(ThrottleMiddleware::new(api.clone()))
             .route("/", web::get().to(async || "hello\n"))
     })
-    .bind(&addr)?
-    .run()
-    .await?;
+    .bind(&addr)
+    .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
+    server.run().await?;
     Ok(())
 }

@@ -61,15 +61,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let limits = web::Data::new(limits);
 
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    println!("Try it: open http://{addr}/ in two tabs, and hold Enter");
-    HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .app_data(limits.clone())
             .service(page)
             .service(echo)
     })
-    .bind(&addr)?
-    .run()
-    .await?;
+    .bind(&addr)
+    .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    println!("Try it: open http://{addr}/ in two tabs, and hold Enter");
+    server.run().await?;
     Ok(())
 }

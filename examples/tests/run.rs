@@ -442,6 +442,31 @@ fn bench_server_says_that_its_port_is_taken() {
     );
 }
 
+#[test]
+fn examples_say_that_their_port_is_taken() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let redis: &[_] = match cfg!(feature = "redis") {
+        true => &["redis"],
+        false => &[],
+    };
+    let names = [
+        "quickstart",
+        "attribute",
+        "middleware",
+        "websocket",
+        "custom_strategy",
+    ];
+    for name in names.iter().chain(redis) {
+        for addr in [&addr, "--help"] {
+            let (code, out, error) = ends(name, &[addr]);
+            assert_eq!((code, &*out), (Some(1), ""), "{name}");
+            let complaint = format!("cannot listen at {addr}, give another address:port: ");
+            assert!(error.contains(&complaint), "{name}: {error}");
+        }
+    }
+}
+
 /// Whoever copies a line of the help gets a strategy.
 #[test]
 fn bench_server_lists_every_strategy_as_it_is_written() {

@@ -19,14 +19,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .backend(backend)
         .build()?;
 
-    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
-    HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .wrap(ThrottleMiddleware::new(api.clone()))
             .route("/", web::get().to(async || "hello\n"))
     })
-    .bind(&addr)?
-    .run()
-    .await?;
+    .bind(&addr)
+    .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
+    server.run().await?;
     Ok(())
 }
