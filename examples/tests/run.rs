@@ -494,16 +494,93 @@ fn bench_server_lists_every_strategy_as_it_is_written() {
     }
 }
 
-/// On a Redis of its own.
-#[cfg(feature = "redis")]
 #[test]
-fn redis_shares_three_limits_and_goes_on_without_its_server() {
-    let redis = Example::run("redis-server", Command::new("redis-server"), |addr| {
+fn bench_server_writes_headers_when_it_is_told() {
+    for (when, admitted, denied) in [
+        ("always", true, true),
+        ("throttled", false, true),
+        ("never", false, false),
+    ] {
+        let flags = format!("--headers {when} --rate 1/s --clock manual --workers 1");
+        let example = Example::bench(&flags);
+        for (status, told) in [("200", admitted), ("429", denied)] {
+            let answer = example.send("GET", "/test", "");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert_eq!(answer.contains("\r\nratelimit: "), told, "{when}: {answer}");
+        }
+    }
+}
+
+#[cfg(any(feature = "redis", feature = "memcached"))]
+fn bench_on(url: &str, flags: &str) -> Example {
+    Example::bench(&format!(
+        "--backend {url} --rate 2/s --clock manual {flags}"
+    ))
+}
+
+/// Two servers share a limit; when their store is gone, each does what it was told.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+fn goes_on_without(store: Example, url: &str) {
+    let policies = [
+        "--on-error allow",
+        "--on-error throttle",
+        "--on-error raise",
+    ];
+    let servers = policies.map(|policy| bench_on(url, policy));
+    let fallback = bench_on(url, "--on-error raise --fallback memory");
+    let hit =
+        |server: &Example, who| server.status("GET", "/test", &format!("x-client-id: {who}\r\n"));
+    assert_eq!([hit(&servers[0], "ann"), hit(&servers[1], "ann")], [200; 2]);
+    assert_eq!([hit(&servers[2], "ann"), hit(&fallback, "ann")], [429; 2]);
+
+    drop(store);
+    // Somebody else: a denial that was heard of may be kept in mind until it is over.
+    let statuses = servers.each_ref().map(|server| hit(server, "ben"));
+    assert_eq!(statuses, [200, 429, 503]);
+    let statuses = [(); 3].map(|()| hit(&fallback, "ben"));
+    assert_eq!(statuses, [200, 200, 429]);
+}
+
+#[cfg(feature = "redis")]
+fn redis_server() -> Example {
+    Example::run("redis-server", Command::new("redis-server"), |addr| {
         let port = addr.port().to_string();
         ["--port", &port, "--bind", "127.0.0.1", "--save", ""]
             .map(String::from)
             .to_vec()
+    })
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn bench_server_goes_on_without_its_redis() {
+    let redis = redis_server();
+    let url = format!("redis://{}", redis.addr);
+    goes_on_without(redis, &url);
+}
+
+#[cfg(feature = "memcached")]
+#[test]
+fn bench_server_goes_on_without_its_memcached() {
+    let memcached = Example::run("memcached", Command::new("memcached"), |addr| {
+        let port = addr.port().to_string();
+        // It refuses to run as root unless told that this is meant.
+        ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "root"]
+            .map(String::from)
+            .to_vec()
     });
+    let url = format!("memcached://{}", memcached.addr);
+    goes_on_without(memcached, &url);
+}
+
+/// On a Redis of its own.
+#[cfg(feature = "redis")]
+#[test]
+fn redis_shares_three_limits_and_goes_on_without_its_server() {
+    let redis = redis_server();
     let servers = [(); 2].map(|()| {
         let mut command = Command::new(binary("redis"));
         command.env("REDIS_URL", format!("redis://{}", redis.addr));
