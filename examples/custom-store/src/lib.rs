@@ -116,14 +116,19 @@ impl Store for Sqlite {
 }
 
 impl Sqlite {
-    /// Deletes what has expired; call it now and then.
+    /// Deletes what has expired, the locks of crashed holders included, and tells how much that
+    /// was; call it now and then.
     ///
     /// # Errors
     ///
     /// If SQLite fails.
     pub async fn sweep(&self) -> Result<usize> {
-        self.run(|sqlite| sqlite.execute("DELETE FROM cells WHERE expires <= ?1", [now()]))
-            .await
+        self.run(|sqlite| {
+            let cells = sqlite.execute("DELETE FROM cells WHERE expires <= ?1", [now()])?;
+            let locks = sqlite.execute("DELETE FROM locks WHERE expires <= ?1", [now()])?;
+            Ok(cells + locks)
+        })
+        .await
     }
 }
 

@@ -133,3 +133,19 @@ async fn values_keep_their_time_to_live_and_locks_their_owner() {
     assert!(store.lock("l", "you", never).await.unwrap());
     assert!(store.lock("l", "me", day).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_sweep_takes_what_is_over_and_the_locks_of_the_crashed() {
+    let file = File::new("sweep");
+    let store = file.open();
+    let (never, day) = (Duration::ZERO, Duration::from_secs(86_400));
+    store.set("old", b"1", Some(never)).await.unwrap();
+    store.set("new", b"1", Some(day)).await.unwrap();
+    store.set("forever", b"1", None).await.unwrap();
+    assert!(store.lock("crashed", "me", never).await.unwrap());
+    assert!(store.lock("held", "me", day).await.unwrap());
+    assert_eq!(store.sweep().await.unwrap(), 2);
+    assert_eq!(store.sweep().await.unwrap(), 0);
+    assert!(store.get("new").await.unwrap().is_some());
+    assert!(!store.lock("held", "you", day).await.unwrap());
+}
