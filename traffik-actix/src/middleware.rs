@@ -15,7 +15,6 @@ use smallvec::SmallVec;
 
 use crate::admission::{self, Outcome, Receipt, Undecided};
 use crate::backend::ThrottleBackend;
-use crate::duplicates;
 use crate::rule::Rule;
 use crate::throttle::HttpThrottle;
 
@@ -157,7 +156,7 @@ where
 
     fn new_transform(&self, service: S) -> Self::Future {
         for rule in &self.0.rules {
-            duplicates::note(&rule.throttle, self.0.backend.as_ref());
+            rule.throttle.starts(self.0.backend.as_ref());
         }
         ready(Ok(ThrottleService {
             service: Rc::new(service),

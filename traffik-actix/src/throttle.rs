@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use traffik_core::{
-    Attempt, Backend, Decision, Error, Identity, IntoRate, OnError, Rate, Result, Stat, Throttle,
+    Attempt, Decision, Error, Identity, IntoRate, OnError, Rate, Result, Stat, Throttle,
     ThrottleBuilder, headers, strategy::IntoStrategy,
 };
 
@@ -16,6 +16,7 @@ use crate::admission::{self, Outcome};
 use crate::backend::ThrottleBackend;
 use crate::client_ip::ClientIp;
 use crate::denial::{Denial, DeniedHandler};
+use crate::duplicates;
 use crate::failed::{ErrorPolicy, Failed};
 use crate::headers::{HeaderStyle, Headers, text};
 use crate::scope::Scope;
@@ -58,7 +59,7 @@ struct Settings {
     max_wait: Option<Duration>,
     /// `RateLimit-Policy` of the throttle's own rate.
     policy: HeaderValue,
-    /// The local backend that decided last, to notice when there are several.
+    /// The memory that decided last, to notice when there are [several](SEVERAL_STORES).
     seen_store: AtomicUsize,
 }
 
@@ -70,6 +71,9 @@ impl Settings {
         }
     }
 }
+
+/// No memory: that throttles of a name have several was said, and is not looked into any more.
+const SEVERAL_STORES: usize = usize::MAX;
 
 impl HttpThrottle {
     /// A throttle in the making. The name identifies its counts, in logs and in headers.
@@ -202,20 +206,29 @@ impl HttpThrottle {
             .or(outer)
             .or_else(|| ThrottleBackend::of(req))
             .unwrap_or_else(|| ThrottleBackend::global());
-        self.notice(&*backend.backend);
+        self.notice(backend);
         backend
     }
 
-    /// Says so if this throttle counts in several memories: then the backend was built inside the
-    /// `HttpServer::new` closure, once per worker, and the limit is multiplied.
+    /// Notes where this throttle is going to count, as far as that is known before the first request.
+    pub(crate) fn starts(&self, outer: Option<&ThrottleBackend>) {
+        if let Some(backend) = self.0.backend.as_ref().or(outer) {
+            self.notice(backend);
+        }
+    }
+
+    /// Says so, once, if throttles of this name count in several memories.
     #[inline]
-    fn notice(&self, backend: &dyn Backend) {
-        let store = backend.store_id();
-        if self.0.seen_store.load(Ordering::Relaxed) != store && backend.is_local() {
-            let before = self.0.seen_store.swap(store, Ordering::Relaxed);
-            if before != 0 && before != store {
-                crate::duplicates::warn(self.name());
-            }
+    fn notice(&self, backend: &ThrottleBackend) {
+        let backend = &backend.backend;
+        let (store, seen) = (
+            backend.store_id(),
+            self.0.seen_store.load(Ordering::Relaxed),
+        );
+        if seen != store && seen != SEVERAL_STORES && backend.is_local() {
+            let several = duplicates::note(self.name(), backend);
+            let seen = if several { SEVERAL_STORES } else { store };
+            self.0.seen_store.store(seen, Ordering::Relaxed);
         }
     }
 
@@ -353,10 +366,6 @@ impl HttpThrottle {
             one.rate_in_words(),
             two.rate_in_words(),
         );
-    }
-
-    pub(crate) fn own_backend(&self) -> Option<&ThrottleBackend> {
-        self.0.backend.as_ref()
     }
 
     pub(crate) fn policy(&self, rate: &Rate) -> HeaderValue {

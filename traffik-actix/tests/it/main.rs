@@ -8,6 +8,7 @@
 mod delay;
 mod denial;
 mod direct;
+mod duplicates;
 mod functions;
 mod headers;
 mod middleware;

@@ -11,7 +11,7 @@ use traffik_actix::{
     HttpThrottle, Identity, MemoryBackend, Rate, Rule, Scope, ThrottleBackend, ThrottleMiddleware,
 };
 
-use crate::support::{app, get, memory, send, throttle, warnings};
+use crate::support::{app, get, memory, send, throttle};
 
 #[actix_web::test]
 async fn admits_the_limit_then_denies_until_the_promised_instant() {
@@ -201,58 +201,6 @@ async fn the_exempt_pass_without_a_trace() {
     }
 }
 
-/// Built inside the `HttpServer::new` closure, a backend multiplies the limit by the workers.
-#[actix_web::test]
-async fn a_backend_per_worker_is_noticed() {
-    let about = |name: &str| {
-        let warnings = warnings().lock().unwrap();
-        warnings
-            .iter()
-            .filter(|warning| warning.contains(name))
-            .count()
-    };
-    warnings();
-
-    let mut workers = Vec::new();
-
-    // Throttle and backend inside: noticed as the second worker starts.
-    for expected in [0, 1] {
-        let inside = throttle("all-inside", "1/day")
-            .backend(MemoryBackend::new())
-            .build()
-            .unwrap();
-        workers.push(inside.clone());
-        app(ThrottleMiddleware::new(inside)).await;
-        assert_eq!(about("all-inside"), expected);
-    }
-
-    // Only the backend inside: noticed with the first request that the second worker serves.
-    let outside = throttle("backend-inside", "9/day").build().unwrap();
-    let mut backends = Vec::new();
-    for expected in [0, 1] {
-        let backend = ThrottleBackend::new(MemoryBackend::new());
-        backends.push(backend.clone());
-        let app = init_service(
-            App::new()
-                .app_data(backend)
-                .wrap(ThrottleMiddleware::new(outside.clone()))
-                .route("/", web::get().to(async || "hello")),
-        );
-        assert!(send(&app.await, get("/")).await.is_ok());
-        assert_eq!(about("backend-inside"), expected);
-    }
-
-    // Everything outside, as it should be.
-    let backend = MemoryBackend::new();
-    let limits =
-        ThrottleMiddleware::new(throttle("outside", "9/day").build().unwrap()).backend(backend);
-    for _ in 0..2 {
-        assert!(send(&app(limits.clone()).await, get("/")).await.is_ok());
-    }
-    assert_eq!(about("`outside`"), 0);
-}
-
-/// They were one hit of both costs under the first rate: the second limit vanished silently.
 #[actix_web::test]
 async fn namesakes_of_different_rates_are_refused_at_the_start() {
     let twice = |one: HttpThrottle, two: HttpThrottle| {

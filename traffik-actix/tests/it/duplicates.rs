@@ -1,0 +1,133 @@
+//! A backend that is built inside the `HttpServer::new` closure multiplies its limits by the
+//! workers. An application for every worker is what actix makes of that closure.
+
+use std::time::Duration;
+
+use actix_http::Request;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Service, ServiceResponse};
+use actix_web::test::init_service;
+use actix_web::{App, Error, HttpRequest, HttpResponse, web};
+use traffik_actix::{BackendExt, HttpThrottle, MemoryBackend, ThrottleBackend, ThrottleMiddleware};
+
+use crate::support::{app, get, send, throttle, warnings};
+
+/// How often it was said that throttles of this name have several counts.
+fn warned(name: &str) -> usize {
+    let warnings = warnings().lock().unwrap();
+    let about = format!("throttle `{name}` counts in more than one memory");
+    let about = warnings.iter().filter(|line| line.starts_with(&about));
+    about.count()
+}
+
+fn daily(name: &str) -> HttpThrottle {
+    throttle(name, "1000/day").build().unwrap()
+}
+
+/// An application whose throttle is in a middleware, and whose backend is in its data.
+async fn worker(
+    limit: HttpThrottle,
+    backend: ThrottleBackend,
+) -> impl Service<Request, Response = ServiceResponse<impl MessageBody>, Error = Error> {
+    init_service(
+        App::new()
+            .app_data(web::Data::new(backend))
+            .wrap(ThrottleMiddleware::new(limit))
+            .route("/", web::get().to(async || "hello")),
+    )
+    .await
+}
+
+#[actix_web::test]
+async fn throttle_and_its_backend_inside_are_noticed_as_the_second_worker_starts() {
+    warnings();
+    let mut workers = Vec::new();
+    for expected in [0, 1, 1] {
+        let inside = throttle("own-inside", "1/day").backend(MemoryBackend::new());
+        workers.push(app(ThrottleMiddleware::new(inside.build().unwrap())).await);
+        assert_eq!(warned("own-inside"), expected);
+    }
+}
+
+#[actix_web::test]
+async fn a_backend_in_the_data_is_noticed_whether_the_throttle_is_inside_or_not() {
+    warnings();
+    let outside = daily("throttle-outside");
+    let mut workers = Vec::new();
+    for expected in [0, 1, 1] {
+        let backend = ThrottleBackend::new(MemoryBackend::new());
+        for throttle in [outside.clone(), daily("throttle-inside")] {
+            let name = throttle.name().to_owned();
+            let app = worker(throttle, backend.clone()).await;
+            assert!(send(&app, get("/")).await.is_ok());
+            assert_eq!(warned(&name), expected, "{name}");
+        }
+        workers.push(backend);
+    }
+}
+
+#[actix_web::test]
+async fn throttles_that_handlers_ask_are_noticed_too() {
+    async fn ask(
+        req: HttpRequest,
+        limit: web::Data<HttpThrottle>,
+    ) -> actix_web::Result<HttpResponse> {
+        limit.enforce(&req).await?;
+        Ok(HttpResponse::Ok().finish())
+    }
+    warnings();
+    let mut workers = Vec::new();
+    for expected in [0, 1] {
+        let backend = ThrottleBackend::new(MemoryBackend::new());
+        let app = init_service(
+            App::new()
+                .app_data(backend.clone())
+                .app_data(web::Data::new(daily("asked")))
+                .route("/", web::get().to(ask)),
+        );
+        assert!(send(&app.await, get("/")).await.is_ok());
+        assert_eq!(warned("asked"), expected);
+        workers.push(backend);
+    }
+}
+
+/// The warning came with every request that found another worker's memory than the one before.
+#[actix_web::test]
+async fn workers_that_take_turns_are_noticed_once() {
+    warnings();
+    let limit = daily("in-turn");
+    let one = worker(limit.clone(), ThrottleBackend::new(MemoryBackend::new())).await;
+    let other = worker(limit, ThrottleBackend::new(MemoryBackend::new())).await;
+    for _ in 0..5 {
+        assert!(send(&one, get("/")).await.is_ok());
+        assert!(send(&other, get("/")).await.is_ok());
+    }
+    assert_eq!(warned("in-turn"), 1);
+}
+
+#[actix_web::test]
+async fn tests_that_follow_each_other_are_no_workers() {
+    warnings();
+    for _ in 0..3 {
+        let own = throttle("tested", "1/day").backend(MemoryBackend::new());
+        let app = app(ThrottleMiddleware::new(own.build().unwrap())).await;
+        assert!(send(&app, get("/")).await.is_ok());
+    }
+    assert_eq!(warned("tested"), 0);
+}
+
+#[actix_web::test]
+async fn one_memory_under_several_handles_is_one() {
+    warnings();
+    let memory = MemoryBackend::new();
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        let patient = memory.clone().deadline(Duration::from_secs(1));
+        for backend in [ThrottleBackend::new(memory.clone()), patient.into()] {
+            let app = worker(daily("shared"), backend).await;
+            assert!(send(&app, get("/")).await.is_ok());
+            workers.push(app);
+        }
+    }
+    assert_eq!(warned("shared"), 0);
+}
