@@ -1,8 +1,12 @@
 //! A backend with the handlers of those throttles that have none of their own.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 use actix_web::{HttpRequest, HttpResponse, web};
+#[cfg(feature = "memcached")]
+use traffik_core::MemcachedBackend;
+#[cfg(feature = "redis")]
+use traffik_core::RedisBackend;
 use traffik_core::{Backend, Decision, Error, Identity, MemoryBackend, OnError};
 
 use crate::client_ip::ClientIp;
@@ -134,10 +138,72 @@ impl ThrottleBackend {
                 .map(|data| &***data)
         })
     }
+
+    /// Called when a throttle found no backend, and this one has to do.
+    #[cold]
+    pub(crate) fn explain_global(throttle: &str, req: &HttpRequest) {
+        static ONCE: Once = Once::new();
+        if let Some(unseen) = bare_backend(req) {
+            ONCE.call_once(|| {
+                log::warn!(
+                    "throttle `{throttle}` counts in the memory of this process: the application \
+                     data has a `{unseen}`, but what throttles look for is \
+                     `web::Data::new(ThrottleBackend::new(backend))`"
+                );
+            });
+        }
+    }
+}
+
+/// The type of a backend in the application data that is no [`ThrottleBackend`]. That compiles, and
+/// would be ignored in silence.
+fn bare_backend(req: &HttpRequest) -> Option<&'static str> {
+    macro_rules! look_for {
+        ($($backend:ty),*) => {$(
+            if req.app_data::<web::Data<$backend>>().is_some() {
+                return Some(concat!("Data<", stringify!($backend), ">"));
+            }
+            if req.app_data::<$backend>().is_some() {
+                return Some(stringify!($backend));
+            }
+        )*};
+    }
+    look_for!(
+        MemoryBackend,
+        Arc<MemoryBackend>,
+        Arc<dyn Backend>,
+        Arc<ThrottleBackend>
+    );
+    #[cfg(feature = "redis")]
+    look_for!(RedisBackend, Arc<RedisBackend>);
+    #[cfg(feature = "memcached")]
+    look_for!(MemcachedBackend, Arc<MemcachedBackend>);
+    None
 }
 
 impl<B: Backend> From<B> for ThrottleBackend {
     fn from(backend: B) -> Self {
         ThrottleBackend::new(backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_bare_backend_is_found_in_the_data() {
+        let memory = MemoryBackend::new();
+        let with = |req: TestRequest| bare_backend(&req.to_http_request());
+        let shared: Arc<dyn Backend> = Arc::new(memory.clone());
+        let arc = TestRequest::default().app_data(web::Data::new(shared));
+        assert_eq!(with(arc), Some("Data<Arc<dyn Backend>>"));
+        let plain = TestRequest::default().app_data(memory.clone());
+        assert_eq!(with(plain), Some("MemoryBackend"));
+        let right = ThrottleBackend::new(memory);
+        let right = TestRequest::default().app_data(web::Data::new(right));
+        assert_eq!(with(right), None);
     }
 }

@@ -18,7 +18,6 @@ enum Stores {
 /// uses any more, such as those of earlier tests, do not matter.
 ///
 /// True if there were several, so that nothing more can be learnt about this name.
-#[cold]
 pub(crate) fn note(name: &str, backend: &Arc<dyn Backend>) -> bool {
     static STORES: Mutex<Option<HashMap<String, Stores>>> = Mutex::new(None);
 

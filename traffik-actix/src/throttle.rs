@@ -206,29 +206,38 @@ impl HttpThrottle {
             .or(outer)
             .or_else(|| ThrottleBackend::of(req))
             .unwrap_or_else(|| ThrottleBackend::global());
-        self.notice(backend);
+        self.notice(backend, Some(req));
         backend
     }
 
     /// Notes where this throttle is going to count, as far as that is known before the first request.
     pub(crate) fn starts(&self, outer: Option<&ThrottleBackend>) {
         if let Some(backend) = self.0.backend.as_ref().or(outer) {
-            self.notice(backend);
+            self.notice(backend, None);
         }
     }
 
-    /// Says so, once, if throttles of this name count in several memories.
+    /// Says so, once, if throttles of this name count in several memories, or in one by mistake.
     #[inline]
-    fn notice(&self, backend: &ThrottleBackend) {
-        let backend = &backend.backend;
-        let (store, seen) = (
-            backend.store_id(),
-            self.0.seen_store.load(Ordering::Relaxed),
-        );
-        if seen != store && seen != SEVERAL_STORES && backend.is_local() {
-            let several = duplicates::note(self.name(), backend);
-            let seen = if several { SEVERAL_STORES } else { store };
-            self.0.seen_store.store(seen, Ordering::Relaxed);
+    fn notice(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
+        let store = backend.backend.store_id();
+        let seen = self.0.seen_store.load(Ordering::Relaxed);
+        if seen != store && seen != SEVERAL_STORES && backend.backend.is_local() {
+            self.settle(backend, req);
+        }
+    }
+
+    #[cold]
+    fn settle(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
+        let seen = match duplicates::note(self.name(), &backend.backend) {
+            true => SEVERAL_STORES,
+            false => backend.backend.store_id(),
+        };
+        self.0.seen_store.store(seen, Ordering::Relaxed);
+        if let Some(req) = req
+            && std::ptr::eq(backend, ThrottleBackend::global())
+        {
+            ThrottleBackend::explain_global(self.name(), req);
         }
     }
 

@@ -131,3 +131,28 @@ async fn one_memory_under_several_handles_is_one() {
     }
     assert_eq!(warned("shared"), 0);
 }
+
+/// `web::Data::new(redis)` compiles as well, and is not what throttles look for.
+#[actix_web::test]
+async fn a_bare_backend_in_the_data_is_noticed_once() {
+    warnings();
+    for _ in 0..2 {
+        let app = init_service(
+            App::new()
+                .app_data(web::Data::new(MemoryBackend::new()))
+                .wrap(ThrottleMiddleware::new(daily("bare")))
+                .route("/", web::get().to(async || "hello")),
+        );
+        assert!(send(&app.await, get("/")).await.is_ok());
+    }
+    let warnings = warnings().lock().unwrap();
+    let about = warnings.iter().filter(|line| line.contains("`bare`"));
+    assert_eq!(
+        about.collect::<Vec<_>>(),
+        [
+            "throttle `bare` counts in the memory of this process: the application data has a \
+             `Data<MemoryBackend>`, but what throttles look for is \
+             `web::Data::new(ThrottleBackend::new(backend))`"
+        ]
+    );
+}
