@@ -1,6 +1,7 @@
 //! Telling clients apart by address, through proxies that can be trusted and others that cannot.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
@@ -10,8 +11,16 @@ use traffik_core::{Error, Identity, Result};
 /// The address of a client, as far as it can be believed.
 ///
 /// By default that is the address of the socket. Headers that name another one are read only
-/// behind proxies [you trust](ClientIp::trust), from the right: the last address that no trusted
-/// proxy vouches for. Whatever a client writes to the left of that is ignored.
+/// behind proxies you trust, from the right: the last address that no trusted proxy vouches for.
+/// Whatever a client writes to the left of that is ignored. **Behind a proxy, say so**, or all
+/// clients are one, the proxy:
+///
+/// | the server is reached | say |
+/// |---|---|
+/// | by clients themselves | nothing: [`ClientIp::peer`] |
+/// | through proxies at known addresses | [`trust`](ClientIp::trust)`(["10.0.0.0/8"])` |
+/// | through a Unix socket, behind nginx | [`trust_unix`](ClientIp::trust_unix)`()` |
+/// | through a platform's proxies, at addresses it does not tell | [`trust_hops`](ClientIp::trust_hops)`(1)` |
 ///
 /// IPv6 clients own whole prefixes, so addresses are grouped by `/64` unless
 /// [set](ClientIp::ipv6_prefix) otherwise. IPv4 addresses in IPv6 clothing (`::ffff:1.2.3.4`, NAT64's
@@ -31,6 +40,8 @@ use traffik_core::{Error, Identity, Result};
 #[derive(Clone, Debug)]
 pub struct ClientIp {
     trusted: Vec<IpNet>,
+    unix: bool,
+    hops: u8,
     header: ProxyHeader,
     ipv6_prefix: u8,
 }
@@ -57,6 +68,8 @@ impl ClientIp {
     pub const fn peer() -> ClientIp {
         ClientIp {
             trusted: Vec::new(),
+            unix: false,
+            hops: 0,
             header: ProxyHeader::XForwardedFor,
             ipv6_prefix: 64,
         }
@@ -66,19 +79,33 @@ impl ClientIp {
     ///
     /// # Errors
     ///
-    /// If a text is neither an address nor a network.
+    /// If a text is neither an address nor a network, or if it is a network of everybody: then the
+    /// client would be whoever it says it is.
     pub fn trust<'a>(mut self, networks: impl IntoIterator<Item = &'a str>) -> Result<ClientIp> {
         for text in networks {
-            let network = text
-                .parse()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            self.trusted.push(network.map_err(|_| {
-                Error::invalid(format!(
-                    "{text:?} is neither an address nor a network such as `10.0.0.0/8`"
-                ))
-            })?);
+            self.trusted.push(network(text)?);
         }
         Ok(self)
+    }
+
+    /// Believes whoever is at the other end of a Unix socket, such as nginx in front of
+    /// [`bind_uds`](actix_web::HttpServer::bind_uds). Such a peer has no address, so that without
+    /// this all clients are [anonymous](Identity::ANONYMOUS). Guard the socket by its file mode.
+    pub const fn trust_unix(mut self) -> ClientIp {
+        self.unix = true;
+        self
+    }
+
+    /// Believes this many proxies in front of the server, wherever they are: with 1 the client is the
+    /// last address in the header, with 2 the last but one. For platforms that do not tell the
+    /// addresses of their proxies.
+    ///
+    /// **Only if nobody reaches the server but through all of them**: whoever does otherwise is believed
+    /// too. A number too large believes what clients write; one too small makes a proxy the client.
+    /// Name [networks](ClientIp::trust) instead where you can.
+    pub const fn trust_hops(mut self, hops: u8) -> ClientIp {
+        self.hops = hops;
+        self
     }
 
     /// Reads another header of trusted proxies. Default: `X-Forwarded-For`. Make sure that your proxy
@@ -94,8 +121,8 @@ impl ClientIp {
         self
     }
 
-    /// The client of a request as an identity. Requests without an address, from Unix sockets,
-    /// are [anonymous](Identity::ANONYMOUS).
+    /// The client of a request as an identity. Requests without an address, from Unix sockets that
+    /// are [not trusted](ClientIp::trust_unix), are [anonymous](Identity::ANONYMOUS).
     #[inline]
     pub fn identity(&self, req: &HttpRequest) -> Identity {
         self.identity_at(self.address(req))
@@ -116,11 +143,22 @@ impl ClientIp {
     /// The address of the client of a request, not grouped.
     #[inline]
     pub fn address(&self, req: &HttpRequest) -> Option<IpAddr> {
-        let peer = canonical(req.peer_addr()?.ip());
-        if self.trusted.is_empty() || !self.is_trusted(peer) {
-            return Some(peer);
+        let peer = req.peer_addr().map(|peer| canonical(peer.ip()));
+        if self.believes(peer) {
+            return self.forwarded(req.headers(), peer);
         }
-        Some(self.forwarded(req.headers(), peer))
+        UNHEARD.listen(peer, req.headers());
+        peer
+    }
+
+    /// Whether the peer of a socket may name another client.
+    #[inline]
+    fn believes(&self, peer: Option<IpAddr>) -> bool {
+        self.hops > 0
+            || match peer {
+                Some(address) => self.is_trusted(address),
+                None => self.unix,
+            }
     }
 
     fn is_trusted(&self, address: IpAddr) -> bool {
@@ -131,8 +169,10 @@ impl ClientIp {
 
     /// Walks from the nearest hop to the farthest while hops are trusted. Something that is no
     /// address ends the walk: the hop that reported it is then the client.
-    fn forwarded(&self, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+    fn forwarded(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
         let mut client = peer;
+        // The first hop is the peer.
+        let mut hops = self.hops;
         let lines: Vec<&str> = headers
             .get_all(self.header.name())
             .map(|line| line.to_str().unwrap_or(""))
@@ -141,8 +181,9 @@ impl ClientIp {
             let Some(address) = self.header.parse(hop) else {
                 break;
             };
-            client = address;
-            if !self.is_trusted(address) {
+            client = Some(address);
+            hops = hops.saturating_sub(1);
+            if hops == 0 && !self.is_trusted(address) {
                 break;
             }
         }
@@ -186,6 +227,24 @@ impl ProxyHeader {
     }
 }
 
+fn network(text: &str) -> Result<IpNet> {
+    let network: IpNet = text
+        .parse()
+        .or_else(|_| text.parse().map(IpAddr::into))
+        .map_err(|_| {
+            Error::invalid(format!(
+                "{text:?} is neither an address nor a network such as `10.0.0.0/8`"
+            ))
+        })?;
+    match network.prefix_len() {
+        0 => Err(Error::invalid(format!(
+            "{text:?} is every address there is, so that each client could name itself as it \
+             likes: trust the networks of your proxies only, or count them with `trust_hops`"
+        ))),
+        _ => Ok(network),
+    }
+}
+
 /// The `for` parameter of one element of `Forwarded`.
 fn forwarded_for(element: &str) -> Option<&str> {
     element.split(';').find_map(|pair| {
@@ -217,6 +276,71 @@ fn parse_node(node: &str) -> Option<IpAddr> {
     let (address, port) = node.split_once(':')?;
     port.parse::<u16>().ok()?;
     Some(address.parse::<Ipv4Addr>().ok()?.into())
+}
+
+static UNHEARD: Unheard = Unheard::new();
+
+/// Notices a proxy that nobody was told to trust, so that all clients behind it are one.
+///
+/// It shows in the first requests or never, since a proxy names a client with each of them. Afterwards
+/// a request costs one read of a word that no other thread writes.
+struct Unheard {
+    /// Requests still to be looked at.
+    left: AtomicU16,
+}
+
+impl Unheard {
+    const fn new() -> Unheard {
+        Unheard {
+            left: AtomicU16::new(10_000),
+        }
+    }
+
+    #[inline]
+    fn listen(&self, peer: Option<IpAddr>, headers: &HeaderMap) {
+        if self.left.load(Ordering::Relaxed) > 0
+            && let Some(text) = self.look(peer, headers)
+        {
+            log::warn!("{text}");
+        }
+    }
+
+    /// What to warn of, once.
+    #[cold]
+    fn look(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<String> {
+        let one_less = |left: u16| left.checked_sub(1);
+        let order = Ordering::Relaxed;
+        self.left.fetch_update(order, order, one_less).ok()?;
+        let header = ["x-forwarded-for", "forwarded"]
+            .into_iter()
+            .find(|name| headers.contains_key(*name))?;
+        let (who, remedy) = match peer {
+            Some(address) if is_private(address) => {
+                (format!("{address} is"), format!("trust([\"{address}\"])"))
+            }
+            Some(_) => return None,
+            None => (
+                "the peers of a Unix socket are".to_owned(),
+                "trust_unix()".to_owned(),
+            ),
+        };
+        let first = self.left.swap(0, order) > 0;
+        first.then(|| {
+            format!(
+                "{who} not trusted, so the `{header}` of its requests is ignored and all clients \
+                 share its limits: if that is a proxy of yours, identify clients by \
+                 `ClientIp::peer().{remedy}`, or by `trust_hops` if its address changes"
+            )
+        })
+    }
+}
+
+/// Whether an address is of this machine or a private network, where proxies are.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
 }
 
 /// The IPv4 address inside an IPv6 one, before any prefix is cut off: otherwise all IPv4 clients
@@ -347,11 +471,84 @@ mod tests {
     }
 
     #[test]
+    fn the_peer_of_a_unix_socket_can_be_trusted() {
+        let address = |client_ip: ClientIp, lines: &[(&str, &str)]| {
+            let mut req = TestRequest::default();
+            for line in lines {
+                req = req.append_header(*line);
+            }
+            client_ip.address(&req.to_http_request())
+        };
+        let named = [("x-forwarded-for", "9.9.9.9, 1.2.3.4")];
+        let named_client = Some(Ipv4Addr::new(1, 2, 3, 4).into());
+        assert_eq!(address(ClientIp::peer().trust_unix(), &named), named_client);
+        assert_eq!(address(ClientIp::peer().trust_unix(), &[]), None);
+        assert_eq!(address(behind_proxy(), &named), None);
+        let inet = ClientIp::peer().trust_unix();
+        assert_eq!(client(&inet, "10.0.0.1", &named), "10.0.0.1");
+    }
+
+    #[test]
+    fn hops_are_counted_from_the_right() {
+        let xff = |hops, value| {
+            let client_ip = ClientIp::peer().trust_hops(hops);
+            client(&client_ip, "192.0.2.1", &[("x-forwarded-for", value)])
+        };
+        let forged = "9.9.9.9, 1.2.3.4, 192.0.2.2";
+        assert_eq!(xff(0, forged), "192.0.2.1");
+        assert_eq!(xff(1, forged), "192.0.2.2");
+        assert_eq!(xff(2, forged), "1.2.3.4");
+        assert_eq!(xff(2, "1.2.3.4"), "1.2.3.4");
+        assert_eq!(xff(2, "1.2.3.4, garbage"), "192.0.2.1");
+        let both = behind_proxy().trust_hops(1);
+        let line = [("x-forwarded-for", "9.9.9.9, 1.2.3.4, 10.0.0.2")];
+        assert_eq!(client(&both, "192.0.2.1", &line), "1.2.3.4");
+    }
+
+    #[test]
+    fn a_proxy_that_nobody_trusts_is_noticed_once() {
+        let headers = |lines: &[(&'static str, &'static str)]| {
+            let lines = lines.iter().map(|(name, value)| {
+                (
+                    actix_web::http::header::HeaderName::from_static(name),
+                    actix_web::http::header::HeaderValue::from_static(value),
+                )
+            });
+            lines.collect::<HeaderMap>()
+        };
+        let proxied = headers(&[("x-forwarded-for", "1.2.3.4")]);
+        let at = |address: &str| Some(address.parse().unwrap());
+
+        let unheard = Unheard::new();
+        assert_eq!(unheard.look(at("127.0.0.1"), &headers(&[])), None);
+        assert_eq!(unheard.look(at("1.2.3.4"), &proxied), None);
+        assert_eq!(
+            unheard.look(at("10.0.0.1"), &proxied).unwrap(),
+            "10.0.0.1 is not trusted, so the `x-forwarded-for` of its requests is ignored and all \
+             clients share its limits: if that is a proxy of yours, identify clients by \
+             `ClientIp::peer().trust([\"10.0.0.1\"])`, or by `trust_hops` if its address changes"
+        );
+        assert_eq!(unheard.look(at("10.0.0.1"), &proxied), None);
+
+        let forwarded = headers(&[("forwarded", "for=1.2.3.4")]);
+        let text = Unheard::new().look(None, &forwarded).unwrap();
+        assert!(text.contains("trust_unix()"), "{text}");
+    }
+
+    #[test]
     fn refuses_what_is_no_network() {
         let error = ClientIp::peer().trust(["10.0.0.0/33"]).unwrap_err();
         assert_eq!(
             error.to_string(),
             "\"10.0.0.0/33\" is neither an address nor a network such as `10.0.0.0/8`"
         );
+    }
+
+    #[test]
+    fn refuses_to_trust_everybody() {
+        for everybody in ["0.0.0.0/0", "::/0"] {
+            let error = ClientIp::peer().trust([everybody]).unwrap_err().to_string();
+            assert!(error.contains("every address there is"), "{error}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod headers;
 mod middleware;
 mod on_error;
 mod on_error_by;
+mod proxies;
 mod server;
 mod store;
 mod support;

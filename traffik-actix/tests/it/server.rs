@@ -2,13 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
 use actix_web::dev::Service;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpServer, web};
 use traffik_actix::strategy::Gcra;
-use traffik_actix::{MemoryBackend, ThrottleMiddleware};
+use traffik_actix::{ClientIp, MemoryBackend, ThrottleMiddleware};
 
 use crate::support::throttle;
 
@@ -150,4 +152,48 @@ async fn a_client_that_goes_away_while_it_waits_is_dropped() {
     assert_eq!(gone.expect("the server does not notice"), Some(()));
     handle.stop(false).await;
     running.await.unwrap().unwrap();
+}
+
+/// Issue: a Unix socket has no peer address, and headers were not read: everybody was one client.
+#[cfg(unix)]
+#[actix_web::test]
+async fn clients_behind_a_unix_socket_are_told_apart() {
+    let name = format!("traffik-actix-{}.sock", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let client_ip = ClientIp::peer().trust_unix();
+    let throttle = throttle("unix", "1/day")
+        .identify(move |req: &HttpRequest| client_ip.identity(req))
+        .build()
+        .unwrap();
+    let limits = ThrottleMiddleware::new(throttle).backend(MemoryBackend::new());
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(limits.clone())
+            .route("/", web::get().to(async || "hello"))
+    })
+    .workers(1)
+    .bind_uds(&path)
+    .unwrap()
+    .run();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+
+    let socket = path.clone();
+    let statuses = web::block(move || {
+        ["1.2.3.4", "1.2.3.5", "1.2.3.4"].map(|client| {
+            let mut socket = UnixStream::connect(&socket).unwrap();
+            write!(
+                socket,
+                "GET / HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: {client}\r\n\r\n"
+            )
+            .unwrap();
+            read_response(&mut BufReader::new(socket))
+        })
+    })
+    .await
+    .unwrap();
+    handle.stop(false).await;
+    running.await.unwrap().unwrap();
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(statuses, [200, 200, 429]);
 }
