@@ -1,9 +1,9 @@
 use std::time::{Duration, Instant};
 
-use traffik_core::{Backend, Hits, Identity, RedisBackend};
+use traffik_core::{Backend, Decision, Hits, Identity, RedisBackend, Throttle};
 
 use super::throttle;
-use crate::support::{RedisServer, elsewhere};
+use crate::support::{Proxy, RedisServer, connections_in, elsewhere};
 
 #[tokio::test]
 async fn a_flushed_script_is_brought_along_again() {
@@ -54,7 +54,90 @@ async fn a_replica_is_not_the_one_to_ask() {
     let error = throttle.hit(&ann).await.unwrap_err();
     assert!(error.is_connection() && error.is_unexecuted(), "{error:?}");
     let _: () = server.command(&["REPLICAOF", "NO", "ONE"]);
-    assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), 1);
+    let decision = once_it_decides_again(&throttle, &ann).await;
+    assert_eq!(decision.remaining(), 1);
+}
+
+/// Each connection takes up a port for a minute after its end.
+#[tokio::test]
+async fn a_server_that_refuses_is_not_stormed_with_connections() {
+    let server = RedisServer::start();
+    let throttle = throttle("storm", "9/day", server.backend());
+    let ann = Identity::of("ann");
+    assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+    let _: () = server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+
+    let (start, before) = (Instant::now(), server.connections());
+    for _ in 0..1_000 {
+        let error = throttle.hit(&ann).await.unwrap_err();
+        assert!(error.is_connection() && error.is_unexecuted(), "{error:?}");
+    }
+    // Two at once, seven while the pauses grow to half a second, and one after each of those;
+    // one is the one that counts.
+    let most = 10 + start.elapsed().as_millis() / 500;
+    let made = server.connections() - before;
+    assert!(u128::from(made) <= most, "{made} connections");
+    assert!(made >= 2, "the server may have a successor");
+
+    let _: () = server.command(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(once_it_decides_again(&throttle, &ann).await.remaining(), 7);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_tried_over_and_over() {
+    let server = RedisServer::start_with(&["--requirepass", "sesame"]);
+    let url = |password| {
+        let at = format!("redis://:{password}@");
+        server.url().replace("redis://", &at)
+    };
+    let connections = || {
+        let client = redis::Client::open(url("sesame")).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        let stats: String = redis::cmd("INFO")
+            .arg("stats")
+            .query(&mut connection)
+            .unwrap();
+        connections_in(&stats)
+    };
+    let backend = RedisBackend::builder(&url("simsim")).deadline(Duration::from_secs(10));
+    let throttle = throttle("wrong", "3/day", backend.build().unwrap());
+    let (start, before) = (Instant::now(), connections());
+    while start.elapsed() < Duration::from_millis(300) {
+        let error = throttle.hit(&Identity::of("ann")).await.unwrap_err();
+        assert!(error.is_connection(), "{error:?}");
+    }
+    let most = 10 + start.elapsed().as_millis() / 500;
+    let made = connections() - before;
+    assert!(u128::from(made) <= most, "{made} connections");
+}
+
+/// The successor of a server that was demoted is asked within the same hit.
+#[tokio::test]
+async fn a_demoted_server_is_left_at_once() {
+    let (server, successor) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::before(server.port());
+    let builder = RedisBackend::builder(&proxy.url()).deadline(Duration::from_secs(10));
+    let throttle = throttle("successor", "9/day", builder.build().unwrap());
+    let ann = Identity::of("ann");
+    assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+    // More than once: a loss that was made good is forgotten.
+    for (old, new, left) in [(&server, &successor, 7), (&successor, &server, 6)] {
+        let _: () = new.command(&["REPLICAOF", "NO", "ONE"]);
+        let _: () = old.command(&["REPLICAOF", "127.0.0.1", "1"]);
+        proxy.redirect(new.port());
+        assert_eq!(throttle.hit(&ann).await.unwrap().remaining(), left);
+    }
+}
+
+async fn once_it_decides_again(throttle: &Throttle, who: &Identity) -> Decision {
+    let start = Instant::now();
+    loop {
+        match throttle.hit(who).await {
+            Ok(decision) => return decision,
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(10), "{error:?}"),
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -21,6 +21,6 @@ pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use random::Random;
 pub(crate) use redis_cluster::RedisCluster;
 pub(crate) use redis_sentinel::WatchedRedis;
-pub(crate) use redis_server::RedisServer;
+pub(crate) use redis_server::{RedisServer, connections_in};
 pub(crate) use redis_tls::{Certificates, TlsRedis};
 pub(crate) use strategies::strategies;

@@ -110,6 +110,11 @@ impl RedisServer {
             .collect()
     }
 
+    /// How many connections were ever made to it, this one's included.
+    pub(crate) fn connections(&self) -> u64 {
+        connections_in(&self.command::<String>(&["INFO", "stats"]))
+    }
+
     pub(crate) fn keys(&self) -> Vec<String> {
         self.command(&["KEYS", "*"])
     }
@@ -129,4 +134,12 @@ impl RedisServer {
     pub(crate) fn resume(&self) {
         self.0.resume();
     }
+}
+
+/// How many connections were ever made, according to `INFO stats`.
+pub(crate) fn connections_in(stats: &str) -> u64 {
+    let figure = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("total_connections_received:"));
+    figure.expect("a figure").parse().expect("a number")
 }

@@ -150,6 +150,7 @@ impl Links {
             state: Mutex::default(),
             changed: Notify::new(),
             timeouts: AtomicU32::new(0),
+            losses: AtomicU32::new(0),
             trips: Trips::default(),
         });
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,6 +177,8 @@ pub(super) struct Link {
     changed: Notify,
     /// Commands in a row that were not answered in time.
     timeouts: AtomicU32,
+    /// Connections in a row that were lost, or refused in words, before anything was decided.
+    losses: AtomicU32,
     trips: Trips,
 }
 
@@ -185,7 +188,13 @@ struct State {
     /// Counts connections, so that whoever finds one broken does not hang up on its successor.
     epoch: u64,
     connecting: bool,
-    failure: Option<(Instant, Arc<RedisError>)>,
+    failure: Option<Failure>,
+}
+
+/// Why there is no connection, and until when none is attempted.
+struct Failure {
+    until: Instant,
+    error: Arc<RedisError>,
 }
 
 /// Why a command has no answer.
@@ -203,6 +212,11 @@ impl Link {
     /// Once a server did not accept a connection, the next attempt is not made before this. Until
     /// then decisions fail at once.
     const COOL_OFF: Duration = Duration::from_millis(10);
+
+    /// A server that accepts connections and then refuses to decide, as a replica does or one that
+    /// loads its data, is asked again after twice as long each time, up to this: each connection
+    /// takes up a port for a minute after its end.
+    const LONGEST_COOL_OFF: Duration = Duration::from_millis(500);
 
     /// A connection that takes longer than this to establish is given up. Decisions do not wait
     /// for it beyond their own deadline.
@@ -233,6 +247,7 @@ impl Link {
         match reply.and_then(Value::extract_error) {
             Ok(value) => {
                 self.answered();
+                self.decided();
                 Ok(value)
             }
             Err(error) => {
@@ -264,12 +279,13 @@ impl Link {
         // slots and replaces nodes by itself, while it serves the others; it is lost if it knows
         // no node, or fails at once.
         let found = error.kind() != ErrorKind::ClusterConnectionNotFound;
+        let error = Arc::new(error);
         if !(self.connect.has_slots() && waited && found) {
-            self.hang_up(epoch);
+            self.hang_up(epoch, &error);
         }
         match refused || !waited {
-            true => Lost::Unexecuted(Arc::new(error)),
-            false => Lost::Interrupted(Arc::new(error)),
+            true => Lost::Unexecuted(error),
+            false => Lost::Interrupted(error),
         }
     }
 
@@ -292,16 +308,38 @@ impl Link {
         }
     }
 
-    fn hang_up(&self, epoch: u64) {
-        let mut state = self.lock();
-        if state.epoch == epoch {
-            self.give_up(&mut state);
+    fn decided(&self) {
+        if self.losses.load(Ordering::Relaxed) > 0 {
+            self.losses.store(0, Ordering::Relaxed);
         }
     }
 
-    fn give_up(&self, state: &mut State) {
-        if state.wire.take().is_some() {
+    /// The first connection that is lost is replaced at once: its server may have a successor.
+    fn hang_up(&self, epoch: u64, error: &Arc<RedisError>) {
+        let mut state = self.lock();
+        if state.epoch == epoch && self.give_up(&mut state) {
+            let cool_off = self.lose();
+            if cool_off > Duration::ZERO {
+                state.fail(cool_off, Arc::clone(error));
+            }
+        }
+    }
+
+    /// Whether there was a connection.
+    fn give_up(&self, state: &mut State) -> bool {
+        let connected = state.wire.take().is_some();
+        if connected {
             self.era.fetch_add(1, Ordering::Release);
+        }
+        connected
+    }
+
+    /// Counts a connection on which nothing may ever be decided, and tells how long to make none.
+    fn lose(&self) -> Duration {
+        match self.losses.fetch_add(1, Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            // More doublings than lead from the shortest to the longest.
+            before => (Self::COOL_OFF * (1 << (before - 1).min(9))).min(Self::LONGEST_COOL_OFF),
         }
     }
 
@@ -315,8 +353,8 @@ impl Link {
                 if let Some(wire) = &state.wire {
                     return Ok((wire.fork(), state.epoch));
                 }
-                if let Some((at, error)) = &state.failure
-                    && (waited || at.elapsed() < Self::COOL_OFF)
+                if let Some(Failure { until, error }) = &state.failure
+                    && (waited || Instant::now() < *until)
                 {
                     return Err(Arc::clone(error));
                 }
@@ -348,6 +386,13 @@ impl Link {
     }
 }
 
+impl State {
+    fn fail(&mut self, cool_off: Duration, error: Arc<RedisError>) {
+        let until = Instant::now() + cool_off;
+        self.failure = Some(Failure { until, error });
+    }
+}
+
 /// An attempt to connect, which ends when this is dropped, be it because the user's function that
 /// connects has panicked: nobody must wait for it then.
 struct Call<'a> {
@@ -366,7 +411,14 @@ impl Drop for Call<'_> {
                 state.wire = Some(wire);
                 state.epoch += 1;
             }
-            Err(error) => state.failure = Some((Instant::now(), Arc::new(error))),
+            Err(error) => {
+                // Whoever answers nothing at all costs no port, and may be back at any time.
+                let cool_off = match error.is_io_error() {
+                    true => Duration::ZERO,
+                    false => self.link.lose(),
+                };
+                state.fail(cool_off.max(Link::COOL_OFF), Arc::new(error));
+            }
         }
         drop(state);
         self.link.changed.notify_waiters();
