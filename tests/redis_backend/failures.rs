@@ -152,10 +152,33 @@ async fn a_server_without_memory_charges_nothing() {
     assert!(one.hit(&ann).await.unwrap().is_allowed());
     let _: () = server.command(&["CONFIG", "SET", "maxmemory", "1"]);
     let batch = Hits::from_iter([(&one, &ann), (&other, &ann)]);
-    assert!(batch.decide().await.is_err());
+    let error = batch.decide().await.unwrap_err();
+    let expected =
+        "redis refused the command: OOM command not allowed when used memory > 'maxmemory'";
+    assert!(error.to_string().starts_with(expected), "{error}");
     let _: () = server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(one.stat(&ann).await.unwrap().remaining, 2);
     assert_eq!(other.stat(&ann).await.unwrap().remaining, 3);
+}
+
+/// Logs show the error and not its source.
+#[tokio::test]
+async fn an_error_says_in_one_line_why_redis_refused() {
+    let server = RedisServer::start();
+    let ann = Identity::of("ann");
+    let _: () = server.command(&[
+        "ACL", "SETUSER", "reader", "on", "nopass", "~*", "+@all", "-eval", "-evalsha",
+    ]);
+    let forbidden = server.url().replace("redis://", "redis://reader:x@");
+    let backend = RedisBackend::builder(&forbidden).deadline(Duration::from_secs(10));
+    let throttle = throttle("why", "3/day", backend.build().unwrap());
+    let error = throttle.hit(&ann).await.unwrap_err().to_string();
+    let expected = "redis refused the command: NOPERM ";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(
+        error.contains("evalsha") && error.lines().count() == 1,
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
-use traffik_core::{Backend, Gcra, Identity, TokenBucket};
+use std::time::Duration;
+
+use traffik_core::{Backend, Gcra, Identity, RedisBackend, TokenBucket};
 
 use super::{builder, throttle};
-use crate::support::RedisServer;
+use crate::support::{RedisCluster, RedisServer};
 
 #[tokio::test]
 async fn keys_live_as_long_as_they_matter() {
@@ -12,7 +14,7 @@ async fn keys_live_as_long_as_they_matter() {
         let throttle = match strategy {
             "fixed" => throttle,
             "bucket" => throttle.strategy(TokenBucket::new()),
-            _ => throttle.strategy(Gcra::new().burst_tolerance(std::time::Duration::from_secs(9))),
+            _ => throttle.strategy(Gcra::new().burst_tolerance(Duration::from_secs(9))),
         };
         let reset = throttle.build().unwrap().hit(&ann).await.unwrap().reset();
         for key in server.keys() {
@@ -73,6 +75,33 @@ async fn reset_leaves_foreign_keys_alone() {
             .unwrap()
             .is_denied()
     );
+}
+
+/// On a cluster as well, where each node answers for itself.
+#[tokio::test]
+async fn a_reset_that_is_refused_says_so() {
+    let user = [
+        "ACL", "SETUSER", "clerk", "on", "nopass", "~*", "+@all", "-unlink",
+    ];
+    let clerk = |url: String| url.replace("redis://", "redis://clerk:x@");
+    let (server, cluster) = (RedisServer::start(), RedisCluster::start());
+    for node in cluster.nodes().iter().chain([&server]) {
+        let () = node.command(&user);
+    }
+    let nodes = clerk(cluster.urls().remove(0));
+    for builder in [
+        RedisBackend::builder(&clerk(server.url())),
+        RedisBackend::cluster([&*nodes]),
+    ] {
+        let backend = builder.deadline(Duration::from_secs(10)).build().unwrap();
+        let api = throttle("api", "1/day", backend.clone());
+        let ann = Identity::of("ann");
+        assert!(api.hit(&ann).await.unwrap().is_allowed());
+        let error = backend.reset().await.unwrap_err().to_string();
+        let expected = "redis refused the command: NOPERM";
+        assert!(error.starts_with(expected), "{error}");
+        assert!(api.hit(&ann).await.unwrap().is_denied());
+    }
 }
 
 #[tokio::test]

@@ -372,7 +372,8 @@ impl Backend for RedisBackend {
     }
 
     /// Looks through all keys of the server for those of this namespace, and unlinks them. Hits
-    /// that are made meanwhile may or may not survive.
+    /// that are made meanwhile may or may not survive, nor cells that a cluster moves to another
+    /// node meanwhile. It is an error if any cannot be unlinked.
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.0.check_open()?;

@@ -20,18 +20,42 @@ impl From<Lost> for Error {
     fn from(lost: Lost) -> Error {
         match lost {
             Lost::Unexecuted(error) => not_connected(error),
-            Lost::Interrupted(error) => {
-                Error::interrupted("the connection to redis broke before it answered")
-                    .with_source(Shared(error))
-            }
-            Lost::Refused(error) => Error::other("redis refused to decide").with_source(error),
+            Lost::Interrupted(error) => Error::interrupted(format!(
+                "the connection to redis broke before it answered: {}",
+                cause(&error)
+            ))
+            .with_source(Shared(error)),
+            Lost::Refused(error) => refused(error),
         }
     }
 }
 
 /// Says why in so many words: what is wrong with a certificate or a password is not to be guessed.
-pub(super) fn not_connected(error: Arc<RedisError>) -> Error {
-    Error::connection(format!("redis cannot be reached: {error}")).with_source(Shared(error))
+fn not_connected(error: Arc<RedisError>) -> Error {
+    let cause = cause(&error);
+    Error::connection(format!("redis cannot be reached: {cause}")).with_source(Shared(error))
+}
+
+/// Says why, since logs show nothing but this: that it has no memory left, or what it forbids.
+fn refused(error: RedisError) -> Error {
+    Error::other(format!("redis refused the command: {}", cause(&error))).with_source(error)
+}
+
+/// What went wrong with a command that is not a hit.
+pub(super) fn explain(error: RedisError) -> Error {
+    match error.code() {
+        Some(_) => refused(error),
+        None => not_connected(Arc::new(error)),
+    }
+}
+
+/// In one line. A server speaks of commands, and repeats no key, value or password.
+fn cause(error: &RedisError) -> String {
+    let said = match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    };
+    said.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A mistake in a script: nothing is worse than a limiter that is wrong and silent.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, RedisResult, Value};
 
-use super::failure::not_connected;
+use super::failure::explain;
 use super::link::{Connect, Wire};
 use crate::cell::Cell;
 use crate::error::{Error, Result};
@@ -105,7 +105,7 @@ pub(super) async fn unlink_all(
 
 async fn in_time<T>(step: impl Future<Output = RedisResult<T>>) -> Result<T> {
     match tokio::time::timeout(STEP, step).await {
-        Ok(done) => done.map_err(|error| not_connected(Arc::new(error))),
+        Ok(done) => done.map_err(explain),
         Err(_) => Err(Error::timeout(format!(
             "redis did not take a step of the reset within {STEP:?}"
         ))),
@@ -128,7 +128,10 @@ async fn unlink(wire: &mut dyn Wire, keys: &[Vec<u8>]) -> RedisResult<()> {
     }
     let count = unlink.len();
     if count > 0 {
-        wire.req_packed_commands(&unlink, 0, count).await?;
+        // Each may be refused on its own: forbidden, or of a slot that is moving to another node.
+        for reply in wire.req_packed_commands(&unlink, 0, count).await? {
+            reply.extract_error()?;
+        }
     }
     Ok(())
 }
