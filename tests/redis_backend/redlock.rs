@@ -239,7 +239,10 @@ async fn a_lock_of_a_holder_that_crashed_ends() {
 #[tokio::test]
 async fn strategies_run_on_it() {
     let masters = servers::<3>();
-    let locked = Locked::new(store(&masters, LONG)).unwrap();
+    let locked = Locked::builder(store(&masters, LONG))
+        .deadline(LONG)
+        .build()
+        .unwrap();
     conformance::admits_exactly_the_limit(&locked, &strategies()[..1]).await;
 }
 

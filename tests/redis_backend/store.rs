@@ -99,7 +99,10 @@ async fn a_cluster_keeps_the_contract() {
 #[tokio::test]
 async fn strategies_run_on_its_locks() {
     let server = RedisServer::start();
-    let locked = Locked::new(server.backend().store()).unwrap();
+    let locked = Locked::builder(server.backend().store())
+        .deadline(Duration::from_secs(60))
+        .build()
+        .unwrap();
     conformance::admits_exactly_the_limit(&locked, &strategies()[..1]).await;
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use custom_store::Sqlite;
 use traffik_core::testing::conformance;
-use traffik_core::{Backend, Identity, Locked, ManualClock, OnError, Store, Throttle, TokenBucket};
+use traffik_core::{
+    Backend, Identity, Locked, LockedBuilder, ManualClock, OnError, Store, Throttle, TokenBucket,
+};
 
 use self::strategies::strategies;
 
@@ -25,6 +27,11 @@ impl File {
 
     fn open(&self) -> Sqlite {
         Sqlite::open(&self.0).unwrap()
+    }
+
+    /// Limits in the file, however busy the machine.
+    fn limits(&self) -> LockedBuilder<Sqlite> {
+        Locked::builder(self.open()).deadline(Duration::from_secs(60))
     }
 }
 
@@ -42,14 +49,8 @@ impl Drop for File {
 async fn conforms() {
     let (file, other) = (File::new("conforms"), File::new("neighbour"));
     let clock = ManualClock::default();
-    let backend = Locked::builder(file.open())
-        .clock(clock.clone())
-        .build()
-        .unwrap();
-    let neighbour = Locked::builder(other.open())
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let backend = file.limits().clock(clock.clone()).build().unwrap();
+    let neighbour = other.limits().clock(clock.clone()).build().unwrap();
     conformance::decides_like_the_strategy(&backend, &clock, &strategies(), 1).await;
     conformance::admits_exactly_the_limit(&backend, &strategies()).await;
     conformance::batches_are_all_or_nothing(&backend).await;
@@ -75,7 +76,7 @@ fn throttle(backend: impl Backend) -> Throttle {
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_share_limits_and_restarts_keep_them() {
     let file = File::new("shared");
-    let throttles = [(); 2].map(|()| throttle(Locked::new(file.open()).unwrap()));
+    let throttles = [(); 2].map(|()| throttle(file.limits().build().unwrap()));
     let tasks: Vec<_> = (0..50)
         .map(|at| {
             let throttle = throttles[at % 2].clone();
@@ -88,7 +89,7 @@ async fn processes_share_limits_and_restarts_keep_them() {
     }
     assert_eq!(admitted, 20);
     drop(throttles);
-    let restarted = throttle(Locked::new(file.open()).unwrap());
+    let restarted = throttle(file.limits().build().unwrap());
     assert!(
         restarted
             .hit(&Identity::of("ann"))
