@@ -27,6 +27,10 @@ impl RedisStore {
     ///
     /// # What it cannot promise
     ///
+    /// That a lock is free at once when it is released on another thread than it was taken on: a
+    /// grant of the minority may then arrive after its release, and stays until its time is over.
+    /// The majority is free.
+    ///
     /// That two never hold a lock at once: only that they do not as long as clocks run alike (to a
     /// hundredth) and no master forgets. A master that restarts without what it had granted must
     /// stay away for the longest time that a lock is held, or write every change to disk before it
@@ -92,7 +96,8 @@ impl Redlock {
                 Some(Ok(false)) | None => {}
             }
         }
-        // What is still on its way was sent before what releases it, on the same connection.
+        // What is still on its way was sent before what releases it, and on the same connection,
+        // unless that is sent by another thread: then it may be left behind until its time is over.
         drop(answers);
         if granted >= self.majority() && start.elapsed() < validity(ttl) {
             return Ok(true);
