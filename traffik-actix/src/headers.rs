@@ -8,7 +8,9 @@ use crate::admission::Decided;
 /// Which responses carry headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Headers {
-    /// Every response to a request that was limited. The default.
+    /// Every response of a middleware or of a handler with `#[throttle]` to a request that was
+    /// limited; admissions by [`enforce`](crate::HttpThrottle::enforce) and
+    /// [`Throttled`](crate::Throttled) carry none. The default.
     #[default]
     Always,
     /// Only denials.
@@ -64,7 +66,10 @@ fn write_standard(map: &mut HeaderMap, decided: &[Decided]) {
     let mut limits = String::new();
     for one in limited(decided) {
         headers::push_limit(&mut limits, one.throttle.name(), &one.decision);
-        map.append(RATELIMIT_POLICY, one.throttle.policy(&one.rate));
+        map.append(
+            RATELIMIT_POLICY,
+            one.throttle.policy(&one.rate, one.decision.limit()),
+        );
     }
     if !limits.is_empty() {
         map.append(RATELIMIT, text(limits));

@@ -8,8 +8,8 @@ use std::time::Duration;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use traffik_core::{
-    Attempt, Decision, Error, Identity, IntoRate, OnError, Rate, Result, Stat, Throttle,
-    ThrottleBuilder, headers, strategy::IntoStrategy,
+    Attempt, Attributes, Cell, Decision, Error, Hit, Identity, IntoRate, OnError, Rate, Result,
+    Stat, Throttle, ThrottleBuilder, Timestamp, headers, strategy::IntoStrategy,
 };
 
 use crate::admission::{self, Outcome};
@@ -57,7 +57,9 @@ struct Settings {
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
     max_wait: Option<Duration>,
-    /// `RateLimit-Policy` of the throttle's own rate.
+    /// What most decisions under the throttle's own rate say that the limit is.
+    usual_quota: u64,
+    /// `RateLimit-Policy` of these.
     policy: HeaderValue,
     /// The memory that decided last, to notice when there are [several](SEVERAL_STORES).
     seen_store: AtomicUsize,
@@ -377,18 +379,36 @@ impl HttpThrottle {
         );
     }
 
-    pub(crate) fn policy(&self, rate: &Rate) -> HeaderValue {
-        match *rate == self.0.throttle.rate() {
+    /// `RateLimit-Policy` for a decision with this limit.
+    pub(crate) fn policy(&self, rate: &Rate, quota: u64) -> HeaderValue {
+        match quota == self.0.usual_quota && *rate == self.0.throttle.rate() {
             true => self.0.policy.clone(),
-            false => policy(self.name(), rate),
+            false => policy(&self.0.throttle, rate, quota),
         }
     }
 }
 
-fn policy(name: &str, rate: &Rate) -> HeaderValue {
+fn policy(throttle: &Throttle, rate: &Rate, quota: u64) -> HeaderValue {
     let mut value = String::new();
-    headers::push_policy(&mut value, name, rate);
+    let window = throttle.strategy().window(rate, quota);
+    headers::push_policy(&mut value, throttle.name(), quota, window);
     text(value)
+}
+
+/// The limit that a client is told of whom nothing is known.
+fn usual_quota(throttle: &Throttle) -> u64 {
+    let rate = throttle.rate();
+    if rate.is_unlimited() {
+        return 0;
+    }
+    let anybody = Hit {
+        now: Timestamp::EPOCH,
+        rate: &rate,
+        cost: 0,
+        attributes: &Attributes::NONE,
+    };
+    let decision = throttle.strategy().step(&mut Cell::fresh(), &anybody);
+    decision.limit()
 }
 
 /// What a throttle needs to know about a request.
@@ -639,7 +659,8 @@ impl HttpThrottleBuilder {
             None => self.inner,
         };
         let throttle = inner.build()?;
-        let policy = policy(throttle.name(), &throttle.rate());
+        let usual_quota = usual_quota(&throttle);
+        let policy = policy(&throttle, &throttle.rate(), usual_quota);
         Ok(HttpThrottle(Arc::new(Settings {
             throttle,
             backend: self.backend,
@@ -652,6 +673,7 @@ impl HttpThrottleBuilder {
             headers: self.headers,
             style: self.style,
             max_wait: self.max_wait,
+            usual_quota,
             policy,
             seen_store: AtomicUsize::new(0),
         })))

@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use crate::decision::{Decision, Verdict};
-use crate::rate::Rate;
 
 /// The largest structured-field integer, RFC 9651 section 3.3.1.
 const MAX_INTEGER: u64 = 999_999_999_999_999;
@@ -31,14 +30,14 @@ pub fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(up)
 }
 
-/// Appends an item of `RateLimit-Policy`: `"api";q=100;w=60`. Windows are whole seconds there: a
-/// shorter one is rounded up.
-pub fn push_policy(out: &mut String, name: &str, rate: &Rate) {
+/// Appends an item of `RateLimit-Policy`: `"api";q=100;w=60`, for a quota that is earned in a
+/// [window](crate::Strategy::window). Windows are whole seconds there: they are rounded up.
+pub fn push_policy(out: &mut String, name: &str, quota: u64, window: Duration) {
     push_name(out, name);
     out.push_str(";q=");
-    out.push_str(Digits::of(rate.limit().into()).as_str());
+    out.push_str(Digits::of(quota.min(MAX_INTEGER)).as_str());
     out.push_str(";w=");
-    out.push_str(Digits::of(whole_seconds(rate.period())).as_str());
+    out.push_str(Digits::of(whole_seconds(window).max(1)).as_str());
 }
 
 /// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
@@ -113,8 +112,8 @@ mod tests {
     #[test]
     fn items_are_structured_fields() {
         let mut policy = String::new();
-        push_policy(&mut policy, "api", &Rate::literal("100/minute"));
-        push_policy(&mut policy, "a\"b\\c", &Rate::literal("5/1500ms"));
+        push_policy(&mut policy, "api", 100, Duration::from_secs(60));
+        push_policy(&mut policy, "a\"b\\c", 5, Duration::from_millis(1_500));
         assert_eq!(policy, r#""api";q=100;w=60,"a\"b\\c";q=5;w=2"#);
 
         let mut limit = String::new();

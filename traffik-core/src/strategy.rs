@@ -54,6 +54,7 @@ mod zone;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use adaptive::{AdaptiveThrottle, AdaptiveThrottleStat, LoadGauge};
 pub use cost_based::{CostBasedTokenBucket, CostBasedTokenBucketStat};
@@ -202,6 +203,13 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     /// since it was replaced by a replica that lags, is told of the later.
     fn grows(&self) -> bool {
         false
+    }
+
+    /// In what time a rate earns a whole quota, which is the [limit](Decision::limit) that decisions
+    /// tell: the window that clients are told of. Default: the period, in which windows begin anew.
+    fn window(&self, rate: &Rate, quota: u64) -> Duration {
+        let _ = quota;
+        rate.period()
     }
 
     /// What the cell says, by the strategy's own names.

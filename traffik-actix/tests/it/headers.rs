@@ -1,9 +1,12 @@
 //! What responses say about limits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use sfv::{BareItem, List, ListEntry, Parser};
-use traffik_actix::{HeaderStyle, Headers, HttpThrottleBuilder, ThrottleMiddleware};
+use traffik_actix::strategy::{FixedWindow, Gcra, Strategy, TieredRate, TokenBucket};
+use traffik_actix::{HeaderStyle, Headers, HttpThrottleBuilder, Identity, ThrottleMiddleware};
 
 use crate::support::{Answer, app, get, memory, send, throttle};
 
@@ -16,6 +19,12 @@ async fn two_answers(builder: HttpThrottleBuilder) -> (Answer, Answer) {
     let (first, second) = (send(&app, get("/")).await, send(&app, get("/")).await);
     assert!(first.is_ok() && second.is_throttled());
     (first, second)
+}
+
+async fn one_answer(builder: HttpThrottleBuilder) -> Answer {
+    let (_, backend) = memory();
+    let limits = ThrottleMiddleware::new(builder.build().unwrap()).backend(backend);
+    send(&app(limits).await, get("/")).await
 }
 
 /// The items of a structured-field list, each as its string and integer parameters.
@@ -46,6 +55,36 @@ fn item(name: &str, parameters: &[(&str, i64)]) -> (String, Vec<(String, i64)>) 
         .iter()
         .map(|(key, value)| ((*key).to_owned(), *value));
     (name.to_owned(), parameters.collect())
+}
+
+/// Issue: the policy told the limit of the rate, and `r` could be greater than `q`.
+#[actix_web::test]
+async fn a_policy_tells_what_can_be_available_and_in_what_time() {
+    let strategies: [(Arc<dyn Strategy>, i64, i64); 4] = [
+        (Arc::new(FixedWindow), 10, 5),
+        (Arc::new(TokenBucket::new().burst(25)), 25, 13),
+        (Arc::new(Gcra::new()), 1, 1),
+        (
+            Arc::new(Gcra::new().burst_tolerance(Duration::from_secs(10))),
+            21,
+            11,
+        ),
+    ];
+    for (strategy, quota, window) in strategies {
+        let ok = one_answer(throttle("api", "10/5s").strategy(strategy)).await;
+        let policy = [item("api", &[("q", quota), ("w", window)])];
+        assert_eq!(items(&ok.header("ratelimit-policy").unwrap()), policy);
+        let limit = &items(&ok.header("ratelimit").unwrap())[0].1[0];
+        assert_eq!(*limit, ("r".to_owned(), quota - 1));
+    }
+    // Of somebody of whom something is known.
+    let plans = TieredRate::new().tiers([("free", 1.0), ("gold", 2.5)]);
+    let gold = throttle("api", "10/5s")
+        .strategy(plans)
+        .identify(|_: &HttpRequest| Identity::of("ann").tier("gold"));
+    let ok = one_answer(gold).await;
+    let policy = [item("api", &[("q", 25), ("w", 5)])];
+    assert_eq!(items(&ok.header("ratelimit-policy").unwrap()), policy);
 }
 
 #[actix_web::test]

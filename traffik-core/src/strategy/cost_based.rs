@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::ratio::Ratio;
 use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
@@ -268,6 +270,10 @@ impl Strategy for CostBasedTokenBucket {
             )));
         }
         Ok(())
+    }
+
+    fn window(&self, rate: &Rate, quota: u64) -> Duration {
+        Duration::from_micros(rate.time_for(quota).ceil())
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

@@ -166,6 +166,10 @@ impl Strategy for Gcra {
         Ok(())
     }
 
+    fn window(&self, rate: &Rate, quota: u64) -> Duration {
+        Duration::from_micros(rate.time_for(quota).ceil())
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let tat = schedule::arrival(cell, hit);
         let horizon = Span::from_micros(hit.now.as_micros() + self.tolerance_us);

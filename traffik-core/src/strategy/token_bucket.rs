@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -74,6 +76,10 @@ impl Strategy for TokenBucket {
             Some(burst) => schedule::validate("the burst of a token bucket", burst.into(), rate),
             None => Ok(()),
         }
+    }
+
+    fn window(&self, rate: &Rate, quota: u64) -> Duration {
+        Duration::from_micros(rate.time_for(quota).ceil())
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

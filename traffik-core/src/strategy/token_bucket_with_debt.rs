@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -86,6 +88,10 @@ impl Strategy for TokenBucketWithDebt {
         schedule::validate("the burst of a token bucket", burst, rate)?;
         let capacity = self.capacity(rate);
         schedule::validate("the burst and debt of a token bucket", capacity, rate)
+    }
+
+    fn window(&self, rate: &Rate, quota: u64) -> Duration {
+        Duration::from_micros(rate.time_for(quota).ceil())
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
