@@ -33,7 +33,7 @@ use crate::throttle::HttpThrottle;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// // Once, outside the closure: the closure runs once per worker.
 /// let limits = ThrottleMiddleware::new(HttpThrottle::builder("all").rate("1000/minute").build()?)
-///     .rule(Rule::new(HttpThrottle::builder("login").rate("5/minute").build()?).path("/login")?)
+///     .rule(Rule::new(HttpThrottle::builder("login").rate("5/minute").build()?).path("/login(/|$)")?)
 ///     .backend(MemoryBackend::new());
 ///
 /// HttpServer::new(move || {

@@ -29,6 +29,9 @@ pub struct Rule {
     predicate: Option<Source<bool>>,
 }
 
+/// What has a meaning in a regular expression, and hardly ever is in a path.
+const REGEX_ONLY: [char; 12] = ['\\', '^', '$', '+', '?', '|', '(', ')', '[', ']', '{', '}'];
+
 impl Rule {
     /// A rule for every request.
     pub fn new(throttle: HttpThrottle) -> Rule {
@@ -51,13 +54,21 @@ impl Rule {
     /// the whole path, in which `*` stands for one segment and `**` for any number.
     ///
     /// The path is matched as actix-web routes it, with `%61` decoded to `a`: encoding it otherwise
-    /// does not evade the rule. The query is not part of it.
+    /// does not evade the rule, and neither do slashes that are doubled. The query is not part of it.
+    ///
+    /// Say where a name ends: `/login` is also the beginning of `/login-help`, `/login(/|$)` is not.
     ///
     /// # Errors
     ///
-    /// If the pattern is no regular expression.
+    /// If the pattern is no regular expression, or has something of a glob and of one.
     pub fn path(mut self, pattern: &str) -> Result<Rule> {
         let regex = match pattern.contains("/*") {
+            true if pattern.contains(REGEX_ONLY) => {
+                return Err(Error::invalid(format!(
+                    "{pattern:?} is not a path pattern: the `/*` makes it a glob, in which only `*` \
+                     and `**` have a meaning; in a regular expression write `/[^/]*` or `/.*`"
+                )));
+            }
             true => glob(pattern),
             false => format!("^(?:{pattern})"),
         };
@@ -113,7 +124,7 @@ impl Rule {
             && self
                 .path
                 .as_ref()
-                .is_none_or(|path| path.is_match(req.match_info().as_str()))
+                .is_none_or(|path| leads_to(path, req.match_info().as_str()))
     }
 }
 
@@ -121,6 +132,22 @@ impl From<HttpThrottle> for Rule {
     fn from(throttle: HttpThrottle) -> Self {
         Rule::new(throttle)
     }
+}
+
+/// Also as `NormalizePath` would route it, which may stand behind this rule.
+fn leads_to(pattern: &Regex, path: &str) -> bool {
+    pattern.is_match(path) || (path.contains("//") && pattern.is_match(&merge_slashes(path)))
+}
+
+#[cold]
+fn merge_slashes(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    merged
 }
 
 /// A predicate that fails must not open a way around the limit.
@@ -179,6 +206,24 @@ mod tests {
     #[test]
     fn encoding_does_not_evade() {
         assert!(matches("/admin/", "/%61dmin/"));
+    }
+
+    /// Issue: `NormalizePath` inside the middleware routes `//admin/` to what the rule is for.
+    #[test]
+    fn doubled_slashes_do_not_evade() {
+        assert!(matches("/admin/users$", "//admin///users"));
+        assert!(matches("/admin/*", "/admin//users"));
+        assert!(matches("//cdn/", "//cdn/x"));
+        assert!(!matches("/admin/", "//x//admin/"));
+    }
+
+    #[test]
+    fn a_pattern_is_a_glob_or_a_regular_expression() {
+        for pattern in ["/x(/*)?", "/files/*$", r"/a/*\.pdf"] {
+            let throttle = HttpThrottle::builder("rule").rate("1/s").build().unwrap();
+            let error = Rule::new(throttle).path(pattern).unwrap_err().to_string();
+            assert!(error.contains("makes it a glob"), "{error}");
+        }
     }
 
     #[test]
