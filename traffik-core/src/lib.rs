@@ -64,6 +64,7 @@ mod throttle;
 mod time;
 #[cfg(feature = "time-zone")]
 mod time_zone;
+mod together;
 
 #[cfg(feature = "memcached")]
 pub use backend::MemcachedBackend;

@@ -2,7 +2,6 @@
 
 mod hits;
 mod on_error;
-mod together;
 
 use std::sync::Arc;
 use std::time::Duration;

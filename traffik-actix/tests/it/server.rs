@@ -7,12 +7,33 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use actix_web::dev::Service;
+use actix_web::dev::{Server, ServerHandle, Service};
+use actix_web::rt::task::JoinHandle;
 use actix_web::{App, HttpRequest, HttpServer, web};
 use traffik_actix::strategy::Gcra;
 use traffik_actix::{ClientIp, MemoryBackend, ThrottleMiddleware};
 
 use crate::support::throttle;
+
+/// A server that serves until it is stopped.
+struct Running {
+    handle: ServerHandle,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    fn start(server: Server) -> Running {
+        Running {
+            handle: server.handle(),
+            server: actix_web::rt::spawn(server),
+        }
+    }
+
+    async fn stop(self) {
+        self.handle.stop(false).await;
+        self.server.await.unwrap().unwrap();
+    }
+}
 
 /// Sends `count` requests over one connection and counts the answers by status.
 fn hammer(addr: SocketAddr, count: usize) -> (usize, usize) {
@@ -66,9 +87,7 @@ async fn two_workers_under_load_admit_exactly_the_limit() {
     .bind(("127.0.0.1", 0))
     .unwrap();
     let addr = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    let running = actix_web::rt::spawn(server);
+    let running = Running::start(server.run());
 
     let counts = web::block(move || {
         let clients: Vec<_> = (0..16)
@@ -81,8 +100,7 @@ async fn two_workers_under_load_admit_exactly_the_limit() {
     })
     .await
     .unwrap();
-    handle.stop(false).await;
-    running.await.unwrap().unwrap();
+    running.stop().await;
 
     let (ok, throttled) = counts
         .into_iter()
@@ -135,9 +153,7 @@ async fn a_client_that_goes_away_while_it_waits_is_dropped() {
     .bind(("127.0.0.1", 0))
     .unwrap();
     let addr = server.addrs()[0];
-    let server = server.run();
-    let handle = server.handle();
-    let running = actix_web::rt::spawn(server);
+    let running = Running::start(server.run());
 
     let counts = web::block(move || hammer(addr, 1)).await.unwrap();
     assert_eq!(counts, (1, 0));
@@ -150,8 +166,7 @@ async fn a_client_that_goes_away_while_it_waits_is_dropped() {
     drop(waiting.await.unwrap());
     let gone = tokio::time::timeout(Duration::from_secs(30), told.recv()).await;
     assert_eq!(gone.expect("the server does not notice"), Some(()));
-    handle.stop(false).await;
-    running.await.unwrap().unwrap();
+    running.stop().await;
 }
 
 /// Issue: a Unix socket has no peer address, and headers were not read: everybody was one client.
@@ -173,10 +188,8 @@ async fn clients_behind_a_unix_socket_are_told_apart() {
     })
     .workers(1)
     .bind_uds(&path)
-    .unwrap()
-    .run();
-    let handle = server.handle();
-    let running = actix_web::rt::spawn(server);
+    .unwrap();
+    let running = Running::start(server.run());
 
     let socket = path.clone();
     let statuses = web::block(move || {
@@ -192,8 +205,7 @@ async fn clients_behind_a_unix_socket_are_told_apart() {
     })
     .await
     .unwrap();
-    handle.stop(false).await;
-    running.await.unwrap().unwrap();
+    running.stop().await;
     std::fs::remove_file(path).unwrap();
     assert_eq!(statuses, [200, 200, 429]);
 }

@@ -41,6 +41,7 @@ use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
 use crate::strategy::{Sharing, Strategy};
 use crate::time::{ManualClock, Timestamp};
+use crate::together::together;
 
 /// Holds every decision, load and batch of `traces` random traces, for each strategy and for all
 /// of them mixed, to what the strategies say: bit-identical, the clock of the backend included.
@@ -305,24 +306,8 @@ async fn at_once<F>(futures: impl Iterator<Item = F>) -> Vec<Decisions>
 where
     F: Future<Output = crate::Result<Decisions>> + Unpin,
 {
-    let mut futures: Vec<(F, Option<Decisions>)> = futures.map(|future| (future, None)).collect();
-    poll_fn(|context| {
-        let mut ready = true;
-        for (future, decided) in futures.iter_mut().filter(|(_, decided)| decided.is_none()) {
-            match pin!(future).poll(context) {
-                Poll::Ready(decisions) => *decided = Some(decisions.expect("a decision")),
-                Poll::Pending => ready = false,
-            }
-        }
-        if ready {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    futures
-        .into_iter()
-        .filter_map(|(_, decided)| decided)
+    let decided = together(futures).await.into_iter();
+    decided
+        .map(|decisions| decisions.expect("a decision"))
         .collect()
 }

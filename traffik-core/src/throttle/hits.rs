@@ -1,12 +1,12 @@
 use smallvec::SmallVec;
 
-use super::together::together;
 use super::{Attempt, Failure, OnError, Recover, Throttle};
 use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
 use crate::resilience::Outage;
+use crate::together::together;
 
 /// The hits of one request on several throttles, decided together: all are admitted and charged,
 /// or none is charged.

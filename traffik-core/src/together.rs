@@ -5,7 +5,7 @@ use std::task::Poll;
 /// What futures come to that run at once, in the order in which they were given.
 ///
 /// All are polled whenever one wakes up: meant for a few.
-pub(super) async fn together<F: Future + Unpin>(
+pub(crate) async fn together<F: Future + Unpin>(
     futures: impl IntoIterator<Item = F>,
 ) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|one| (Some(one), None)).collect();
