@@ -1,5 +1,5 @@
-//! Tests against real servers. Each starts those it needs on free ports of the loopback interface
-//! and ends them; nothing is mocked, and nothing is skipped if a server is not installed.
+//! Tests against real servers. Each starts those it needs on ports of the loopback interface that
+//! nobody else has, and ends them; nothing is mocked, and nothing is skipped if a server is not installed.
 
 #![allow(clippy::unwrap_used, reason = "these are tests, helpers included")]
 
@@ -8,5 +8,6 @@ mod custom_strategy;
 mod locked_store;
 mod memcached_backend;
 mod memory_backend;
+mod ports;
 mod redis_backend;
 mod support;

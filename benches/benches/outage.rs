@@ -6,10 +6,12 @@
 //!
 //! `cargo bench -p traffik-benches --bench outage [-- <rounds> <milliseconds>]`
 
-use std::net::TcpListener;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use actix_web::{App, web};
+use tokio::net::TcpSocket;
 use traffik_actix::{HttpThrottle, ThrottleMiddleware};
 use traffik_benches::serve;
 use traffik_benches::server::{Server, race};
@@ -21,11 +23,14 @@ use traffik_core::{
 const PROBED_EVERY: Duration = Duration::from_millis(250);
 
 fn main() {
-    // Nobody listens there any more: every connection is refused.
-    let dead = url(&TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    // Taken, and nobody listens: every connection is refused.
+    let taken = TcpSocket::new_v4().expect("a socket");
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    taken.bind(any).expect("a free port");
+    let dead = url(taken.local_addr());
     // Connections are made, and nothing is ever answered, as by a server that hangs.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let hanging = url(&listener);
+    let hanging = url(listener.local_addr());
 
     let standings = race(&[
         limited("memory alone", MemoryBackend::new()),
@@ -42,9 +47,8 @@ fn main() {
     }
 }
 
-fn url(listener: &TcpListener) -> String {
-    let port = listener.local_addr().expect("it is bound").port();
-    format!("redis://127.0.0.1:{port}")
+fn url(addr: io::Result<SocketAddr>) -> String {
+    format!("redis://{}", addr.expect("it is bound"))
 }
 
 fn failover(url: &str) -> Failover<RedisBackend, MemoryBackend> {

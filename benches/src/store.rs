@@ -1,16 +1,22 @@
 //! Servers that keep counts.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::pin;
 
+#[allow(dead_code, reason = "the tests need more of it")]
+#[path = "../../tests/support/port.rs"]
+mod port;
+
+use self::port::Port;
+
 /// A store of our own on a port of its own, on the second core; it ends with this.
 #[derive(Debug)]
 pub struct Store {
     process: Child,
-    port: u16,
+    port: Port,
 }
 
 impl Store {
@@ -50,9 +56,8 @@ impl Store {
     }
 
     fn start(program: &'static str, arguments: impl FnOnce(&str) -> Vec<&str> + Send) -> Store {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
+        let reserved = Port::reserve();
+        let port = reserved.number();
         // A process begins on the core of the thread that starts it.
         let process = std::thread::scope(|scope| {
             let starting = scope.spawn(|| {
@@ -66,7 +71,10 @@ impl Store {
             });
             starting.join().expect("no panic")
         });
-        let store = Store { process, port };
+        let store = Store {
+            process,
+            port: reserved,
+        };
         let begun = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             let in_time = begun.elapsed() < Duration::from_secs(10);
@@ -78,7 +86,7 @@ impl Store {
 
     /// Where it listens.
     pub fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{scheme}://127.0.0.1:{}", self.port.number())
     }
 }
 

@@ -1,11 +1,13 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
+use std::iter;
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use traffik_core::MemcachedBackend;
 use traffik_core::backend::MemcachedBackendBuilder;
 
+use super::port::Port;
 use super::process::Process;
 
 /// A memcached of our own.
@@ -18,7 +20,16 @@ impl MemcachedServer {
     }
 
     pub(crate) fn with(options: &[&str]) -> MemcachedServer {
-        MemcachedServer(Process::start("memcached", |port, _directory| {
+        Self::start_at(iter::repeat_with(Port::reserve), options)
+    }
+
+    /// One on the first of some ports that is not taken.
+    pub(crate) fn start_on(ports: impl IntoIterator<Item = Port>) -> MemcachedServer {
+        Self::start_at(ports, &[])
+    }
+
+    fn start_at(ports: impl IntoIterator<Item = Port>, options: &[&str]) -> MemcachedServer {
+        MemcachedServer(Process::start_on(ports, "memcached", |port, _directory| {
             let port = port.to_string();
             // It refuses to run as root unless told that this is meant.
             let ours = ["-l", "127.0.0.1", "-p", &port, "-U", "0", "-u", "root"];

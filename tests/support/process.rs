@@ -1,8 +1,12 @@
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use super::port::Port;
+
+/// So long a server may take for anything on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server of ours: a process, its port and its directory. Both end with it.
 #[derive(Debug)]
@@ -10,44 +14,60 @@ pub(crate) struct Process {
     program: &'static str,
     arguments: Vec<String>,
     child: Option<Child>,
-    port: u16,
+    port: Port,
     directory: PathBuf,
 }
 
+/// Somebody else has the port.
+#[derive(Debug)]
+struct Taken;
+
 impl Process {
-    /// Starts a program on a port that nobody uses, in a directory of its own. `arguments` gets
+    /// Starts a program on a port that nobody else has, in a directory of its own. `arguments` gets
     /// both.
     pub(crate) fn start(
         program: &'static str,
-        arguments: impl FnOnce(u16, &Path) -> Vec<String>,
+        arguments: impl Fn(u16, &Path) -> Vec<String>,
     ) -> Process {
-        let port = free_port();
-        let name = format!("traffik-{}-{port}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&directory).expect("a directory for the server");
-        let mut process = Process {
-            program,
-            arguments: arguments(port, &directory),
-            child: None,
-            port,
-            directory,
-        };
-        process.spawn();
-        process
+        Self::start_on(std::iter::repeat_with(Port::reserve), program, arguments)
+    }
+
+    /// On the first of some ports that is not taken.
+    pub(crate) fn start_on(
+        ports: impl IntoIterator<Item = Port>,
+        program: &'static str,
+        arguments: impl Fn(u16, &Path) -> Vec<String>,
+    ) -> Process {
+        for port in ports.into_iter().take(100) {
+            let name = format!("traffik-{}-{}", std::process::id(), port.number());
+            let directory = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&directory).expect("a directory for the server");
+            let mut process = Process {
+                program,
+                arguments: arguments(port.number(), &directory),
+                child: None,
+                port,
+                directory,
+            };
+            if process.spawn().is_ok() {
+                return process;
+            }
+        }
+        panic!("`{program}` finds every port taken");
     }
 
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Starts it again after [`kill`](Process::kill), and returns when no client holds its absence
     /// against it any more: whoever was refused a connection dials again only 10 ms later.
     pub(crate) fn resurrect(&mut self) {
-        self.spawn();
+        self.spawn().expect("its port is still its own");
         std::thread::sleep(Duration::from_millis(20));
     }
 
-    fn spawn(&mut self) {
+    fn spawn(&mut self) -> Result<(), Taken> {
         let log = std::fs::File::create(self.directory.join("log")).expect("a log");
         let child = Command::new(self.program)
             .args(&self.arguments)
@@ -62,22 +82,26 @@ impl Process {
                 self.program
             )
         }));
-        self.wait_until_it_listens();
+        self.wait_until_it_listens()
     }
 
-    fn wait_until_it_listens(&mut self) {
+    fn wait_until_it_listens(&mut self) -> Result<(), Taken> {
         let start = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).is_err() {
             let ended = self.child.as_mut().map(|child| child.try_wait());
             let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            if !matches!(ended, Some(Ok(None))) && log.contains("ddress already in use") {
+                return Err(Taken);
+            }
             assert!(
-                matches!(ended, Some(Ok(None))) && start.elapsed() < Duration::from_secs(20),
+                matches!(ended, Some(Ok(None))) && start.elapsed() < PATIENCE,
                 "`{}` does not listen on port {}: {log}",
                 self.program,
-                self.port,
+                self.port(),
             );
             std::thread::sleep(Duration::from_millis(1));
         }
+        Ok(())
     }
 
     /// Ends it without warning.
@@ -95,7 +119,7 @@ impl Process {
         // On a busy machine its threads answer a few more before they hear of it.
         let start = Instant::now();
         while self.runs() {
-            assert!(start.elapsed() < Duration::from_secs(20), "is not stopped");
+            assert!(start.elapsed() < PATIENCE, "is not stopped");
             std::thread::yield_now();
         }
     }
@@ -129,20 +153,5 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// A port below those the system gives to clients, free now, and not given to anybody else by us.
-/// A cluster node's second port, 10,000 above, is as likely free.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 10_000).expect("less than 10,000");
-    loop {
-        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-        let port = 12_000 + offset;
-        let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
-        if free(port) && free(port + 10_000) {
-            return port;
-        }
     }
 }

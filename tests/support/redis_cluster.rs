@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::process::PATIENCE;
 use super::redis_server::RedisServer;
 
 /// Three masters that share the slots.
@@ -40,10 +41,7 @@ impl RedisCluster {
             info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
         };
         while !self.0.iter().all(agrees) {
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "no cluster comes about"
-            );
+            assert!(start.elapsed() < PATIENCE, "no cluster comes about");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -106,10 +104,7 @@ impl RedisCluster {
         };
         let start = Instant::now();
         while self.0.iter().map(known).collect::<BTreeSet<_>>().len() > 1 {
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "the nodes do not agree"
-            );
+            assert!(start.elapsed() < PATIENCE, "the nodes do not agree");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::process::Process;
+use super::process::{PATIENCE, Process};
 use super::redis_server::RedisServer;
 
 /// A master, a replica, and a sentinel that promotes it half a second after the master is gone.
@@ -79,7 +79,7 @@ impl WatchedRedis {
 fn wait(or: &str, until: impl Fn() -> bool) {
     let start = Instant::now();
     while !until() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{or}");
+        assert!(start.elapsed() < PATIENCE, "{or}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,10 +1,13 @@
 use std::collections::BTreeMap;
+use std::iter;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use traffik_core::RedisBackend;
 use traffik_core::backend::RedisBackendBuilder;
 
-use super::process::Process;
+use super::port::Port;
+use super::process::{PATIENCE, Process};
 
 /// A Redis of our own.
 #[derive(Debug)]
@@ -17,7 +20,16 @@ impl RedisServer {
 
     /// One with settings of its own.
     pub(crate) fn start_with(settings: &[&str]) -> RedisServer {
-        RedisServer(Process::start("redis-server", |port, directory| {
+        Self::start_at(iter::repeat_with(Port::reserve), settings)
+    }
+
+    /// One on the first of some ports that is not taken.
+    pub(crate) fn start_on(ports: impl IntoIterator<Item = Port>) -> RedisServer {
+        Self::start_at(ports, &[])
+    }
+
+    fn start_at(ports: impl IntoIterator<Item = Port>, settings: &[&str]) -> RedisServer {
+        let arguments = |port: u16, directory: &Path| {
             let port = port.to_string();
             let directory = directory.display().to_string();
             [
@@ -34,7 +46,8 @@ impl RedisServer {
             .chain(settings)
             .map(ToString::to_string)
             .collect()
-        }))
+        };
+        RedisServer(Process::start_on(ports, "redis-server", arguments))
     }
 
     /// A replica of this one, once it has caught up.
@@ -49,7 +62,7 @@ impl RedisServer {
             if link.contains("master_link_status:up") {
                 return replica;
             }
-            let late = start.elapsed() > Duration::from_secs(30);
+            let late = start.elapsed() > PATIENCE;
             assert!(!late, "the replica has no link: {link}");
             std::thread::sleep(Duration::from_millis(5));
         }
