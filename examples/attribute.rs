@@ -44,6 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
     .bind(&addr)
     .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    let addr = server.addrs()[0];
     println!("Try it: curl -i http://{addr}/reports");
     println!("        curl -i -d '[1,2]' -H 'content-type: application/json' http://{addr}/orders");
     server.run().await?;

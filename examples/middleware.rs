@@ -65,6 +65,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
     .bind(&addr)
     .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    let addr = server.addrs()[0];
     println!("Try it: curl -i http://{addr}/notes");
     println!("        curl -i -X POST http://{addr}/notes    (once a second)");
     server.run().await?;

@@ -69,6 +69,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
     .bind(&addr)
     .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    let addr = server.addrs()[0];
     println!("Try it: open http://{addr}/ in two tabs, and hold Enter");
     server.run().await?;
     Ok(())

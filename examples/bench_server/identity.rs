@@ -5,10 +5,10 @@ use traffik_actix::{ClientIp, Identity, Priority};
 
 use crate::refusal::Refusal;
 
-pub(crate) fn identify(req: &HttpRequest) -> Result<Identity> {
+pub(crate) fn identify(req: &HttpRequest, client_ip: &ClientIp) -> Result<Identity> {
     let mut identity = match header(req, "X-Client-ID")? {
         Some(id) => Identity::of(format_args!("client:{id}")),
-        None => ClientIp::peer().identity(req),
+        None => client_ip.identity(req),
     };
     if let Some(tier) = header(req, "X-Tier")? {
         identity = identity.tier(tier.to_owned());

@@ -11,15 +11,20 @@
 //! address; `X-Cost`, `X-Tier`, `X-Priority`, `X-Region` and `X-Instance` say more about them. That is for
 //! experiments: a real service decides these things itself.
 
+mod flags;
 mod identity;
 mod options;
+#[cfg(feature = "redis")]
+mod redis;
 mod refusal;
 mod routes;
+mod store;
 
 use std::process::ExitCode;
 
+use actix_web::web::ServiceConfig;
 use actix_web::{App, HttpServer, web};
-use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+use traffik_actix::ThrottleMiddleware;
 
 use crate::options::Options;
 use crate::routes::Bench;
@@ -55,7 +60,8 @@ async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
             .route("/__bench__/reset", web::post().to(routes::reset))
             .route("/__bench__/health", web::get().to(routes::ok))
             .route("/__bench__/clock", web::post().to(routes::clock))
-            .service(limited(bench.throttle.clone()))
+            .route("/__bench__/rate", web::post().to(routes::rate))
+            .configure(|app| limited(app, &bench))
     })
     .workers(workers)
     .bind(&*addresses)
@@ -68,9 +74,14 @@ async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The routes that are limited.
-fn limited(throttle: HttpThrottle) -> impl actix_web::dev::HttpServiceFactory {
-    web::resource("/test")
-        .wrap(ThrottleMiddleware::new(throttle))
-        .get(routes::ok)
+/// What is limited: a route, or, with rules, those that they are for of all that is served.
+fn limited(app: &mut ServiceConfig, bench: &Bench) {
+    let mut rules = bench.rules.iter().cloned();
+    let Some(first) = rules.next() else {
+        let limits = ThrottleMiddleware::new(bench.throttle().clone());
+        app.service(web::resource("/test").wrap(limits).get(routes::ok));
+        return;
+    };
+    let limits = rules.fold(ThrottleMiddleware::new(first), ThrottleMiddleware::rule);
+    app.default_service(web::route().to(routes::ok).wrap(limits));
 }

@@ -1,33 +1,56 @@
 //! The flags of the server.
 
-use std::fmt::Display;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 use traffik_actix::strategy::{self, Strategy};
-use traffik_actix::{
-    Backend, BackendExt, CircuitBreaker, Headers, ManualClock, MemoryBackend, OnError, Rate,
-};
+use traffik_actix::{Backend, ClientIp, Headers, ManualClock, OnError, ProxyHeader, Rate};
+
+use crate::flags::{Error, choose, number, understand};
+use crate::store::Store;
 
 pub(crate) const HELP: &str = "\
 A throttled server.
 
-  --listen ADDR          where to listen                     [127.0.0.1:8080]
-  --backend WHERE        memory, redis://HOST or             [memory]
-                         memcached://HOST
+  --listen ADDR          where to listen; with port 0 on one [127.0.0.1:8080]
+                         of its choice, which it prints
+  --backend WHERE        memory or a server, see below       [memory]
+  --deadline TIME        how long that server may take,      [50ms, memcached 250ms]
+                         such as 500ms
   --fallback WHERE       memory or none, if the              [none]
                          backend fails
+  --nodes N              servers that share the limits: each [1]
+                         falls back to its fair share
   --strategy NAME[,K=V]  a strategy and its options          [fixed_window]
   --rate RATE            such as 100/minute                  [100/minute]
   --cost N               cost of a request without X-Cost    [1]
+  --rule PATTERN         the limit is for these paths only,  [/test]
+                         may be repeated, see below
+  --trust CIDR[,CIDR]    proxies whose headers tell who asks [none]
+  --trust-hops N         or so many of them, wherever they   [0]
+                         are
+  --trust-header NAME    where they tell it: forwarded,      [x-forwarded-for]
+                         x-forwarded-for, x-real-ip,
+                         true-client-ip, cf-connecting-ip
   --namespace NAME       prefix of what is stored            [bench]
   --workers N            threads that serve                  [one per core]
   --on-error WHAT        allow, throttle or raise            [throttle]
   --headers WHEN         always, throttled or never          [always]
   --clock WHICH          system or manual                    [system]
   --help                 this
+
+Servers that keep the counts, each if built with `--features` and what stands behind it:
+
+  redis://HOST[:PORT]                                        redis
+  redis-cluster://HOST[:PORT][,HOST[:PORT]]                  redis-cluster
+  redis-sentinel://HOST[:PORT][,HOST[:PORT]]/MASTER          redis-sentinel
+  rediss://.., rediss-cluster://.., rediss-sentinel://..     redis-tls, and the above
+  memcached://HOST[:PORT]                                    memcached
+
+For Redis, `user:password@` may stand before the hosts and `/DATABASE` at the end; sentinels are asked
+without a password.
 
 Strategies with their options, of which each may be left out, but for an instance. Quote them: `|` joins lists.
 
@@ -52,12 +75,15 @@ Strategies with their options, of which each may be left out, but for an instanc
 
 GET /test is limited, GET /unthrottled is not; GET /ws is a WebSocket whose messages are limited and sent
 back; GET /stat tells what is left. POST /__bench__/reset forgets everything, POST
-/__bench__/clock?advance_us=N moves a manual clock, GET /__bench__/health is for waiting until the
-server is up. Clients say who they are with the headers X-Client-ID (else it is their address), X-Cost,
-X-Tier, X-Priority, X-Region and X-Instance.
-";
+/__bench__/clock?advance_us=N moves a manual clock, POST /__bench__/rate?rate=RATE changes the rate as a
+changed configuration would (what was taken is kept; an open WebSocket keeps its rate), GET
+/__bench__/health is for waiting until the server is up. Clients say who they are with the headers
+X-Client-ID (else it is their address), X-Cost, X-Tier, X-Priority, X-Region and X-Instance.
 
-type Error = Box<dyn std::error::Error>;
+With --rule every path is served, by any method, and limited are those that begin with a PATTERN: a
+regular expression such as /login(/|$), or a glob of whole paths such as /api/**. /unthrottled, /ws, /stat
+and /__bench__/.. remain what they are.
+";
 
 pub(crate) struct Options {
     /// As it was written.
@@ -67,6 +93,9 @@ pub(crate) struct Options {
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) rate: Rate,
     pub(crate) cost: u32,
+    /// The paths that are limited; `/test` if there are none.
+    pub(crate) patterns: Vec<String>,
+    pub(crate) client_ip: ClientIp,
     pub(crate) workers: usize,
     pub(crate) on_error: OnError,
     pub(crate) headers: Headers,
@@ -82,23 +111,43 @@ impl Options {
         let (mut strategy, mut rate, mut cost) =
             (strategy::named("fixed_window")?, Rate::per_minute(100), 1);
         let (mut on_error, mut headers, mut manual) = (OnError::Throttle, Headers::Always, false);
-        let (mut backend, mut namespace) = ("memory".to_owned(), "bench".to_owned());
-        let mut fallback = false;
+        let (mut patterns, mut client_ip) = (Vec::new(), ClientIp::peer());
+        let mut store = Store::default();
 
         while let Some(arg) = args.next()? {
             match arg {
                 Arg::Long("listen") => listen = args.value()?.string()?,
-                Arg::Long("backend") => backend = args.value()?.string()?,
+                Arg::Long("backend") => store.backend = args.value()?.string()?,
+                Arg::Long("deadline") => {
+                    store.deadline = Some(understand("--deadline", &mut args, duration)?);
+                }
                 Arg::Long("fallback") => {
                     let choices = [("none", false), ("memory", true)];
-                    fallback = choose("--fallback", &mut args, &choices)?;
+                    store.fallback = choose("--fallback", &mut args, &choices)?;
+                }
+                Arg::Long("nodes") => {
+                    store.nodes = Some(number("--nodes", &mut args, 1, u32::MAX)?);
                 }
                 Arg::Long("strategy") => {
                     strategy = understand("--strategy", &mut args, strategy::named)?;
                 }
                 Arg::Long("rate") => rate = understand("--rate", &mut args, Rate::parse)?,
                 Arg::Long("cost") => cost = number("--cost", &mut args, 0, u32::MAX)?,
-                Arg::Long("namespace") => namespace = args.value()?.string()?,
+                Arg::Long("rule") => patterns.push(args.value()?.string()?),
+                Arg::Long("trust") => {
+                    let trust =
+                        |list: &str| client_ip.clone().trust(list.split(',').map(str::trim));
+                    client_ip = understand("--trust", &mut args, trust)?;
+                }
+                Arg::Long("trust-hops") => {
+                    client_ip =
+                        client_ip.trust_hops(number("--trust-hops", &mut args, 0, u8::MAX)?);
+                }
+                Arg::Long("trust-header") => {
+                    let header = choose("--trust-header", &mut args, &PROXY_HEADERS)?;
+                    client_ip = client_ip.header(header);
+                }
+                Arg::Long("namespace") => store.namespace = args.value()?.string()?,
                 Arg::Long("workers") => workers = number("--workers", &mut args, 1, 1_024)?,
                 Arg::Long("on-error") => {
                     let choices = [
@@ -128,18 +177,15 @@ impl Options {
             }
         }
         let clock = manual.then(ManualClock::default);
-        let mut backend = open(&backend, &namespace, clock.as_ref())?;
-        if fallback {
-            let memory = open("memory", &namespace, clock.as_ref())?;
-            backend = Arc::new(backend.failover(memory, CircuitBreaker::new()));
-        }
         Ok(Some(Options {
             addresses: resolve(&listen)?,
             listen,
-            backend,
+            backend: store.open(clock.as_ref())?,
             strategy,
             rate,
             cost,
+            patterns,
+            client_ip,
             workers,
             on_error,
             headers,
@@ -147,6 +193,14 @@ impl Options {
         }))
     }
 }
+
+const PROXY_HEADERS: [(&str, ProxyHeader); 5] = [
+    ("forwarded", ProxyHeader::Forwarded),
+    ("x-forwarded-for", ProxyHeader::XForwardedFor),
+    ("x-real-ip", ProxyHeader::XRealIp),
+    ("true-client-ip", ProxyHeader::TrueClientIp),
+    ("cf-connecting-ip", ProxyHeader::CfConnectingIp),
+];
 
 /// As the help lists them.
 fn flags() -> impl Iterator<Item = &'static str> {
@@ -156,40 +210,12 @@ fn flags() -> impl Iterator<Item = &'static str> {
     words.filter(|word| word.starts_with("--"))
 }
 
-fn open(
-    backend: &str,
-    namespace: &str,
-    clock: Option<&ManualClock>,
-) -> Result<Arc<dyn Backend>, Error> {
-    match backend {
-        "memory" => {
-            let mut builder = MemoryBackend::builder().namespace(namespace);
-            if let Some(clock) = clock {
-                builder = builder.clock(clock.clone());
-            }
-            Ok(Arc::new(builder.build()?))
-        }
-        #[cfg(feature = "redis")]
-        url if url.starts_with("redis") => {
-            let mut builder = traffik_actix::RedisBackend::builder(url).namespace(namespace);
-            if let Some(clock) = clock {
-                builder = builder.clock(clock.clone());
-            }
-            Ok(Arc::new(builder.build()?))
-        }
-        #[cfg(feature = "memcached")]
-        url if url.starts_with("memcache") => {
-            let mut builder = traffik_actix::MemcachedBackend::builder(url).namespace(namespace);
-            if let Some(clock) = clock {
-                builder = builder.clock(clock.clone());
-            }
-            Ok(Arc::new(builder.build()?))
-        }
-        _ => Err(format!(
-            "--backend must be memory, redis://HOST or memcached://HOST, not {backend:?} (the latter \
-             two if built with `--features redis,memcached`)"
-        )
-        .into()),
+/// As after the slash of a rate, but not just a unit.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let counted = text.starts_with(|first: char| first.is_ascii_digit());
+    match Rate::parse_period(text) {
+        Ok(duration) if counted => Ok(duration),
+        _ => Err("write a whole number and a unit, such as 500ms or 2s"),
     }
 }
 
@@ -200,41 +226,5 @@ fn resolve(listen: &str) -> Result<Vec<SocketAddr>, Error> {
             "--listen must be an address and a port, such as 127.0.0.1:8080, not {listen:?} ({error})"
         )
         .into()),
-    }
-}
-
-/// The value of a flag whose parser says itself what would be right.
-fn understand<T, E: Display>(
-    flag: &str,
-    args: &mut Parser,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, Error> {
-    let text = args.value()?.string()?;
-    parse(&text).map_err(|error| format!("{flag} {text:?}: {error}").into())
-}
-
-fn number<T: FromStr + Display + PartialOrd>(
-    flag: &str,
-    args: &mut Parser,
-    least: T,
-    most: T,
-) -> Result<T, Error> {
-    let text = args.value()?.string()?;
-    match text.parse() {
-        Ok(number) if least <= number && number <= most => Ok(number),
-        _ => Err(
-            format!("{flag} must be a whole number from {least} to {most}, not {text:?}").into(),
-        ),
-    }
-}
-
-fn choose<T: Clone>(flag: &str, args: &mut Parser, choices: &[(&str, T)]) -> Result<T, Error> {
-    let text = args.value()?.string()?;
-    match choices.iter().find(|(name, _)| *name == text) {
-        Some((_, choice)) => Ok(choice.clone()),
-        None => {
-            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-            Err(format!("{flag} must be one of {}, not {text:?}", names.join(", ")).into())
-        }
     }
 }

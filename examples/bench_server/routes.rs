@@ -1,41 +1,69 @@
 //! What the server answers.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
 use serde_json::json;
 use traffik_actix::actix_ws::AggregatedMessage;
-use traffik_actix::{Clock, HttpThrottle, ManualClock, ThrottleBackend, WsThrottle};
+use traffik_actix::strategy::Strategy;
+use traffik_actix::{
+    ClientIp, Clock, HttpThrottle, ManualClock, Rate, Rule, ThrottleBackend, WsThrottle,
+};
 
+use crate::flags::Error;
 use crate::identity;
 use crate::options::Options;
 use crate::refusal::Refusal;
 
 pub(crate) struct Bench {
-    pub(crate) throttle: HttpThrottle,
+    /// What is limited of the paths that are served.
+    pub(crate) rules: Vec<Rule>,
+    throttle: HttpThrottle,
     messages: WsThrottle,
     backend: ThrottleBackend,
+    client_ip: ClientIp,
+    rate: Arc<RwLock<Rate>>,
+    strategy: Arc<dyn Strategy>,
     /// If time stands still.
     clock: Option<ManualClock>,
 }
 
 impl Bench {
-    pub(crate) fn new(options: Options) -> Result<Bench, traffik_actix::Error> {
+    pub(crate) fn new(options: Options) -> Result<Bench, Error> {
+        let (client_ip, cost) = (options.client_ip.clone(), options.cost);
         let backend = ThrottleBackend::new(options.backend)
-            .identify(identity::identify)
+            .identify(move |req: &HttpRequest| identity::identify(req, &client_ip))
             .on_error(options.on_error)
             .headers(options.headers);
-        let cost = options.cost;
+        // A throttle whose rate is given by a function does not know it when it is built.
+        check(&*options.strategy, &options.rate)?;
+        let rate = Arc::new(RwLock::new(options.rate));
+        let current = Arc::clone(&rate);
         let throttle = HttpThrottle::builder("bench")
-            .rate(options.rate)
-            .strategy(options.strategy)
+            .rate_by(move |_: &HttpRequest| *current.read().unwrap_or_else(PoisonError::into_inner))
+            .strategy(Arc::clone(&options.strategy))
             .cost_by(move |req: &HttpRequest| identity::cost(req, cost))
             .backend(backend.clone())
             .build()?;
+        let rules = options.patterns.iter().map(|pattern| {
+            let rule = Rule::new(throttle.clone()).path(pattern);
+            rule.map_err(|error| format!("--rule {pattern:?}: {error}").into())
+        });
         Ok(Bench {
+            rules: rules.collect::<Result<_, Error>>()?,
             messages: throttle.clone().into(),
             throttle,
             backend,
+            client_ip: options.client_ip,
+            rate,
+            strategy: options.strategy,
             clock: options.clock,
         })
+    }
+
+    pub(crate) fn throttle(&self) -> &HttpThrottle {
+        &self.throttle
     }
 }
 
@@ -78,7 +106,7 @@ pub(crate) async fn stat(
     bench: web::Data<Bench>,
 ) -> actix_web::Result<HttpResponse> {
     // Who makes no sense is told why, before the throttle is asked.
-    identity::identify(&req)?;
+    identity::identify(&req, &bench.client_ip)?;
     identity::cost(&req, 1)?;
     let stat = bench.throttle.stat(&req).await;
     let stat = stat.map_err(|error| Refusal::unavailable(&error))?;
@@ -117,4 +145,37 @@ pub(crate) async fn clock(
         }
     }
     Ok(ok().await)
+}
+
+#[derive(Deserialize)]
+struct Change {
+    rate: String,
+}
+
+/// Another rate for the same throttle, as if the server had been started again with it: what clients
+/// have taken is kept.
+pub(crate) async fn rate(
+    req: HttpRequest,
+    bench: web::Data<Bench>,
+) -> Result<HttpResponse, Refusal> {
+    let query = req.query_string();
+    let change = web::Query::<Change>::from_query(query).map_err(|_| {
+        Refusal::bad_request(format!(
+            "write `?rate=RATE`, such as `?rate=100/minute`, not `?{query}`"
+        ))
+    })?;
+    let text = &change.rate;
+    let refuse = |error: String| Refusal::bad_request(format!("rate {text:?}: {error}"));
+    let rate = Rate::parse(text).map_err(|error| refuse(error.to_string()))?;
+    check(&*bench.strategy, &rate).map_err(|error| refuse(error.to_string()))?;
+    *bench.rate.write().unwrap_or_else(PoisonError::into_inner) = rate;
+    Ok(ok().await)
+}
+
+/// Whether a strategy can serve a rate, and was given all that it needs.
+fn check(strategy: &dyn Strategy, rate: &Rate) -> Result<(), traffik_actix::Error> {
+    match rate.is_unlimited() {
+        true => Ok(()),
+        false => strategy.validate(rate),
+    }
 }

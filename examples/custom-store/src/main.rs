@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     })
     .bind(&addr)
     .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    let addr = server.addrs()[0];
     println!("Try it: for i in 1 2 3 4 5 6; do curl -i http://{addr}/; echo; done");
     server.run().await?;
     Ok(())
