@@ -1,12 +1,21 @@
 //! Telling clients apart by address, through proxies that can be trusted and others that cannot.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering};
+mod address;
+mod forwarded;
+#[cfg(test)]
+mod properties;
+mod unheard;
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use actix_web::HttpRequest;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
-use traffik_core::{Error, Identity, Result};
+use smallvec::SmallVec;
+use traffik_core::{Identity, Result};
+
+use forwarded::Elements;
+use unheard::UNHEARD;
 
 /// The address of a client, as far as it can be believed.
 ///
@@ -23,8 +32,10 @@ use traffik_core::{Error, Identity, Result};
 /// | through a platform's proxies, at addresses it does not tell | [`trust_hops`](ClientIp::trust_hops)`(1)` |
 ///
 /// IPv6 clients own whole prefixes, so addresses are grouped by `/64` unless
-/// [set](ClientIp::ipv6_prefix) otherwise. IPv4 addresses in IPv6 clothing (`::ffff:1.2.3.4`, NAT64's
-/// `64:ff9b::/96` and 6to4's `2002::/16`) count as the IPv4 address they carry.
+/// [set](ClientIp::ipv6_prefix) otherwise. IPv4 addresses in IPv6 clothing count as the IPv4 address they
+/// carry: `::ffff:1.2.3.4` of dual-stack sockets, NAT64 (`64:ff9b::/96`, `64:ff9b:1::/48`), 6to4
+/// (`2002::/16`), Teredo (`2001::/32`), `::ffff:0:1.2.3.4` and `::1.2.3.4`. Only the first of these is
+/// *trusted* as the IPv4 address, too: a peer `2002:7f00:1::5` is not `127.0.0.1`.
 ///
 /// ```
 /// use traffik_actix::{ClientIp, HttpThrottle};
@@ -53,7 +64,8 @@ pub enum ProxyHeader {
     /// `X-Forwarded-For`, a list to which each proxy appends.
     #[default]
     XForwardedFor,
-    /// `Forwarded` (RFC 7239), a list to which each proxy appends.
+    /// `Forwarded` (RFC 7239), a list to which each proxy appends. A proxy that puts what clients send into
+    /// other parameters, such as `host`, must quote and escape it.
     Forwarded,
     /// `X-Real-IP`, a single address.
     XRealIp,
@@ -75,15 +87,17 @@ impl ClientIp {
         }
     }
 
-    /// Believes proxies in these networks: `10.0.0.0/8`, `::1/128`, `192.0.2.7`.
+    /// Believes proxies in these networks: `10.0.0.0/8`, `::1/128`, `192.0.2.7`. Those of IPv4 match peers of
+    /// dual-stack sockets as well, and may be written as `::ffff:10.0.0.0/104`.
     ///
     /// # Errors
     ///
-    /// If a text is neither an address nor a network, or if it is a network of everybody: then the
-    /// client would be whoever it says it is.
+    /// If a text is neither an address nor a network, or if everybody is in the networks or can be (`::/0`,
+    /// `64:ff9b::/96`, `2002::/16`): then the client would be whoever it says it is.
     pub fn trust<'a>(mut self, networks: impl IntoIterator<Item = &'a str>) -> Result<ClientIp> {
         for text in networks {
-            self.trusted.push(network(text)?);
+            self.trusted.push(address::network(text)?);
+            address::refuse_everybody(text, &self.trusted)?;
         }
         Ok(self)
     }
@@ -130,7 +144,7 @@ impl ClientIp {
 
     /// A socket's peer as an identity, whatever headers say.
     pub(crate) fn identity_of(&self, peer: Option<SocketAddr>) -> Identity {
-        self.identity_at(peer.map(|peer| canonical(peer.ip())))
+        self.identity_at(peer.map(|peer| peer.ip().to_canonical()))
     }
 
     fn identity_at(&self, address: Option<IpAddr>) -> Identity {
@@ -140,10 +154,11 @@ impl ClientIp {
         }
     }
 
-    /// The address of the client of a request, not grouped.
+    /// The address of the client of a request, not grouped. `::ffff:1.2.3.4` is `1.2.3.4`, and others are as
+    /// they are: what [counts](ClientIp::identity) as an IPv4 address need not be that host.
     #[inline]
     pub fn address(&self, req: &HttpRequest) -> Option<IpAddr> {
-        let peer = req.peer_addr().map(|peer| canonical(peer.ip()));
+        let peer = req.peer_addr().map(|peer| peer.ip().to_canonical());
         if self.believes(peer) {
             return self.forwarded(req.headers(), peer);
         }
@@ -173,12 +188,14 @@ impl ClientIp {
         let mut client = peer;
         // The first hop is the peer.
         let mut hops = self.hops;
-        let lines: Vec<&str> = headers
-            .get_all(self.header.name())
-            .map(|line| line.to_str().unwrap_or(""))
-            .collect();
-        for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-            let Some(address) = self.header.parse(hop) else {
+        // What was sent in several lines is one list (RFC 9110, section 5.3).
+        let lines: SmallVec<[&HeaderValue; 4]> = headers.get_all(self.header.name()).collect();
+        let elements = lines
+            .iter()
+            .rev()
+            .flat_map(|line| self.header.elements(line));
+        for element in elements.take(self.header.longest()) {
+            let Some(address) = self.header.parse(element) else {
                 break;
             };
             client = Some(address);
@@ -194,10 +211,12 @@ impl ClientIp {
         let IpAddr::V6(address) = address else {
             return address;
         };
-        let mask = u128::MAX
-            .checked_shl(128 - u32::from(self.ipv6_prefix))
-            .unwrap_or(0);
-        IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask))
+        address::counts_as(address).unwrap_or_else(|| {
+            let mask = u128::MAX
+                .checked_shl(128 - u32::from(self.ipv6_prefix))
+                .unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask))
+        })
     }
 }
 
@@ -218,158 +237,51 @@ impl ProxyHeader {
         }
     }
 
-    fn parse(self, hop: &str) -> Option<IpAddr> {
-        let node = match self {
-            Self::Forwarded => forwarded_for(hop)?,
-            _ => hop,
-        };
-        parse_node(node.trim())
-    }
-}
-
-fn network(text: &str) -> Result<IpNet> {
-    let network: IpNet = text
-        .parse()
-        .or_else(|_| text.parse().map(IpAddr::into))
-        .map_err(|_| {
-            Error::invalid(format!(
-                "{text:?} is neither an address nor a network such as `10.0.0.0/8`"
-            ))
-        })?;
-    match network.prefix_len() {
-        0 => Err(Error::invalid(format!(
-            "{text:?} is every address there is, so that each client could name itself as it \
-             likes: trust the networks of your proxies only, or count them with `trust_hops`"
-        ))),
-        _ => Ok(network),
-    }
-}
-
-/// The `for` parameter of one element of `Forwarded`.
-fn forwarded_for(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        let value = value.trim();
-        name.trim().eq_ignore_ascii_case("for").then(|| {
-            value
-                .strip_prefix('"')
-                .and_then(|value| value.strip_suffix('"'))
-                .unwrap_or(value)
-        })
-    })
-}
-
-/// `1.2.3.4`, `1.2.3.4:80`, `::1`, `[::1]` or `[::1]:80`.
-fn parse_node(node: &str) -> Option<IpAddr> {
-    if let Some(rest) = node.strip_prefix('[') {
-        let (address, port) = rest.split_once(']')?;
-        let port_fits = port.is_empty()
-            || port
-                .strip_prefix(':')
-                .is_some_and(|port| port.parse::<u16>().is_ok());
-        let address = address.parse::<Ipv6Addr>().ok()?;
-        return port_fits.then(|| canonical(address.into()));
-    }
-    if let Ok(address) = node.parse::<IpAddr>() {
-        return Some(canonical(address));
-    }
-    let (address, port) = node.split_once(':')?;
-    port.parse::<u16>().ok()?;
-    Some(address.parse::<Ipv4Addr>().ok()?.into())
-}
-
-static UNHEARD: Unheard = Unheard::new();
-
-/// Notices a proxy that nobody was told to trust, so that all clients behind it are one.
-///
-/// It shows in the first requests or never, since a proxy names a client with each of them. Afterwards
-/// a request costs one read of a word that no other thread writes.
-struct Unheard {
-    /// Requests still to be looked at.
-    left: AtomicU16,
-}
-
-impl Unheard {
-    const fn new() -> Unheard {
-        Unheard {
-            left: AtomicU16::new(10_000),
+    /// How many addresses there can be. A second one of those that proxies set is a client's.
+    const fn longest(self) -> usize {
+        match self {
+            Self::XForwardedFor | Self::Forwarded => usize::MAX,
+            Self::XRealIp | Self::TrueClientIp | Self::CfConnectingIp => 1,
         }
     }
 
-    #[inline]
-    fn listen(&self, peer: Option<IpAddr>, headers: &HeaderMap) {
-        if self.left.load(Ordering::Relaxed) > 0
-            && let Some(text) = self.look(peer, headers)
-        {
-            log::warn!("{text}");
+    /// What hops wrote into a line, from the nearest to the farthest.
+    fn elements(self, line: &HeaderValue) -> Elements<'_> {
+        match self {
+            Self::Forwarded => Elements::quoted(line.as_bytes()),
+            _ => Elements::plain(line.as_bytes()),
         }
     }
 
-    /// What to warn of, once.
-    #[cold]
-    fn look(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<String> {
-        let one_less = |left: u16| left.checked_sub(1);
-        let order = Ordering::Relaxed;
-        self.left.fetch_update(order, order, one_less).ok()?;
-        let header = ["x-forwarded-for", "forwarded"]
-            .into_iter()
-            .find(|name| headers.contains_key(*name))?;
-        let (who, remedy) = match peer {
-            Some(address) if is_private(address) => {
-                (format!("{address} is"), format!("trust([\"{address}\"])"))
-            }
-            Some(_) => return None,
-            None => (
-                "the peers of a Unix socket are".to_owned(),
-                "trust_unix()".to_owned(),
-            ),
-        };
-        let first = self.left.swap(0, order) > 0;
-        first.then(|| {
-            format!(
-                "{who} not trusted, so the `{header}` of its requests is ignored and all clients \
-                 share its limits: if that is a proxy of yours, identify clients by \
-                 `ClientIp::peer().{remedy}`, or by `trust_hops` if its address changes"
-            )
-        })
-    }
-}
-
-/// Whether an address is of this machine or a private network, where proxies are.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
-}
-
-/// The IPv4 address inside an IPv6 one, before any prefix is cut off: otherwise all IPv4 clients
-/// of a dual-stack socket would be one client (CVE-2026-30827 of express-rate-limit).
-fn canonical(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else {
-        return address;
-    };
-    let [a, b, c, d, e, f, g, h] = v6.segments();
-    let v4 =
-        |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
-    match [a, b, c, d, e, f] {
-        // RFC 6052: the well-known NAT64 prefix.
-        [0x64, 0xff9b, 0, 0, 0, 0] => v4(g, h),
-        // RFC 3056: 6to4.
-        [0x2002, high, low, ..] => v4(high, low),
-        _ => address.to_canonical(),
+    fn parse(self, element: &[u8]) -> Option<IpAddr> {
+        match self {
+            Self::Forwarded => address::node(&forwarded::for_parameter(element)?),
+            _ => address::node(element),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
+
     use actix_web::test::TestRequest;
 
+    use super::*;
+
     fn client(client_ip: &ClientIp, peer: &str, lines: &[(&str, &str)]) -> String {
-        let mut req = TestRequest::default().peer_addr(format!("{peer}:9").parse().unwrap());
-        for line in lines {
-            req = req.append_header(*line);
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()))
+            .collect();
+        client_of_bytes(client_ip, peer, &lines)
+    }
+
+    fn client_of_bytes(client_ip: &ClientIp, peer: &str, lines: &[(&str, &[u8])]) -> String {
+        let peer = SocketAddr::new(peer.parse().unwrap(), 9);
+        let mut req = TestRequest::default().peer_addr(peer);
+        for (name, value) in lines {
+            req = req.append_header((*name, HeaderValue::from_bytes(value).unwrap()));
         }
         client_ip
             .address(&req.to_http_request())
@@ -443,6 +355,170 @@ mod tests {
         );
     }
 
+    /// Issue 9.6: elements were split at every comma and semicolon, in quotes or not.
+    #[test]
+    fn an_element_is_not_split_within_quotes() {
+        let forwarded = behind_proxy().header(ProxyHeader::Forwarded);
+        for (line, expected) in [
+            // What a client wrote into `Host`.
+            (
+                r#"proto=http;host="x;for=9.9.9.9;y";for=1.2.3.4"#,
+                "1.2.3.4",
+            ),
+            (r#"for=1.2.3.4;host="a,b""#, "1.2.3.4"),
+            (r#"for=1.2.3.4;host="a, for=9.9.9.9""#, "1.2.3.4"),
+            (r#"for=1.2.3.4;host="\", for=9.9.9.9;x=\"""#, "1.2.3.4"),
+            (r#"for=1.2.3.4;host="\\\", for=9.9.9.9""#, "1.2.3.4"),
+            (
+                r#"for=1.2.3.4;host="a\\", for=10.0.0.2;host="\\\\""#,
+                "1.2.3.4",
+            ),
+            // What it wrote into the header itself.
+            (r#"for=injected;by=", for=1.2.3.4"#, "1.2.3.4"),
+            (r#"for=9.9.9.9;by="\, for=1.2.3.4;host="a""#, "1.2.3.4"),
+            (r#"", for=1.2.3.4, for=10.0.0.2"#, "1.2.3.4"),
+            (r#"for="9.9.9.9, for=10.0.0.2"#, "10.0.0.2"),
+            // What proxies write.
+            (r#"For="[2001:db8:cafe::17]:4711""#, "2001:db8:cafe::17"),
+            (r#"for=192.0.2.60;proto=http;by=203.0.113.43"#, "192.0.2.60"),
+            (r#"for=192.0.2.43, for=198.51.100.17"#, "198.51.100.17"),
+            (r#"for="1.2.3.4:_p""#, "1.2.3.4"),
+            (r#"for="1.2.3.4:80""#, "1.2.3.4"),
+            (r#"for="[2001:db8::1]:443""#, "2001:db8::1"),
+            (r#"for="[2001:db8::1]:_a.b-c""#, "2001:db8::1"),
+            (r#"for="\1.2.3\.4""#, "1.2.3.4"),
+            (r#"for=[2001:db8::1]:80"#, "2001:db8::1"),
+            (r#"for=1.2.3.4:80;host=example.com:8080"#, "1.2.3.4"),
+            (r#" for = 1.2.3.4 ; proto = https "#, "1.2.3.4"),
+            (r#"proto=https;;for=1.2.3.4;"#, "1.2.3.4"),
+            // Empty elements are none.
+            (r#"for=1.2.3.4,"#, "1.2.3.4"),
+            (r#"for=1.2.3.4, ,, for=10.0.0.2 ,"#, "1.2.3.4"),
+            // Nobody that can be told apart: the proxy.
+            ("for=unknown", "10.0.0.1"),
+            ("for=_hidden", "10.0.0.1"),
+            (r#"for="_SEVKISEK:_p""#, "10.0.0.1"),
+            (r#"for="1.2.3.4:_""#, "10.0.0.1"),
+            (r#"for="1.2.3.4:+80""#, "10.0.0.1"),
+            ("proto=http", "10.0.0.1"),
+            ("for=9.9.9.9;for=1.2.3.4", "10.0.0.1"),
+            (r#"for=9.9.9.9;x"#, "10.0.0.1"),
+            (r#"for=9.9.9.9;by=""#, "10.0.0.1"),
+            (r#"for=9.9.9.9;by="a"b"#, "10.0.0.1"),
+            ("", "10.0.0.1"),
+            // Who is beyond somebody that nobody trusts, is no matter.
+            ("for=9.9.9.9, for=unknown, for=10.0.0.2", "10.0.0.2"),
+        ] {
+            let lines = [("forwarded", line)];
+            assert_eq!(client(&forwarded, "10.0.0.1", &lines), expected, "{line}");
+        }
+        let lines = [
+            ("forwarded", r#"for=9.9.9.9;by=""#),
+            ("forwarded", r#"for=1.2.3.4;host="a,b""#),
+            ("forwarded", "for=10.0.0.2"),
+        ];
+        assert_eq!(client(&forwarded, "10.0.0.1", &lines), "1.2.3.4");
+    }
+
+    /// Issue 9.7: one such byte anywhere to the left made the client the proxy.
+    #[test]
+    fn a_byte_that_is_no_text_spoils_its_own_element_only() {
+        let trusted = behind_proxy();
+        let hops = ClientIp::peer().trust_hops(1);
+        let two = ClientIp::peer().trust_hops(2);
+        for (client_ip, line, expected) in [
+            (&trusted, &b"\xe9, 1.2.3.4"[..], "1.2.3.4"),
+            (&trusted, b"\xff\xfe,1.2.3.4, 10.0.0.2", "1.2.3.4"),
+            (&trusted, b"9.9.9.9, \xe9, 10.0.0.2", "10.0.0.2"),
+            (&trusted, b"1.2.3.4,", "1.2.3.4"),
+            (&trusted, b"1.2.3.4, ,\t,", "1.2.3.4"),
+            (&trusted, b",", "10.0.0.1"),
+            (&hops, b"\xe9, 1.2.3.4", "1.2.3.4"),
+            (&hops, b"9.9.9.9, 1.2.3.4, ,", "1.2.3.4"),
+            (&two, b"\xe9, 1.2.3.4, 192.0.2.2", "1.2.3.4"),
+            (&two, b"9.9.9.9, 1.2.3.4,, 192.0.2.2", "1.2.3.4"),
+        ] {
+            let lines = [("x-forwarded-for", line)];
+            let found = client_of_bytes(client_ip, "10.0.0.1", &lines);
+            assert_eq!(found, expected, "{}", line.escape_ascii());
+        }
+        let forwarded = behind_proxy().header(ProxyHeader::Forwarded);
+        let line = &b"for=\xe9, for=1.2.3.4;host=\"\xe9\""[..];
+        let found = client_of_bytes(&forwarded, "10.0.0.1", &[("forwarded", line)]);
+        assert_eq!(found, "1.2.3.4");
+    }
+
+    /// What a proxy sets is one address: before it is what the client sent.
+    #[test]
+    fn a_header_of_one_address_is_no_list() {
+        let real = behind_proxy().header(ProxyHeader::XRealIp);
+        let lines = [("x-real-ip", "9.9.9.9"), ("x-real-ip", "10.0.0.7")];
+        assert_eq!(client(&real, "10.0.0.1", &lines), "10.0.0.7");
+        let two = ClientIp::peer().trust_hops(2).header(ProxyHeader::XRealIp);
+        assert_eq!(client(&two, "10.0.0.1", &lines), "10.0.0.7");
+    }
+
+    /// Issue 9.8: what an address counts as was taken for who it is.
+    #[test]
+    fn only_the_notation_of_sockets_is_trusted_as_an_ipv4_address() {
+        let one = behind_proxy();
+        let named = [("x-forwarded-for", "9.9.9.9")];
+        for (peer, expected) in [
+            ("::ffff:10.0.0.1", "9.9.9.9"),
+            ("::ffff:127.0.0.1", "9.9.9.9"),
+            ("2002:7f00:1::5", "2002:7f00:1::5"),
+            ("2002:a00:1::5", "2002:a00:1::5"),
+            ("64:ff9b::10.0.0.1", "64:ff9b::a00:1"),
+            ("64:ff9b:1::10.0.0.1", "64:ff9b:1::a00:1"),
+            ("::ffff:0:10.0.0.1", "::ffff:0:a00:1"),
+            ("::10.0.0.1", "::a00:1"),
+            ("2001:0:102:304::f5ff:fffe", "2001:0:102:304::f5ff:fffe"),
+        ] {
+            assert_eq!(client(&one, peer, &named), expected, "peer {peer}");
+            let beyond = [("x-forwarded-for", &*format!("9.9.9.9, {peer}"))];
+            assert_eq!(client(&one, "10.0.0.9", &beyond), expected, "hop {peer}");
+        }
+    }
+
+    /// Issue 9.8: of some forms all IPv4 clients were in one /64, and so one client.
+    #[test]
+    fn every_form_of_an_ipv4_address_counts_as_it() {
+        let one = ClientIp::peer();
+        let identity = |peer: &str| one.identity_at(Some(peer.parse().unwrap()));
+        for [form, neighbour] in [
+            ["::ffff:1.2.3.4", "::ffff:1.2.3.5"],
+            ["::ffff:0:1.2.3.4", "::ffff:0:1.2.3.5"],
+            ["::1.2.3.4", "::1.2.3.5"],
+            ["64:ff9b::1.2.3.4", "64:ff9b::1.2.3.5"],
+            ["64:ff9b:1::1.2.3.4", "64:ff9b:1::1.2.3.5"],
+            ["64:ff9b:1:7::1.2.3.4", "64:ff9b:1:7::1.2.3.5"],
+            ["2002:102:304::7", "2002:102:305::7"],
+            [
+                "2001:0:506:708:8000:63bf:fefd:fcfb",
+                "2001:0:506:708:8000:63bf:fefd:fcfa",
+            ],
+        ] {
+            assert_eq!(identity(form), identity("1.2.3.4"), "{form}");
+            assert_eq!(identity(neighbour), identity("1.2.3.5"), "{neighbour}");
+        }
+        // RFC 6052, section 2.2: with prefixes of 48, 56 and 64 bits.
+        for [form, neighbour] in [
+            ["64:ff9b:1:102:3:400::", "64:ff9b:1:102:3:500::"],
+            ["64:ff9b:1:1:2:304::", "64:ff9b:1:1:2:305::"],
+            ["64:ff9b:1:0:1:203:400::", "64:ff9b:1:0:1:203:500::"],
+        ] {
+            assert_ne!(identity(form), identity(neighbour), "{form}");
+        }
+        // They are no IPv4 addresses, and a client has a whole /64.
+        assert_eq!(identity("::1"), identity("::2"));
+        assert_ne!(identity("::1"), identity("0.0.0.1"));
+        assert_eq!(
+            identity("2001:db8::5efe:1.2.3.4"),
+            identity("2001:db8::5efe:1.2.3.5")
+        );
+        assert_eq!(identity("2001:1:102:304::1"), identity("2001:1:102:304::2"));
+    }
+
     #[test]
     fn addresses_are_grouped_after_they_are_unwrapped() {
         let one = ClientIp::peer();
@@ -506,36 +582,6 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_nobody_trusts_is_noticed_once() {
-        let headers = |lines: &[(&'static str, &'static str)]| {
-            let lines = lines.iter().map(|(name, value)| {
-                (
-                    actix_web::http::header::HeaderName::from_static(name),
-                    actix_web::http::header::HeaderValue::from_static(value),
-                )
-            });
-            lines.collect::<HeaderMap>()
-        };
-        let proxied = headers(&[("x-forwarded-for", "1.2.3.4")]);
-        let at = |address: &str| Some(address.parse().unwrap());
-
-        let unheard = Unheard::new();
-        assert_eq!(unheard.look(at("127.0.0.1"), &headers(&[])), None);
-        assert_eq!(unheard.look(at("1.2.3.4"), &proxied), None);
-        assert_eq!(
-            unheard.look(at("10.0.0.1"), &proxied).unwrap(),
-            "10.0.0.1 is not trusted, so the `x-forwarded-for` of its requests is ignored and all \
-             clients share its limits: if that is a proxy of yours, identify clients by \
-             `ClientIp::peer().trust([\"10.0.0.1\"])`, or by `trust_hops` if its address changes"
-        );
-        assert_eq!(unheard.look(at("10.0.0.1"), &proxied), None);
-
-        let forwarded = headers(&[("forwarded", "for=1.2.3.4")]);
-        let text = Unheard::new().look(None, &forwarded).unwrap();
-        assert!(text.contains("trust_unix()"), "{text}");
-    }
-
-    #[test]
     fn refuses_what_is_no_network() {
         let error = ClientIp::peer().trust(["10.0.0.0/33"]).unwrap_err();
         assert_eq!(
@@ -544,11 +590,62 @@ mod tests {
         );
     }
 
+    /// Issue 9.8: they were accepted and never matched.
+    #[test]
+    fn networks_are_written_as_peers_are() {
+        let named = [("x-forwarded-for", "9.9.9.9")];
+        for (network, peer) in [
+            ("::ffff:10.0.0.0/104", "10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1", "::ffff:10.0.0.1"),
+            ("10.0.0.1/8", "10.1.2.3"),
+            ("64:ff9b::10.0.0.0/104", "64:ff9b::10.1.2.3"),
+            ("2002:a00::/24", "2002:a01:203::1"),
+            ("::1", "::1"),
+            ("2001:db8::/32", "2001:db8::1"),
+        ] {
+            let client_ip = ClientIp::peer().trust([network]).unwrap();
+            assert_eq!(client(&client_ip, peer, &named), "9.9.9.9", "{network}");
+        }
+    }
+
     #[test]
     fn refuses_to_trust_everybody() {
-        for everybody in ["0.0.0.0/0", "::/0"] {
-            let error = ClientIp::peer().trust([everybody]).unwrap_err().to_string();
-            assert!(error.contains("every address there is"), "{error}");
+        for everybody in [
+            &["0.0.0.0/0"][..],
+            &["::/0"],
+            &["::/1"],
+            &["2000::/3"],
+            &["::/8"],
+            &["::ffff:0:0/96"],
+            &["::ffff:0:0/90"],
+            &["64:ff9b::/96"],
+            &["64:ff9b::/32"],
+            &["64:ff9b:1::/48"],
+            &["::ffff:0:0:0/96"],
+            &["2002::/16"],
+            &["2001::/32"],
+            &["0.0.0.0/1", "128.0.0.0/1"],
+            &["10.0.0.0/8", "::ffff:0.0.0.0/97", "::ffff:128.0.0.0/97"],
+            &["64:ff9b::/97", "64:ff9b::8000:0/97"],
+        ] {
+            let refused = ClientIp::peer().trust(everybody.iter().copied());
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("address there is"), "{error}");
+        }
+        assert_eq!(
+            ClientIp::peer()
+                .trust(["2002::/16"])
+                .unwrap_err()
+                .to_string(),
+            "with \"2002::/16\" the trusted networks cover 2002::/16, every IPv4 address there is, as \
+             6to4, so that each client could name itself as it likes: trust the networks of your proxies \
+             only, or count them with `trust_hops`"
+        );
+        for nobody in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            let error = ClientIp::peer().trust([nobody]).unwrap_err().to_string();
+            assert!(error.contains("no proxy has that address"), "{error}");
         }
     }
 }

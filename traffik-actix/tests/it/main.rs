@@ -16,6 +16,7 @@ mod on_error;
 mod on_error_by;
 mod proxies;
 mod server;
+mod sockets;
 mod store;
 mod support;
 mod unresolved;

@@ -1,7 +1,9 @@
 //! Clients behind a proxy.
 
-use traffik_actix::{MemoryBackend, ThrottleMiddleware};
+use actix_web::{App, HttpRequest, HttpServer, web};
+use traffik_actix::{ClientIp, MemoryBackend, ProxyHeader, ThrottleMiddleware};
 
+use crate::sockets::{Connection, Running};
 use crate::support::{app, get, send, throttle, warnings};
 
 #[actix_web::test]
@@ -25,4 +27,46 @@ async fn a_proxy_that_nobody_trusts_is_noticed_once() {
         .iter()
         .filter(|line| line.contains("172.17.0.1 is not trusted"));
     assert_eq!(about.count(), 1);
+}
+
+/// Issue 9.6 and 9.7: one byte of a client, or its `Host`, made everybody the proxy or somebody else.
+#[actix_web::test]
+async fn clients_are_told_apart_whatever_they_send() {
+    let client_ip = ClientIp::peer()
+        .trust(["127.0.0.1"])
+        .unwrap()
+        .header(ProxyHeader::Forwarded);
+    let throttle = throttle("forwarded", "1/day")
+        .identify(move |req: &HttpRequest| client_ip.identity(req))
+        .build()
+        .unwrap();
+    let limits = ThrottleMiddleware::new(throttle).backend(MemoryBackend::new());
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(limits.clone())
+            .route("/", web::get().to(async || "hello"))
+    })
+    .workers(1)
+    .bind(("127.0.0.1", 0))
+    .unwrap();
+    let addr = server.addrs()[0];
+    let running = Running::start(server.run());
+
+    let statuses = web::block(move || {
+        let forwarded: [&[u8]; 6] = [
+            b"for=1.2.3.4;host=\"x;for=9.9.9.9;y\"",
+            b"for=\xe9;by=\", for=1.2.3.4",
+            b"for=9.9.9.9;host=\"x\"\r\nForwarded: for=1.2.3.4;host=\"a,b\\\",for=7.7.7.7\"",
+            b"for=1.2.3.5;host=\"a,b\"",
+            b"for=\"[64:ff9b::1.2.3.5]:_p\"",
+            b"for=9.9.9.9",
+        ];
+        forwarded.map(|value| {
+            let head = b"GET / HTTP/1.1\r\nhost: localhost\r\nForwarded: ";
+            let request = [head, value, b"\r\n\r\n"].concat();
+            Connection::open(addr).ask(&request).status
+        })
+    });
+    assert_eq!(statuses.await.unwrap(), [200, 429, 429, 200, 429, 200]);
+    running.stop().await;
 }

@@ -1,74 +1,35 @@
 //! Real servers and real sockets.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 #[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle, Service};
-use actix_web::rt::task::JoinHandle;
+use actix_web::dev::Service;
 use actix_web::{App, HttpRequest, HttpServer, web};
 use traffik_actix::strategy::Gcra;
 use traffik_actix::{ClientIp, MemoryBackend, ThrottleMiddleware};
 
+use crate::sockets::{Connection, Running, read_response};
 use crate::support::throttle;
-
-/// A server that serves until it is stopped.
-struct Running {
-    handle: ServerHandle,
-    server: JoinHandle<std::io::Result<()>>,
-}
-
-impl Running {
-    fn start(server: Server) -> Running {
-        Running {
-            handle: server.handle(),
-            server: actix_web::rt::spawn(server),
-        }
-    }
-
-    async fn stop(self) {
-        self.handle.stop(false).await;
-        self.server.await.unwrap().unwrap();
-    }
-}
 
 /// Sends `count` requests over one connection and counts the answers by status.
 fn hammer(addr: SocketAddr, count: usize) -> (usize, usize) {
-    let mut socket = TcpStream::connect(addr).unwrap();
-    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    let mut socket = Connection::open(addr);
     let (mut ok, mut throttled) = (0, 0);
     for _ in 0..count {
-        socket
-            .write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            .unwrap();
-        match read_response(&mut reader) {
+        match socket
+            .ask(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .status
+        {
             200 => ok += 1,
             429 => throttled += 1,
             status => panic!("status {status}"),
         }
     }
     (ok, throttled)
-}
-
-fn read_response(reader: &mut impl BufRead) -> u16 {
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    let status = line.split(' ').nth(1).unwrap().parse().unwrap();
-    let mut length = 0;
-    loop {
-        line.clear();
-        reader.read_line(&mut line).unwrap();
-        match line.trim_end().split_once(": ") {
-            Some(("content-length", value)) => length = value.parse().unwrap(),
-            Some(_) => {}
-            None => break,
-        }
-    }
-    std::io::copy(&mut reader.take(length), &mut std::io::sink()).unwrap();
-    status
 }
 
 #[actix_web::test]
@@ -200,7 +161,7 @@ async fn clients_behind_a_unix_socket_are_told_apart() {
                 "GET / HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: {client}\r\n\r\n"
             )
             .unwrap();
-            read_response(&mut BufReader::new(socket))
+            read_response(&mut BufReader::new(socket)).status
         })
     })
     .await

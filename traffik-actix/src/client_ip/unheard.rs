@@ -1,0 +1,106 @@
+//! A proxy that nobody was told to trust.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use actix_web::http::header::HeaderMap;
+
+pub(super) static UNHEARD: Unheard = Unheard::new();
+
+/// Notices a proxy that nobody was told to trust, so that all clients behind it are one.
+///
+/// It shows in the first requests or never, since a proxy names a client with each of them. Afterwards
+/// a request costs one read of a word that no other thread writes.
+pub(super) struct Unheard {
+    /// Requests still to be looked at.
+    left: AtomicU16,
+}
+
+impl Unheard {
+    const fn new() -> Unheard {
+        Unheard {
+            left: AtomicU16::new(10_000),
+        }
+    }
+
+    #[inline]
+    pub(super) fn listen(&self, peer: Option<IpAddr>, headers: &HeaderMap) {
+        if self.left.load(Ordering::Relaxed) > 0
+            && let Some(text) = self.look(peer, headers)
+        {
+            log::warn!("{text}");
+        }
+    }
+
+    /// What to warn of, once.
+    #[cold]
+    fn look(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<String> {
+        let one_less = |left: u16| left.checked_sub(1);
+        let order = Ordering::Relaxed;
+        self.left.fetch_update(order, order, one_less).ok()?;
+        let header = ["x-forwarded-for", "forwarded"]
+            .into_iter()
+            .find(|name| headers.contains_key(*name))?;
+        let (who, remedy) = match peer {
+            Some(address) if is_private(address) => {
+                (format!("{address} is"), format!("trust([\"{address}\"])"))
+            }
+            Some(_) => return None,
+            None => (
+                "the peers of a Unix socket are".to_owned(),
+                "trust_unix()".to_owned(),
+            ),
+        };
+        let first = self.left.swap(0, order) > 0;
+        first.then(|| {
+            format!(
+                "{who} not trusted, so the `{header}` of its requests is ignored and all clients \
+                 share its limits: if that is a proxy of yours, identify clients by \
+                 `ClientIp::peer().{remedy}`, or by `trust_hops` if its address changes"
+            )
+        })
+    }
+}
+
+/// Whether an address is of this machine or a private network, where proxies are.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_nobody_trusts_is_noticed_once() {
+        let headers = |lines: &[(&'static str, &'static str)]| {
+            let lines = lines.iter().map(|(name, value)| {
+                (
+                    actix_web::http::header::HeaderName::from_static(name),
+                    actix_web::http::header::HeaderValue::from_static(value),
+                )
+            });
+            lines.collect::<HeaderMap>()
+        };
+        let proxied = headers(&[("x-forwarded-for", "1.2.3.4")]);
+        let at = |address: &str| Some(address.parse().unwrap());
+
+        let unheard = Unheard::new();
+        assert_eq!(unheard.look(at("127.0.0.1"), &headers(&[])), None);
+        assert_eq!(unheard.look(at("1.2.3.4"), &proxied), None);
+        assert_eq!(
+            unheard.look(at("10.0.0.1"), &proxied).unwrap(),
+            "10.0.0.1 is not trusted, so the `x-forwarded-for` of its requests is ignored and all \
+             clients share its limits: if that is a proxy of yours, identify clients by \
+             `ClientIp::peer().trust([\"10.0.0.1\"])`, or by `trust_hops` if its address changes"
+        );
+        assert_eq!(unheard.look(at("10.0.0.1"), &proxied), None);
+
+        let forwarded = headers(&[("forwarded", "for=1.2.3.4")]);
+        let text = Unheard::new().look(None, &forwarded).unwrap();
+        assert!(text.contains("trust_unix()"), "{text}");
+    }
+}
