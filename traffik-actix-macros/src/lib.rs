@@ -70,6 +70,7 @@ use crate::handler::Handler;
 /// | `min_wait` | `"500ms"`: the shortest wait of a denial | none |
 /// | `wait_up_to` | `"2s"`: how long a request waits rather than being denied | denied at once |
 /// | `max_waiters` | a whole number: how many may wait at a time | `1000` |
+/// | `max_waiters_per_client` | a whole number: how many of one client may wait at a time | a quarter of them |
 /// | `on_error` | `"allow"`, `"throttle"`, `"raise"`, or an expression | the backend's |
 /// | `on_error_by` | an async function of `&Failed` that gives a `Result<Decision>` | the backend's |
 /// | `on_denied` | a function of `&Denial` that gives the response | the backend's |

@@ -69,6 +69,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("min_wait", Kind::Duration),
     Key::new("wait_up_to", Kind::Duration),
     Key::new("max_waiters", Kind::Count(1)),
+    Key::new("max_waiters_per_client", Kind::Count(1)),
     Key::new("on_error", Kind::Choice(&ON_ERROR)),
     Key::new("on_error_by", Kind::Function),
     Key::new("on_denied", Kind::Function),

@@ -194,6 +194,11 @@ impl HttpThrottle {
             .ok()
     }
 
+    /// Whether requests may wait for their turn.
+    pub(crate) fn waits(&self) -> bool {
+        self.0.max_wait.is_some()
+    }
+
     /// Its own backend, else the one of a middleware, else of the application, else of the process.
     #[inline]
     pub(crate) fn backend_for<'a>(
@@ -578,8 +583,11 @@ impl HttpThrottleBuilder {
     /// came. Default: deny at once.
     ///
     /// A request that is dropped frees its place. That a client went away actix-web notices over HTTP/1 only
-    /// with [`.h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed), and over HTTP/2 not
-    /// at all: until its wait is over such a request keeps its place, and is charged in the end.
+    /// with [`.h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed): until its wait is
+    /// over such a request keeps its place, and is charged in the end. Over HTTP/2 a stream that was reset is
+    /// noticed within half a second by the middleware and `#[throttle]`, not by
+    /// [`enforce`](HttpThrottle::enforce) and [`hit`](HttpThrottle::hit), which do not see the body. How many
+    /// places a client can take is [bounded](HttpThrottleBuilder::max_waiters_per_client).
     pub fn wait_up_to(mut self, max_wait: Duration) -> Self {
         self.max_wait = Some(max_wait);
         self
@@ -589,6 +597,15 @@ impl HttpThrottleBuilder {
     /// Default: 1,000.
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.inner = self.inner.max_waiters(max_waiters);
+        self
+    }
+
+    /// Sets how many requests of one client may wait at a time, so that nobody takes every place. Default:
+    /// a quarter of [`max_waiters`](HttpThrottleBuilder::max_waiters), and at least one.
+    ///
+    /// All who are [anonymous](Identity::ANONYMOUS) are one client: raise it where everybody is.
+    pub fn max_waiters_per_client(mut self, max_waiters: usize) -> Self {
+        self.inner = self.inner.max_waiters_per_client(max_waiters);
         self
     }
 

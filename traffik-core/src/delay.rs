@@ -10,6 +10,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::decision::{Decision, Decisions};
 use crate::error::Result;
+use crate::identity::Identity;
+use crate::key::KeyHasher;
 use crate::throttle::{Attempt, Hits, Recover, Throttle};
 
 impl Throttle {
@@ -18,8 +20,9 @@ impl Throttle {
     ///
     /// Attempts of one identity are served in the order in which they came. An attempt is denied
     /// at once if it would certainly have to wait longer, if it can never be admitted, or if
-    /// [too many](crate::ThrottleBuilder::max_waiters) wait already. Dropping the future frees its
-    /// place, and charges nothing.
+    /// [too many](crate::ThrottleBuilder::max_waiters) wait already, of this identity
+    /// (a [quarter](crate::ThrottleBuilder::max_waiters_per_client) of the places by default) or over all.
+    /// Dropping the future frees its place, and charges nothing.
     ///
     /// The timer is tokio's, with a resolution of a millisecond.
     ///
@@ -167,7 +170,9 @@ impl<P: Recover> Hits<'_, P> {
             .entries
             .iter()
             .filter(|entry| entry.throttle.patience(&entry.attempt).is_some());
-        waiting.map(|entry| Seat::take(entry.throttle)).collect()
+        waiting
+            .map(|entry| Seat::take(entry.throttle, entry.attempt.identity))
+            .collect()
     }
 
     /// The denial of hits that would have to wait, but may not.
@@ -193,8 +198,15 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 #[derive(Default)]
 struct Waiting {
     lines: HashMap<Line, Turn>,
-    /// Seats taken, by throttle.
-    seats: HashMap<Throttle, usize>,
+    seats: HashMap<Throttle, Taken>,
+}
+
+/// Seats of a throttle that are taken.
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    /// By the digest of who sits there.
+    by_client: HashMap<u128, usize>,
 }
 
 fn waiting() -> MutexGuard<'static, Waiting> {
@@ -239,28 +251,52 @@ impl Drop for Place {
 }
 
 /// One of the [places to wait](Throttle::max_waiters) of a throttle, freed when dropped.
-struct Seat(Throttle);
+struct Seat {
+    throttle: Throttle,
+    client: u128,
+}
 
 impl Seat {
-    fn take(throttle: &Throttle) -> Option<Seat> {
+    fn take(throttle: &Throttle, identity: &Identity) -> Option<Seat> {
+        let client = KeyHasher::local().identity(identity);
         let mut waiting = waiting();
-        let taken = waiting.seats.get(throttle).copied().unwrap_or(0);
-        if taken >= throttle.max_waiters() {
+        if let Some(taken) = waiting.seats.get(throttle) {
+            let own = taken.by_client.get(&client).copied().unwrap_or(0);
+            if taken.all >= throttle.max_waiters() || own >= throttle.max_waiters_per_client() {
+                return None;
+            }
+        } else if throttle
+            .max_waiters()
+            .min(throttle.max_waiters_per_client())
+            == 0
+        {
             return None;
         }
-        waiting.seats.insert(throttle.clone(), taken + 1);
-        Some(Seat(throttle.clone()))
+        let taken = waiting.seats.entry(throttle.clone()).or_default();
+        taken.all += 1;
+        *taken.by_client.entry(client).or_default() += 1;
+        Some(Seat {
+            throttle: throttle.clone(),
+            client,
+        })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut waiting = waiting();
-        match waiting.seats.get_mut(&self.0) {
-            Some(taken) if *taken > 1 => *taken -= 1,
-            _ => {
-                waiting.seats.remove(&self.0);
+        let Some(taken) = waiting.seats.get_mut(&self.throttle) else {
+            return;
+        };
+        taken.all -= 1;
+        if let Some(own) = taken.by_client.get_mut(&self.client) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_client.remove(&self.client);
             }
+        }
+        if taken.all == 0 {
+            waiting.seats.remove(&self.throttle);
         }
     }
 }
@@ -274,7 +310,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{Clock, Gcra, Identity, MemoryBackend, Timestamp};
+    use crate::{Clock, Gcra, MemoryBackend, Timestamp};
 
     /// Tells tokio's time, which stands still in these tests until everybody waits for it.
     #[derive(Debug)]
@@ -287,16 +323,17 @@ mod tests {
         }
     }
 
+    fn memory() -> MemoryBackend {
+        let clock = TokioClock(Instant::now());
+        MemoryBackend::builder().clock(clock).build().unwrap()
+    }
+
     fn smooth(max_waiters: usize) -> Throttle {
-        let backend = MemoryBackend::builder()
-            .clock(TokioClock(Instant::now()))
-            .build()
-            .unwrap();
         Throttle::builder("smooth")
             .rate("10/s")
             .strategy(Gcra::new())
             .max_waiters(max_waiters)
-            .backend(backend)
+            .backend(memory())
             .build()
             .unwrap()
     }
@@ -373,6 +410,54 @@ mod tests {
         assert_eq!(start.elapsed(), Duration::ZERO);
         drop(waiting);
         assert!(hit().await.unwrap().is_allowed());
+    }
+
+    /// Issue 9.5 (i): one client took all places, and everybody else was denied at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_cannot_take_all_places() {
+        let built = |places: usize, share: Option<usize>| {
+            let mut builder = Throttle::builder("shared")
+                .rate("1/s")
+                .strategy(Gcra::new());
+            if let Some(share) = share {
+                builder = builder.max_waiters_per_client(share);
+            }
+            builder
+                .max_waiters(places)
+                .backend(memory())
+                .build()
+                .unwrap()
+        };
+        for (places, share, one, two) in [
+            (8, None, 2, 2),
+            (1, None, 1, 0),
+            (3, None, 1, 1),
+            (0, None, 0, 0),
+            (8, Some(8), 8, 0),
+            (8, Some(5), 5, 3),
+            (8, Some(0), 0, 0),
+        ] {
+            let throttle = built(places, share);
+            let (ann, bob) = (Identity::of("ann"), Identity::of("bob"));
+            let mut waiting = Vec::new();
+            let mut counts = Vec::new();
+            for who in [&ann, &bob] {
+                assert!(throttle.hit(who).await.unwrap().is_allowed());
+                let before = waiting.len();
+                for _ in 0..9 {
+                    let mut wait = Box::pin(throttle.until_ready(who, Duration::MAX));
+                    tokio::select! {
+                        biased;
+                        decided = &mut wait => assert!(decided.unwrap().is_denied()),
+                        () = yield_now() => waiting.push(wait),
+                    }
+                }
+                counts.push(waiting.len() - before);
+            }
+            assert_eq!(counts, [one, two], "{share:?} of {places}");
+            drop(waiting);
+            assert!(!super::waiting().seats.contains_key(&throttle));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -61,6 +61,7 @@ struct Settings {
     hasher: KeyHasher,
     digest: u128,
     max_waiters: usize,
+    max_waiters_per_client: usize,
     outage: Outage,
 }
 
@@ -202,6 +203,11 @@ impl Throttle {
     /// How many attempts may wait at a time.
     pub fn max_waiters(&self) -> usize {
         self.0.max_waiters
+    }
+
+    /// How many attempts of one identity may wait at a time.
+    pub fn max_waiters_per_client(&self) -> usize {
+        self.0.max_waiters_per_client
     }
 
     /// The operation of an attempt, or `None` if nothing limits it.
@@ -362,6 +368,7 @@ pub struct ThrottleBuilder {
     on_error: Option<OnError>,
     backend: Option<Arc<dyn Backend>>,
     max_waiters: usize,
+    max_waiters_per_client: Option<usize>,
 }
 
 impl ThrottleBuilder {
@@ -375,6 +382,7 @@ impl ThrottleBuilder {
             on_error: None,
             backend: None,
             max_waiters: 1_000,
+            max_waiters_per_client: None,
         }
     }
 
@@ -413,6 +421,16 @@ impl ThrottleBuilder {
     /// are denied at once. Default: 1,000.
     pub fn max_waiters(mut self, max_waiters: usize) -> Self {
         self.max_waiters = max_waiters;
+        self
+    }
+
+    /// Sets how many attempts of one identity may wait at a time, so that a client does not take every
+    /// place; more are denied at once. Default: a quarter of [`max_waiters`](ThrottleBuilder::max_waiters),
+    /// and at least one.
+    ///
+    /// All who are [anonymous](crate::Identity::ANONYMOUS) are one: raise it where everybody is.
+    pub fn max_waiters_per_client(mut self, max_waiters: usize) -> Self {
+        self.max_waiters_per_client = Some(max_waiters);
         self
     }
 
@@ -467,6 +485,9 @@ impl ThrottleBuilder {
             hasher,
             digest,
             max_waiters: self.max_waiters,
+            max_waiters_per_client: self
+                .max_waiters_per_client
+                .unwrap_or((self.max_waiters / 4).max(1)),
         })))
     }
 }

@@ -31,6 +31,7 @@ async fn excess_is_spaced_evenly_and_the_rest_denied() {
         .strategy(Gcra::new())
         .wait_up_to(Duration::from_millis(250))
         .max_waiters(3)
+        .max_waiters_per_client(3)
         .build()
         .unwrap();
     let app = app(ThrottleMiddleware::new(patient).backend(backend)).await;
