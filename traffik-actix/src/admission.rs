@@ -1,5 +1,8 @@
 //! One request meets its throttles.
 
+use std::fmt;
+
+use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
@@ -8,7 +11,7 @@ use traffik_core::{Decision, Error, Failure, Hits, Rate, Recover, Result};
 use crate::backend::ThrottleBackend;
 use crate::denial::{Denial, Unavailable};
 use crate::failed::Recovery;
-use crate::headers::HeaderStyle;
+use crate::headers::{HeaderStyle, write_denial};
 use crate::throttle::{HttpThrottle, Resolved};
 use crate::unresolved::Unresolved;
 
@@ -22,7 +25,7 @@ pub(crate) enum Outcome {
 }
 
 /// What one throttle decided about a request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Decided {
     /// The throttle.
@@ -45,6 +48,17 @@ impl Decided {
             decision,
             rate: dynamic.unwrap_or(throttle.throttle().rate()),
         }
+    }
+}
+
+/// The throttle by its name.
+impl fmt::Debug for Decided {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decided")
+            .field("throttle", &self.throttle.name())
+            .field("decision", &self.decision)
+            .field("rate", &self.rate)
+            .finish()
     }
 }
 
@@ -278,6 +292,13 @@ fn refuse(error: Error) -> HttpResponse {
     }
 }
 
+/// The answer to a request whose client does not wait for it any more: nobody reads it but logs. nginx calls
+/// it 499.
+pub(crate) fn gone() -> HttpResponse {
+    let status = StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT);
+    HttpResponse::new(status)
+}
+
 #[cold]
 fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> HttpResponse {
     let all: Vec<Decided> = meetings
@@ -295,6 +316,7 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
         Some(meeting) => meeting.throttle.answer(meeting.backend, &denial),
         None => denial.default_response(),
     };
+    write_denial(response.headers_mut(), &denial.decisions());
     for (meeting, decided) in meetings.iter().zip(&all) {
         let (headers, style) = meeting.throttle.headers(meeting.backend);
         // Without a store nobody knows what is left.

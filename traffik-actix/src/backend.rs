@@ -14,6 +14,8 @@ use crate::denial::{Denial, DeniedHandler};
 use crate::failed::{ErrorPolicy, Failed};
 use crate::headers::{HeaderStyle, Headers};
 use crate::source::{IntoValue, Source};
+#[cfg(feature = "ws")]
+use crate::ws::{Excess, ExcessHandler, OnExcess};
 
 /// A backend, and what throttles on it do unless they say otherwise: who asks, what a denial looks
 /// like, what happens when the backend fails.
@@ -40,6 +42,8 @@ pub struct ThrottleBackend {
     pub(crate) identify: Source<Identity>,
     pub(crate) on_denied: Option<DeniedHandler>,
     pub(crate) on_error: ErrorPolicy,
+    #[cfg(feature = "ws")]
+    pub(crate) on_excess: Option<ExcessHandler>,
     pub(crate) headers: Headers,
     pub(crate) style: HeaderStyle,
 }
@@ -55,6 +59,8 @@ impl ThrottleBackend {
             identify: Source::sync("identity", move |req: &HttpRequest| client_ip.identity(req)),
             on_denied: None,
             on_error: ErrorPolicy::Fixed(OnError::Throttle),
+            #[cfg(feature = "ws")]
+            on_excess: None,
             headers: Headers::Always,
             style: HeaderStyle::Standard,
         }
@@ -116,6 +122,25 @@ impl ThrottleBackend {
         F: AsyncFn(&Failed<'_>) -> Result<Decision, Error> + Send + Sync + 'static,
     {
         self.on_error = ErrorPolicy::by(handler);
+        self
+    }
+
+    /// Sets what to do about WebSocket messages beyond their limits, where the [`WsThrottle`](crate::WsThrottle)
+    /// says nothing. Default: [`OnExcess::Notify`].
+    #[cfg(feature = "ws")]
+    pub fn on_excess(mut self, on_excess: OnExcess) -> Self {
+        self.on_excess = Some(ExcessHandler::Fixed(on_excess));
+        self
+    }
+
+    /// Sets an async function that decides what to do about them, and may answer by itself; see
+    /// [`WsThrottle::on_excess_by`](crate::WsThrottle::on_excess_by).
+    #[cfg(feature = "ws")]
+    pub fn on_excess_by<F>(mut self, on_excess: F) -> Self
+    where
+        F: AsyncFn(&Excess<'_>) -> OnExcess + Send + Sync + 'static,
+    {
+        self.on_excess = Some(ExcessHandler::new(on_excess));
         self
     }
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use traffik_core::{Decision, Decisions, Verdict, headers::whole_seconds};
 
 use crate::admission::Decided;
-use crate::headers::write_retry_after;
+use crate::headers::write_denial;
 use crate::throttle::HttpThrottle;
 
 /// A denied request, for handlers that answer it.
@@ -40,7 +39,6 @@ use crate::throttle::HttpThrottle;
 /// * The limits could **not be checked**, because the store failed and the policy is to
 ///   [throttle](traffik_core::OnError::Throttle): every decision that denies
 ///   [is unchecked](Decision::is_unchecked), and no client violated anything.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct Denial<'a> {
     /// The request. Its body has not been read.
@@ -67,23 +65,31 @@ impl<'a> Denial<'a> {
 
     /// How long the client must wait, until every limit would admit it; `None` if one never will.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.all
-            .iter()
-            .map(|one| one.decision)
-            .collect::<Decisions>()
-            .retry_after()
+        self.decisions().retry_after()
+    }
+
+    pub(crate) fn decisions(&self) -> Decisions {
+        self.all.iter().map(|one| one.decision).collect()
     }
 
     /// 429 Too Many Requests with `Retry-After`, `Cache-Control: no-store` and a body of type
     /// `application/problem+json` (RFC 9457) that names the violated policies, or says that the limits
-    /// cannot be checked. Headers about the limits are added to the answer of any handler.
+    /// cannot be checked. To the answer of any handler the headers about the limits are added, and those
+    /// two unless it has its own.
     pub fn default_response(&self) -> HttpResponse {
         HttpResponse::from_error(Throttled::new(self))
     }
 }
 
+/// One line, without the request: its headers may have secrets.
+impl fmt::Debug for Denial<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Denial({})", Throttled::new(self).in_short())
+    }
+}
+
 /// The cause of a 429, as `HttpResponse::error` and `Logger` see it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Throttled {
     violated: Vec<String>,
     /// Those among them that the request can never satisfy.
@@ -116,6 +122,13 @@ impl Throttled {
         &self.decisions
     }
 
+    fn in_short(&self) -> String {
+        match self.decisions.retry_after() {
+            Some(wait) => format!("{self}; retry after {wait:?}"),
+            None => format!("{self}; never admitted"),
+        }
+    }
+
     fn detail(&self) -> String {
         let Some(wait) = self.decisions.retry_after() else {
             let names: Vec<String> = self.never.iter().map(|name| format!("`{name}`")).collect();
@@ -144,6 +157,13 @@ impl fmt::Display for Throttled {
     }
 }
 
+/// One line: there are loggers that write it for each denied request.
+impl fmt::Debug for Throttled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Throttled({})", self.in_short())
+    }
+}
+
 impl ResponseError for Throttled {
     fn status_code(&self) -> StatusCode {
         StatusCode::TOO_MANY_REQUESTS
@@ -163,10 +183,7 @@ impl ResponseError for Throttled {
             wait: self.decisions.retry_after(),
         }
         .response();
-        let headers = response.headers_mut();
-        write_retry_after(headers, &self.decisions);
-        // RFC 6585 section 4: a 429 must not be stored.
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        write_denial(response.headers_mut(), &self.decisions);
         response
     }
 }
@@ -182,7 +199,6 @@ const REDUCED_CAPACITY: (&str, &str) = (
 );
 
 /// The cause of a 503: a backend failed and the policy is to [raise](traffik_core::OnError::Raise).
-#[derive(Debug)]
 pub struct Unavailable(pub(crate) traffik_core::Error);
 
 impl Unavailable {
@@ -195,6 +211,13 @@ impl Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rate limits cannot be checked: {}", self.0)
+    }
+}
+
+/// One line: there are loggers that write it for each such request.
+impl fmt::Debug for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unavailable({})", self.0)
     }
 }
 

@@ -37,7 +37,7 @@ use crate::throttle::HttpThrottle;
 /// # let _ = api;
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Failed<'a> {
     /// The request. Its body has not been read.
@@ -51,6 +51,14 @@ impl<'a> Deref for Failed<'a> {
 
     fn deref(&self) -> &Failure<'a> {
         self.failure
+    }
+}
+
+/// One line, without the request and who asks: headers may have secrets.
+impl fmt::Debug for Failed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.failure.throttle.name();
+        write!(f, "Failed(throttle `{name}`: {})", self.failure.error)
     }
 }
 
@@ -81,7 +89,7 @@ impl ErrorPolicy {
 }
 
 /// The policy that is in force for a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Recovery<'a> {
     policy: &'a ErrorPolicy,
     request: &'a HttpRequest,

@@ -1,6 +1,6 @@
 //! Headers that tell clients about their limits.
 
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use traffik_core::{Decision, Decisions, headers};
 
 use crate::admission::Decided;
@@ -15,11 +15,12 @@ pub enum Headers {
     Always,
     /// Only denials.
     Denied,
-    /// None, not even denials: those still carry `Retry-After`.
+    /// None, not even denials: those still carry `Retry-After` and `Cache-Control: no-store`.
     Never,
 }
 
-/// Which headers they carry. Denials carry `Retry-After` in any style.
+/// Which headers they carry. Denials carry `Retry-After` and `Cache-Control: no-store` in any style,
+/// whoever answers them, unless the answer has its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeaderStyle {
     /// `RateLimit` and `RateLimit-Policy`, one item per limit
@@ -108,13 +109,17 @@ fn limited(decided: &[Decided]) -> impl Iterator<Item = &Decided> {
     decided.iter().filter(|one| !one.decision.is_unlimited())
 }
 
-/// `Retry-After`, unless some limit never admits this request.
-pub(crate) fn write_retry_after(map: &mut HeaderMap, decisions: &Decisions) {
-    if let Some(wait) = decisions.retry_after() {
-        map.insert(
-            RETRY_AFTER,
-            HeaderValue::from(headers::whole_seconds(wait).max(1)),
-        );
+/// What every denial says, unless whoever wrote it said otherwise: `Retry-After`, if the request is ever
+/// admitted, and that it must not be stored (RFC 6585, section 4).
+pub(crate) fn write_denial(map: &mut HeaderMap, decisions: &Decisions) {
+    if let Some(wait) = decisions.retry_after()
+        && !map.contains_key(RETRY_AFTER)
+    {
+        let seconds = headers::whole_seconds(wait).max(1);
+        map.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if !map.contains_key(CACHE_CONTROL) {
+        map.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 

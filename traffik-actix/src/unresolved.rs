@@ -18,7 +18,6 @@ use crate::denial::Problem;
 ///
 /// If the function failed with an [`actix_web::Error`], the response is the one of that error:
 /// `ErrorUnauthorized` is a 401, and `ErrorServiceUnavailable` a 503.
-#[derive(Debug)]
 pub struct Unresolved(pub(crate) Error);
 
 impl Unresolved {
@@ -35,6 +34,13 @@ impl Unresolved {
 impl fmt::Display for Unresolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// One line, without the cause, which may quote the client.
+impl fmt::Debug for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unresolved({})", self.0)
     }
 }
 

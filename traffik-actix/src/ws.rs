@@ -8,6 +8,7 @@ mod rule;
 mod throttle;
 mod unique;
 
+pub(crate) use excess::ExcessHandler;
 pub use excess::{Excess, OnExcess};
 pub use messages::ThrottledMessages;
 pub use rule::WsRule;

@@ -260,7 +260,12 @@ impl Connection {
             excess.in_a_row = excess.in_a_row.saturating_add(1);
             self.denials.set(excess.in_a_row);
         }
-        let mut answer = self.settings.on_excess.answer(&excess).await;
+        let spokesman = self.spokesman(&excess, charges);
+        let backends = spokesman.and_then(|limit| limit.backend.on_excess.as_ref());
+        let mut answer = match self.settings.on_excess.as_ref().or(backends) {
+            Some(handler) => handler.answer(&excess).await,
+            None => OnExcess::default(),
+        };
         let enough = self.settings.close_after;
         if answer != OnExcess::Admit
             && excess.is_clients_fault()
@@ -269,29 +274,25 @@ impl Connection {
             answer = OnExcess::Close;
         }
         match answer {
-            OnExcess::Notify => self.notify(&excess, charges),
+            OnExcess::Notify => {
+                if let Some(limit) = spokesman {
+                    limit.notify(&excess);
+                }
+            }
             OnExcess::Close => self.close(excess.close_reason()).await,
             OnExcess::Discard | OnExcess::Admit => {}
         }
         answer
     }
 
-    /// Tells the client, unless it was told lately.
-    fn notify(&self, excess: &Excess<'_>, charges: &Charges) {
-        let spokesman = excess.denial.throttle.name();
-        let limit = charges.iter().find(|charge| {
+    /// The limit that denied, the one with the longest wait if several did.
+    fn spokesman(&self, excess: &Excess<'_>, charges: &Charges) -> Option<&Limit> {
+        let name = excess.denial.throttle.name();
+        let charge = charges.iter().find(|charge| {
             let throttle = &self.settings.rules[charge.rule].throttle;
-            std::ptr::eq(throttle.name(), spokesman)
-        });
-        let Some(limit) = limit.map(|charge| &self.limits[charge.rule]) else {
-            return;
-        };
-        if limit.may_tell(Instant::now(), excess.quiet()) {
-            // A client that does not read what it is sent is not told; nor does it hold up the rest.
-            // But that the task has done much already is no reason not to.
-            let mut session = excess.session();
-            let _ = unconstrained(session.text(excess.notice())).now_or_never();
-        }
+            std::ptr::eq(throttle.name(), name)
+        })?;
+        Some(&self.limits[charge.rule])
     }
 
     fn decided(&self, rule: usize, decision: Decision) -> Decided {
@@ -346,6 +347,16 @@ impl Limit {
         match cost {
             Some(cost) => attempt.cost(cost),
             None => attempt,
+        }
+    }
+
+    /// Tells the client, unless it was told lately.
+    fn notify(&self, excess: &Excess<'_>) {
+        if self.may_tell(Instant::now(), excess.quiet()) {
+            // A client that does not read what it is sent is not told; nor does it hold up the rest.
+            // But that the task has done much already is no reason not to.
+            let mut session = excess.session();
+            let _ = unconstrained(session.text(excess.notice())).now_or_never();
         }
     }
 

@@ -130,7 +130,7 @@ pub(crate) enum ExcessHandler {
 }
 
 impl ExcessHandler {
-    pub(super) fn new<F>(f: F) -> ExcessHandler
+    pub(crate) fn new<F>(f: F) -> ExcessHandler
     where
         F: AsyncFn(&Excess<'_>) -> OnExcess + Send + Sync + 'static,
     {

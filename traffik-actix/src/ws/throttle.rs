@@ -73,7 +73,7 @@ use crate::throttle::HttpThrottle;
 /// **A message beyond its limits** is dropped and the client told so, at most once per announced wait;
 /// or what [`on_excess`](WsThrottle::on_excess) says. A throttle with
 /// [`wait_up_to`](crate::HttpThrottleBuilder::wait_up_to) holds it back until its time instead,
-/// and reads nothing more meanwhile.
+/// and decides nothing more meanwhile.
 ///
 /// **When a limit cannot be checked** because the store fails, the throttle's [`OnError`](crate::OnError)
 /// decides about each message; what is raised closes the connection with code 1011.
@@ -91,7 +91,7 @@ pub struct WsThrottle(Arc<Settings>);
 pub(crate) struct Settings {
     pub(crate) rules: Vec<WsRule>,
     pub(crate) backend: Option<ThrottleBackend>,
-    pub(crate) on_excess: ExcessHandler,
+    pub(crate) on_excess: Option<ExcessHandler>,
     pub(crate) extras: Map<String, Value>,
     pub(crate) close_after: Option<u32>,
     pub(crate) bounds: Bounds,
@@ -103,7 +103,7 @@ impl WsThrottle {
         WsThrottle(Arc::new(Settings {
             rules: vec![rule.into()],
             backend: None,
-            on_excess: ExcessHandler::Fixed(OnExcess::Notify),
+            on_excess: None,
             extras: Map::new(),
             close_after: None,
             bounds: Bounds::default(),
@@ -131,9 +131,10 @@ impl WsThrottle {
         self.with(|settings| settings.backend = Some(backend.into()))
     }
 
-    /// Sets what to do about messages beyond their limits. Default: [`OnExcess::Notify`].
+    /// Sets what to do about messages beyond their limits. Default: what the
+    /// [backend](ThrottleBackend::on_excess) of the throttle that denied says, else [`OnExcess::Notify`].
     pub fn on_excess(self, on_excess: OnExcess) -> WsThrottle {
-        self.with(|settings| settings.on_excess = ExcessHandler::Fixed(on_excess))
+        self.with(|settings| settings.on_excess = Some(ExcessHandler::Fixed(on_excess)))
     }
 
     /// Sets an async function that decides what to do, and may answer by itself:
@@ -158,7 +159,7 @@ impl WsThrottle {
     where
         F: AsyncFn(&Excess<'_>) -> OnExcess + Send + Sync + 'static,
     {
-        self.with(|settings| settings.on_excess = ExcessHandler::new(on_excess))
+        self.with(|settings| settings.on_excess = Some(ExcessHandler::new(on_excess)))
     }
 
     /// Adds a field to the [notices](Excess::notice) of this throttle, or replaces one.

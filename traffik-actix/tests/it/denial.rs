@@ -1,8 +1,13 @@
 //! What denied requests are answered.
 
-use actix_web::test::TestRequest;
-use actix_web::{HttpResponse, web};
-use traffik_actix::{BackendExt, MemoryBackend, ThrottleBackend, ThrottleMiddleware};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use actix_web::test::{TestRequest, call_service, init_service};
+use actix_web::{App, HttpRequest, HttpResponse, web};
+use traffik_actix::{
+    BackendExt, Denial, Headers, HttpThrottle, HttpThrottleBuilder, MemoryBackend, ThrottleBackend,
+    ThrottleMiddleware, ThrottleRule, Throttled,
+};
 
 use crate::store::Store;
 use crate::support::{app, get, memory, send, throttle};
@@ -182,4 +187,158 @@ async fn what_can_never_pass_is_told_so() {
     );
     assert_eq!(problem["violated-policies"], serde_json::json!(["big"]));
     assert_eq!(problem.get("wait_us"), None);
+}
+
+fn teapot(_: &Denial<'_>) -> HttpResponse {
+    HttpResponse::ImATeapot().finish()
+}
+
+fn own(name: &str) -> HttpThrottleBuilder {
+    throttle(name, "1/minute")
+        .on_denied(teapot)
+        .headers(Headers::Never)
+}
+
+struct Extracted;
+
+impl ThrottleRule for Extracted {
+    fn throttle() -> &'static HttpThrottle {
+        static RULE: LazyLock<HttpThrottle> = LazyLock::new(|| own("extracted").build().unwrap());
+        &RULE
+    }
+}
+
+#[cfg(feature = "macros")]
+#[traffik_actix::throttle("1/minute", name = "attributed", on_denied = teapot, headers = "never")]
+async fn attributed() -> &'static str {
+    "hello"
+}
+
+/// Issue 9.11: only the default response said when to come back, and that it must not be stored.
+#[actix_web::test]
+async fn an_answer_of_ones_own_says_when_to_come_back_in_every_way_in() {
+    let (_, memory) = memory();
+    let wrapped = own("wrapped").build().unwrap();
+    let enforced = own("enforced").build().unwrap();
+    let enforced = web::get().to(move |req: HttpRequest| {
+        let enforced = enforced.clone();
+        async move { enforced.enforce(&req).await.map(|()| "hello") }
+    });
+    let app = App::new()
+        .app_data(web::Data::new(ThrottleBackend::new(memory)))
+        .service(
+            web::resource("/middleware")
+                .wrap(ThrottleMiddleware::new(wrapped))
+                .get(async || "hello"),
+        )
+        .route("/enforce", enforced)
+        .route(
+            "/extractor",
+            web::get().to(async |_: Throttled<Extracted>| "hello"),
+        );
+    #[cfg(feature = "macros")]
+    let app = app.route("/attribute", web::get().to(attributed));
+    let app = init_service(app).await;
+
+    let ways = ["/middleware", "/enforce", "/extractor", "/attribute"];
+    for path in &ways[..if cfg!(feature = "macros") { 4 } else { 3 }] {
+        assert!(send(&app, get(path)).await.is_ok(), "{path}");
+        let denied = send(&app, get(path)).await;
+        assert_eq!(denied.status, 418, "{path}");
+        assert_eq!(
+            denied.header("retry-after").as_deref(),
+            Some("60"),
+            "{path}"
+        );
+        let stored = denied.header("cache-control");
+        assert_eq!(stored.as_deref(), Some("no-store"), "{path}");
+        assert_eq!(denied.header("ratelimit"), None, "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn an_answer_of_ones_own_keeps_what_it_says() {
+    let (_, memory) = memory();
+    let later = throttle("later", "1/minute").on_denied(|_| {
+        HttpResponse::ServiceUnavailable()
+            .insert_header(("retry-after", "7"))
+            .insert_header(("cache-control", "private"))
+            .finish()
+    });
+    let never = throttle("never", "1/minute").cost(2).on_denied(teapot);
+    let limits = |throttle: HttpThrottleBuilder| {
+        ThrottleMiddleware::new(throttle.build().unwrap()).backend(memory.clone())
+    };
+
+    let later = app(limits(later)).await;
+    send(&later, get("/")).await;
+    let denied = send(&later, get("/")).await;
+    assert_eq!(denied.header("retry-after").as_deref(), Some("7"));
+    assert_eq!(denied.header("cache-control").as_deref(), Some("private"));
+
+    let denied = send(&app(limits(never)).await, get("/")).await;
+    assert_eq!(denied.header("retry-after"), None);
+    assert_eq!(denied.header("cache-control").as_deref(), Some("no-store"));
+}
+
+/// Issue 9.12: a logger wrote the whole throttle, and the headers of the request, for each denied one.
+#[actix_web::test]
+async fn a_denial_is_logged_in_one_short_line() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&seen);
+    let (_, memory) = memory();
+    let api = throttle("api", "1/minute").on_denied(move |denial| {
+        let response = denial.default_response();
+        let error = response.error().unwrap();
+        let mut seen = note.lock().unwrap();
+        *seen = vec![
+            format!("{denial:?}"),
+            format!("{error:?}"),
+            format!("{error:#?}"),
+        ];
+        response
+    });
+    let limits = ThrottleMiddleware::new(api.build().unwrap())
+        .rule(throttle("big", "9/minute").build().unwrap())
+        .backend(memory);
+    let app = app(limits).await;
+    let secret = || get("/").insert_header(("authorization", "secret"));
+    send(&app, secret()).await;
+    assert!(send(&app, secret()).await.is_throttled());
+    let expected = "Throttled(throttled by api; retry after 60s)";
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [
+            "Denial(throttled by api; retry after 60s)",
+            expected,
+            expected
+        ]
+    );
+}
+
+/// The same of requests that no decision was made about: their causes quote clients, or are long.
+#[actix_web::test]
+async fn a_refusal_is_logged_in_one_short_line() {
+    let raise = throttle("raise", "9/day").on_error(traffik_actix::OnError::Raise);
+    let raise = ThrottleMiddleware::new(raise.build().unwrap()).backend(Store::down());
+    let unknown = throttle("unknown", "9/day")
+        .identify(|_: &HttpRequest| Err::<traffik_actix::Identity, _>("quotes a client"));
+    let unknown = ThrottleMiddleware::new(unknown.build().unwrap());
+    for (limits, expected) in [
+        (raise, "Unavailable("),
+        (
+            unknown,
+            "Unresolved(throttle `unknown`: the identity function could not make sense of the \
+             request)",
+        ),
+    ] {
+        let app = app(limits).await;
+        let response = call_service(&app, get("/").to_request()).await;
+        let line = format!("{:?}", response.response().error().unwrap());
+        assert!(line.starts_with(expected), "{line}");
+        assert!(
+            line.len() < 120 && !line.contains("quotes a client"),
+            "{line}"
+        );
+    }
 }
