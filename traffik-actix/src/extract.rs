@@ -7,6 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 
+use crate::body;
 use crate::throttle::HttpThrottle;
 
 /// Names a throttle in the type of a handler's argument.
@@ -73,7 +74,10 @@ impl<R: ThrottleRule, T: FromRequest + 'static> FromRequest for Throttled<R, T> 
         let req = req.clone();
         let mut payload = payload.take();
         Box::pin(async move {
-            R::throttle().enforce(&req).await?;
+            if let Err(denied) = R::throttle().enforce(&req).await {
+                body::drain(req.headers(), payload).await;
+                return Err(denied);
+            }
             let value = T::from_request(&req, &mut payload)
                 .await
                 .map_err(Into::into)?;

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use traffik_core::{Error, Result};
 
 use crate::admission::{self, Outcome};
+use crate::body;
 use crate::denial::Problem;
 use crate::throttle::HttpThrottle;
 
@@ -75,15 +76,25 @@ where
     let Some(throttles) = limits.throttles() else {
         return broken();
     };
+    let mut payload = payload.into_inner();
     let outcome = match admission::admit_now(&throttles, &req, None) {
-        Ok(outcome) => outcome,
-        Err(undecided) => admission::admit_later(&throttles, &req, None, undecided).await,
+        Ok(outcome) => Some(outcome),
+        Err(undecided) => {
+            let decided = admission::admit_later(&throttles, &req, None, undecided);
+            match throttles.iter().any(|throttle| throttle.waits()) {
+                true => body::unless_gone(req.version(), &mut payload, decided).await,
+                false => Some(decided.await),
+            }
+        }
     };
     let receipt = match outcome {
-        Outcome::Admitted(receipt) => receipt,
-        Outcome::Denied(response) => return response,
+        Some(Outcome::Admitted(receipt)) => receipt,
+        Some(Outcome::Denied(response)) => {
+            body::drain(req.headers(), payload).await;
+            return response;
+        }
+        None => return admission::gone(),
     };
-    let mut payload = payload.into_inner();
     let mut response = match Args::from_request(&req, &mut payload).await {
         Ok(args) => handler
             .call(args)

@@ -32,6 +32,7 @@
 
 mod admission;
 mod backend;
+mod body;
 mod client_ip;
 mod denial;
 mod duplicates;

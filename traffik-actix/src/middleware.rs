@@ -6,24 +6,31 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready as unwrap_ready};
 
-use actix_web::HttpResponse;
 use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
 use crate::admission::{self, Outcome, Receipt, Undecided};
 use crate::backend::ThrottleBackend;
+use crate::body;
 use crate::rule::Rule;
 use crate::throttle::HttpThrottle;
 
 /// Limits everything it is wrapped around.
 ///
 /// All rules that match a request are decided together: the request passes, and is charged, if
-/// all of them admit it. Otherwise it is answered without reaching what is inside, its body unread,
-/// and nothing is charged. Errors and denials are responses, so `Logger`, `Cors` and `ErrorHandlers`
-/// registered *after* this (which is outside) see them.
+/// all of them admit it. Otherwise it is answered without reaching what is inside, and nothing is charged.
+/// Errors and denials are responses, so `Logger`, `Cors` and `ErrorHandlers` registered *after* this (which
+/// is outside) see them.
+///
+/// **Bodies of denied requests** are not looked at. Those that announce up to 16 KiB (`Content-Length`) are
+/// read and thrown away, for half a second at most, so that a denied login does not cost its client the
+/// connection. Otherwise actix-web closes an HTTP/1 connection after the answer; over HTTP/2 a client may
+/// see its large upload reset before it reads the 429. To `Expect: 100-continue` actix-web answers before any
+/// middleware is asked, so that it saves a denied client nothing.
 ///
 /// ```no_run
 /// use actix_web::{App, HttpServer, web};
@@ -110,6 +117,10 @@ impl Limits {
         })
     }
 
+    fn may_wait(&self) -> bool {
+        self.rules.iter().any(|rule| rule.throttle.waits())
+    }
+
     async fn admit_later(&self, req: &ServiceRequest, waiting: Waiting) -> Outcome {
         let req = req.request();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
@@ -190,9 +201,17 @@ where
                 response: self.service.call(req),
                 receipt,
             },
-            Ok(Outcome::Denied(response)) => ThrottleFuture::Denied {
-                response: Some(answer(req, response)),
-            },
+            Ok(Outcome::Denied(response)) => {
+                let (req, payload) = req.into_parts();
+                match body::is_small(req.headers(), &payload) {
+                    true => ThrottleFuture::Waiting {
+                        response: Box::pin(async move { Ok(answer(req, payload, response).await) }),
+                    },
+                    false => ThrottleFuture::Denied {
+                        response: Some(denied(req, response)),
+                    },
+                }
+            }
             Err(waiting) => ThrottleFuture::Waiting {
                 response: Box::pin(wait(
                     Arc::clone(&self.limits),
@@ -208,23 +227,45 @@ where
 async fn wait<S, B>(
     limits: Arc<Limits>,
     service: Rc<S>,
-    req: ServiceRequest,
+    mut req: ServiceRequest,
     waiting: Waiting,
 ) -> actix_web::Result<ServiceResponse<EitherBody<B>>>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error>,
     B: MessageBody,
 {
-    match limits.admit_later(&req, waiting).await {
-        Outcome::Admitted(receipt) => finish(receipt, service.call(req).await),
-        Outcome::Denied(response) => Ok(answer(req, response)),
+    let mut payload = req.take_payload();
+    let decided = limits.admit_later(&req, waiting);
+    let outcome = match limits.may_wait() {
+        true => body::unless_gone(req.version(), &mut payload, decided).await,
+        false => Some(decided.await),
+    };
+    match outcome {
+        Some(Outcome::Admitted(receipt)) => {
+            req.set_payload(payload);
+            finish(receipt, service.call(req).await)
+        }
+        Some(Outcome::Denied(response)) => {
+            let (req, _) = req.into_parts();
+            Ok(answer(req, payload, response).await)
+        }
+        None => Ok(denied(req.into_parts().0, admission::gone())),
     }
+}
+
+/// The answer to a denied request, after the rest of its body if that is small.
+async fn answer<B>(
+    req: HttpRequest,
+    payload: Payload,
+    response: HttpResponse,
+) -> ServiceResponse<EitherBody<B>> {
+    body::drain(req.headers(), payload).await;
+    denied(req, response)
 }
 
 /// The request answered without the service. `ServiceRequest::into_response` would lose the cause
 /// that `Logger` and `ErrorHandlers` want to see.
-fn answer<B>(req: ServiceRequest, response: HttpResponse) -> ServiceResponse<EitherBody<B>> {
-    let (req, _) = req.into_parts();
+fn denied<B>(req: HttpRequest, response: HttpResponse) -> ServiceResponse<EitherBody<B>> {
     ServiceResponse::new(req, response).map_into_right_body()
 }
 
