@@ -1,5 +1,6 @@
 //! The messages that pass.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -13,6 +14,11 @@ use futures_util::future::LocalBoxFuture;
 
 use super::assembly::Assembly;
 use super::connection::{Connection, Verdict};
+use super::rule::payload;
+
+/// Frames that are seen to at a stretch. A flood comes by the thousand, and without a pause whatever is
+/// beside it in the worker waits until all of it is dropped.
+const STRETCH: u32 = 32;
 
 /// The messages of a WebSocket that its limits admit, whole.
 ///
@@ -21,14 +27,41 @@ use super::connection::{Connection, Verdict};
 ///
 /// Nothing runs in the background: messages are read, and limits asked, while this is polled. It may be
 /// polled beside other things, as in `tokio::select!`: a message that is being decided is not lost. When
-/// dropped, or when the client vanishes, a message that waits for its turn gives its place away.
+/// dropped, or when the client vanishes, a message that waits for its turn gives its place away. To notice
+/// that, up to 64 messages or 64 KiB are read ahead; a client that sent more keeps its turn.
 pub struct ThrottledMessages {
     connection: Rc<Connection>,
     frames: MessageStream,
     assembly: Assembly,
     /// What came while the message before was decided.
-    ahead: Option<AggregatedMessage>,
+    ahead: Ahead,
+    /// Frames since the task last paused.
+    stretch: u32,
     state: State,
+}
+
+/// Messages that were read to see whether the client is still there.
+#[derive(Default)]
+struct Ahead {
+    messages: VecDeque<AggregatedMessage>,
+    bytes: usize,
+}
+
+impl Ahead {
+    fn has_room(&self) -> bool {
+        self.messages.len() < 64 && self.bytes < 64 * 1024
+    }
+
+    fn push(&mut self, message: AggregatedMessage) {
+        self.bytes += payload(&message);
+        self.messages.push_back(message);
+    }
+
+    fn pop(&mut self) -> Option<AggregatedMessage> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= payload(&message);
+        Some(message)
+    }
 }
 
 enum State {
@@ -48,7 +81,8 @@ impl ThrottledMessages {
             assembly: Assembly::new(connection.bounds()),
             connection,
             frames,
-            ahead: None,
+            ahead: Ahead::default(),
+            stretch: 0,
             state: State::Reading,
         }
     }
@@ -64,9 +98,34 @@ impl ThrottledMessages {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
+    /// Lets others run after a stretch of work.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stretch < STRETCH {
+            self.stretch += 1;
+            return Poll::Ready(());
+        }
+        self.stretch = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The next message to see to.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        if self.ahead.messages.is_empty() {
+            return self.poll_whole(cx);
+        }
+        ready!(self.poll_pause(cx));
+        Poll::Ready(self.ahead.pop().map(Ok))
+    }
+
     fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         loop {
-            let Some(frame) = ready!(Pin::new(&mut self.frames).poll_next(cx)) else {
+            ready!(self.poll_pause(cx));
+            let Poll::Ready(frame) = Pin::new(&mut self.frames).poll_next(cx) else {
+                self.stretch = 0;
+                return Poll::Pending;
+            };
+            let Some(frame) = frame else {
                 return Poll::Ready(None);
             };
             match frame.and_then(|frame| self.assembly.take(frame)) {
@@ -92,21 +151,21 @@ impl ThrottledMessages {
         None
     }
 
-    /// Notices whether a client vanishes while its message waits. For that the next message has to be
-    /// read, but no more than that.
+    /// Notices whether a client vanishes while its message waits. For that what it sends has to be read,
+    /// within bounds.
     fn poll_vanished(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.connection.waits() || self.ahead.is_some() {
-            return Poll::Pending;
-        }
-        match ready!(self.poll_whole(cx)) {
-            Some(Ok(next)) => {
-                self.ahead = Some(next);
-                return Poll::Pending;
+        while self.connection.waits() && self.ahead.has_room() {
+            match ready!(self.poll_whole(cx)) {
+                Some(Ok(next)) => {
+                    self.ahead.push(next);
+                    continue;
+                }
+                Some(Err(error)) => self.fail(error),
+                None => self.state = State::Ended,
             }
-            Some(Err(error)) => self.fail(error),
-            None => self.state = State::Ended,
+            return Poll::Ready(());
         }
-        Poll::Ready(())
+        Poll::Pending
     }
 
     fn fail(&mut self, error: ProtocolError) {
@@ -127,25 +186,19 @@ impl Stream for ThrottledMessages {
         let this = self.get_mut();
         loop {
             match &mut this.state {
-                State::Reading => {
-                    let next = match this.ahead.take() {
-                        Some(message) => Some(Ok(message)),
-                        None => ready!(this.poll_whole(cx)),
-                    };
-                    match next {
-                        Some(Ok(close @ AggregatedMessage::Close(_))) => {
-                            this.state = State::Ended;
-                            return Poll::Ready(Some(Ok(close)));
-                        }
-                        Some(Ok(message)) => {
-                            if let Some(admitted) = this.decide(message) {
-                                return Poll::Ready(Some(Ok(admitted)));
-                            }
-                        }
-                        Some(Err(error)) => this.fail(error),
-                        None => this.state = State::Ended,
+                State::Reading => match ready!(this.poll_message(cx)) {
+                    Some(Ok(close @ AggregatedMessage::Close(_))) => {
+                        this.state = State::Ended;
+                        return Poll::Ready(Some(Ok(close)));
                     }
-                }
+                    Some(Ok(message)) => {
+                        if let Some(admitted) = this.decide(message) {
+                            return Poll::Ready(Some(Ok(admitted)));
+                        }
+                    }
+                    Some(Err(error)) => this.fail(error),
+                    None => this.state = State::Ended,
+                },
                 State::Deciding(verdict) => match verdict.as_mut().poll(cx) {
                     Poll::Ready(Verdict::Pass(message)) => {
                         this.state = State::Reading;

@@ -38,7 +38,7 @@ impl WsRule {
     ///
     /// What the throttle asks about its request (who asks, at what rate and cost, in which scope) it
     /// asks about the handshake, once. `wait_up_to` lets a message wait for its turn instead of being
-    /// denied; until then nothing more is read, so that the client is slowed down.
+    /// denied; until then nothing more is decided, and little is read, so that the client is slowed down.
     pub fn new(throttle: HttpThrottle) -> WsRule {
         WsRule {
             throttle,
@@ -90,7 +90,7 @@ impl WsRule {
     }
 }
 
-fn payload(message: &AggregatedMessage) -> usize {
+pub(super) fn payload(message: &AggregatedMessage) -> usize {
     match message {
         AggregatedMessage::Text(text) => text.len(),
         AggregatedMessage::Binary(bytes)

@@ -86,6 +86,21 @@ async fn nothing_more_is_decided_while_a_message_waits() {
 
 #[actix_web::test]
 async fn a_client_that_vanishes_frees_its_place_and_is_not_charged() {
+    vanishes(&[]).await;
+}
+
+/// Issue 9.5 (h): one message was read ahead, and who had sent another kept its turn.
+#[actix_web::test]
+async fn a_client_that_vanishes_after_more_messages_frees_its_place() {
+    vanishes(&["more"]).await;
+}
+
+#[actix_web::test]
+async fn a_client_that_vanishes_after_many_more_messages_frees_its_place() {
+    vanishes(&["more"; 60]).await;
+}
+
+async fn vanishes(more: &[&str]) {
     let smooth = smooth("1/s", 5).max_waiters(1).build().unwrap();
     let connect = serve_pipes(app(smooth.into())).await;
     let mut gone = connect("ann").await;
@@ -93,6 +108,9 @@ async fn a_client_that_vanishes_frees_its_place_and_is_not_charged() {
     gone.say("at once").await;
     assert_eq!(gone.hear().await, "at once");
     gone.say("never").await;
+    for text in more {
+        gone.say(text).await;
+    }
     settle().await;
 
     let mut other = connect("ann").await;

@@ -1,16 +1,24 @@
 //! What is done about messages beyond their limits.
 
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::rt::spawn;
-use actix_web::{App, HttpRequest, web};
+use actix_web::{App, HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::task::consume_budget;
 use traffik_actix::strategy::Gcra;
-use traffik_actix::{Excess, HttpThrottle, OnExcess, WsRule, WsThrottle};
+use traffik_actix::{
+    Excess, Failed, HttpThrottle, Identity, OnExcess, ThrottleBackend, WsRule, WsThrottle,
+};
 
 use crate::client::Client;
-use crate::server::{app, serve, serve_app, serve_pipes};
+use crate::server::{app, echo, serve, serve_app, serve_pipes};
 use crate::support::{memory, notice, paused, throttle};
 
 fn one_a_day() -> HttpThrottle {
@@ -139,4 +147,134 @@ async fn a_function_sees_everything_and_decides() {
         "ann by daily as 3. of 86400s: Text(\"3\")",
     ];
     assert_eq!(ann.leave().await, expected);
+}
+
+/// A backend's default handlers did not reach WebSockets.
+#[actix_web::test]
+async fn the_throttle_says_what_happens_else_the_backend_of_what_denied() {
+    let daily = |backend: ThrottleBackend| throttle("daily", "1/day").backend(backend);
+    let memory = || ThrottleBackend::new(memory().1);
+    let silent = || memory().on_excess(OnExcess::Discard);
+    let asks = || {
+        memory().on_excess_by(async |excess: &Excess<'_>| {
+            let _ = excess.session().text("slow down").await;
+            OnExcess::Discard
+        })
+    };
+    let limits = |backend| WsThrottle::new(daily(backend).build().unwrap());
+    let unlimited = || throttle("all", "100/day").backend(asks()).build().unwrap();
+    for (limits, expected) in [
+        (limits(memory()), vec!["1".to_owned(), notice(86_400)]),
+        (limits(silent()), vec!["1".to_owned()]),
+        (limits(asks()), vec!["1".to_owned(), "slow down".to_owned()]),
+        // Whoever denied says so, not whoever is asked as well.
+        (limits(silent()).rule(unlimited()), vec!["1".to_owned()]),
+        (
+            limits(asks()).on_excess(OnExcess::Notify),
+            vec!["1".to_owned(), notice(86_400)],
+        ),
+    ] {
+        let mut ann = Client::connect(serve(limits).await, "ann").await;
+        ann.say("1").await;
+        ann.say("2").await;
+        assert_eq!(ann.leave().await, expected);
+    }
+    let in_app = App::new()
+        .app_data(web::Data::new(silent()))
+        .app_data(web::Data::new(WsThrottle::new(
+            throttle("app", "1/day").build().unwrap(),
+        )))
+        .route("/", web::get().to(echo));
+    let mut ann = Client::connect(serve_app(in_app).await, "ann").await;
+    ann.say("1").await;
+    ann.say("2").await;
+    assert_eq!(ann.leave().await, ["1"]);
+}
+
+/// Issue 9.5 (h): all that a client had sent was seen to in one go, while the rest of its worker waited.
+#[actix_web::test]
+async fn a_flood_lets_others_run() {
+    const FLOOD: usize = 5_000;
+
+    async fn sink(
+        req: HttpRequest,
+        body: web::Payload,
+        limits: web::Data<WsThrottle>,
+    ) -> actix_web::Result<HttpResponse> {
+        let (response, session, mut messages) = limits.handle(&req, body).await?;
+        spawn(async move {
+            while let Some(Ok(_)) = messages.recv().await {}
+            drop(session);
+        });
+        Ok(response)
+    }
+
+    for rate in ["1/day", "1000000/day"] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&seen);
+        let all = throttle("flood", rate).backend(memory().1).build().unwrap();
+        let rule = WsRule::new(all).when(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            true
+        });
+        let limits = WsThrottle::new(rule).on_excess(OnExcess::Discard);
+        let app = App::new()
+            .app_data(web::Data::new(limits))
+            .route("/", web::get().to(sink));
+        let mut ann = serve_pipes(app).await("ann").await;
+        for _ in 1..FLOOD {
+            ann.feed("flood").await;
+        }
+        let beside = spawn(async move {
+            let (mut before, mut most) = (0, 0);
+            while before < FLOOD {
+                let mut paused = false;
+                poll_fn(|cx| {
+                    cx.waker().wake_by_ref();
+                    match std::mem::replace(&mut paused, true) {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    }
+                })
+                .await;
+                let now = seen.load(Ordering::Relaxed);
+                most = most.max(now - before);
+                before = now;
+            }
+            most
+        });
+        ann.say("flood").await;
+        let most = beside.await.unwrap();
+        assert!(most <= 64, "{most} messages without a pause");
+    }
+}
+
+/// Issue 9.11, of handshakes.
+#[actix_web::test]
+async fn a_denied_handshake_says_when_to_come_back() {
+    let nobody = throttle("nobody", "1/day")
+        .identify(|_: &HttpRequest| Err::<Identity, _>("nobody"))
+        .on_error_by(async |failed: &Failed<'_>| Ok(failed.deny_for(Duration::from_secs(9))))
+        .on_denied(|_| HttpResponse::ImATeapot().finish())
+        .build()
+        .unwrap();
+    let mut socket = TcpStream::connect(serve(nobody.into()).await)
+        .await
+        .unwrap();
+    let handshake = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(handshake.as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(socket).lines();
+    let mut head = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap()
+        && !line.is_empty()
+    {
+        head.push(line.to_lowercase());
+    }
+    assert!(head[0].contains("418"), "{head:?}");
+    assert!(head.contains(&"retry-after: 9".to_owned()), "{head:?}");
+    assert!(
+        head.contains(&"cache-control: no-store".to_owned()),
+        "{head:?}"
+    );
 }
