@@ -110,8 +110,12 @@ impl RedisServer {
     /// How often each command was executed since the last time this was asked, those of scripts
     /// included, those of connecting and counting not.
     pub(crate) fn calls(&self) -> BTreeMap<String, u64> {
-        let stats: String = self.command(&["INFO", "commandstats"]);
-        let _: () = self.command(&["CONFIG", "RESETSTAT"]);
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let mut both = redis::pipe();
+        both.cmd("INFO").arg("commandstats");
+        both.cmd("CONFIG").arg("RESETSTAT").ignore();
+        let mut connection = client.get_connection().expect("a connection");
+        let (stats,): (String,) = both.query(&mut connection).expect("an answer");
         let calls = |line: &str| {
             let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
             let calls = rest.split(',').next()?.parse().ok()?;
