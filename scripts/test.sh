@@ -14,7 +14,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     sudo=""
     [ "$(id -u)" = 0 ] || sudo="sudo"
     $sudo apt-get update -qq
-    # Tests start servers of their own, on free ports: the packages' need not run.
+    # Tests start servers of their own, on ports of their own: the packages' need not run.
     $sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq "${missing[@]}"
 fi
 

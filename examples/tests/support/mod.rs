@@ -12,7 +12,9 @@ mod process;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod servers;
 
-pub(crate) use self::example::{Example, binary, ends, status_of, talk};
+#[cfg(feature = "redis")]
+pub(crate) use self::example::binary;
+pub(crate) use self::example::{Example, ends, status_of, talk};
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) use self::process::Process;
 #[cfg(feature = "memcached")]
