@@ -48,7 +48,7 @@ fn custom_strategy_wants_quiet() {
 fn attribute_limits_each_handler_and_reads_no_body_in_vain() {
     let example = Example::start("attribute");
     assert_eq!(example.status("GET", "/reports", ""), 200);
-    let denied = example.send("GET", "/reports", "");
+    let denied = until_denied(|| example.send("GET", "/reports", ""));
     assert!(denied.contains("attribute::reports"), "{denied}");
 
     let order = |body: &str| {
@@ -56,20 +56,29 @@ fn attribute_limits_each_handler_and_reads_no_body_in_vain() {
             "content-type: application/json\r\ncontent-length: {}\r\nx-customer: ann\r\n",
             body.len()
         );
-        status_of(&example.send_body("POST", "/orders", &headers, body))
+        example.send_body("POST", "/orders", &headers, body)
     };
-    assert_eq!(order("[1,2]"), 201);
-    assert_eq!(order("{"), 400);
-    // A tenth of a day's hundred each: the burst of five comes first.
-    assert_eq!([order("[]"), order("[]"), order("[]")], [201; 3]);
-    assert_eq!(order("{"), 429);
+    let status = |body| status_of(&order(body));
+    assert_eq!(status("[1,2]"), 201);
+    assert_eq!(status("{"), 400);
+    // A burst of five, and on a slow machine ten at most: each is a tenth of a day's hundred.
+    assert_eq!([(); 3].map(|()| status("[]")), [201; 3]);
+    until_denied(|| order("{"));
+}
+
+/// The first of some responses that is a denial. However fast requests are allowed, tests are faster,
+/// but not each time on a busy machine.
+fn until_denied(send: impl FnMut() -> String) -> String {
+    let mut responses = std::iter::repeat_with(send).take(100);
+    let denied = responses.find(|response| status_of(response) == 429);
+    denied.expect("one of a hundred is denied")
 }
 
 #[test]
 fn middleware_tells_clients_and_methods_apart() {
     let example = Example::start("middleware");
     assert_eq!(example.status("POST", "/notes", "x-api-key: ann\r\n"), 201);
-    let denied = example.send("POST", "/notes", "x-api-key: ann\r\n");
+    let denied = until_denied(|| example.send("POST", "/notes", "x-api-key: ann\r\n"));
     assert!(
         denied.starts_with("HTTP/1.1 429") && denied.contains("x-denied-by: writes"),
         "{denied}"

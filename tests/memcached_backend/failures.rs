@@ -11,8 +11,8 @@ use traffik_core::{
 
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// What a busy machine with two cores may add.
-const SCHEDULING: Duration = Duration::from_millis(400);
+/// What a very busy machine may add; still less than what went wrong took.
+const SCHEDULING: Duration = Duration::from_secs(2);
 
 fn impatient(server: &MemcachedServer) -> MemcachedBackend {
     server.builder().deadline(DEADLINE).build().unwrap()
@@ -51,13 +51,25 @@ async fn a_frozen_server_costs_one_deadline_and_no_wrong_count() {
         .deadline(DEADLINE)
         .build()
         .unwrap();
-    let limits = [
-        throttle(&backend, "3/day", FixedWindow),
-        throttle(&backend, "3/day", TokenBucket::new()),
-    ];
+    let limits_on = |backend: &MemcachedBackend| {
+        [
+            throttle(backend, "3/day", FixedWindow),
+            throttle(backend, "3/day", TokenBucket::new()),
+        ]
+    };
+    let limits = limits_on(&backend);
+    // The same counts, for when the server is well: a busy machine may then take longer than a deadline.
+    let patient = server.builder().namespace("frz").build().unwrap();
+    let patient = limits_on(&patient);
     // 50 clients, one hit each.
-    for limit in &limits {
+    for limit in &patient {
         assert_eq!(storm(limit, 50).await.1, 50);
+    }
+    for limit in &limits {
+        eventually("it connects", async || {
+            limit.hit(&Identity::of("bob")).await.is_ok()
+        })
+        .await;
     }
     let threads = threads("traffik-frz");
     for _ in 0..3 {
@@ -83,7 +95,7 @@ async fn a_frozen_server_costs_one_deadline_and_no_wrong_count() {
     }
     // What was on its way when the server froze may have been charged, but nobody gets more than
     // the limit, and nobody somebody else's count.
-    for limit in &limits {
+    for limit in &patient {
         let (_, admitted, errors) = storm(limit, 500).await;
         assert!(admitted <= 2 * 50, "{admitted}");
         assert!(errors.is_empty(), "{errors:?}");
