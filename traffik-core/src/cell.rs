@@ -37,7 +37,12 @@ struct Large {
     words: Words,
     queue: Option<Queue>,
     expires: Timestamp,
+    /// What [`Cell::recount`] said last.
+    counted: usize,
 }
+
+/// What allocators use for themselves.
+const PER_ALLOCATION: usize = 8;
 
 impl Cell {
     /// A cell has at most this many words; more belong into its queue.
@@ -166,13 +171,58 @@ impl Cell {
         }
     }
 
+    /// Whether something is allocated for this cell.
+    #[inline]
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(self.0, Shape::Large(Some(_)))
+    }
+
+    /// How many bytes are allocated for this cell, a queue counted as if it had a few entries at
+    /// least: how many there were when they were counted last, and how many there are.
+    pub(crate) fn recount(&mut self) -> (usize, usize) {
+        let now = self.allocated();
+        match &mut self.0 {
+            Shape::Large(Some(large)) => (std::mem::replace(&mut large.counted, now), now),
+            Shape::Large(None) | Shape::Small { .. } => (0, 0),
+        }
+    }
+
+    /// How many bytes were counted last.
+    pub(crate) fn counted(&self) -> usize {
+        match &self.0 {
+            Shape::Large(Some(large)) => large.counted,
+            Shape::Large(None) | Shape::Small { .. } => 0,
+        }
+    }
+
+    /// How many were counted; none are from now on.
+    pub(crate) fn uncount(&mut self) -> usize {
+        match &mut self.0 {
+            Shape::Large(Some(large)) => std::mem::take(&mut large.counted),
+            Shape::Large(None) | Shape::Small { .. } => 0,
+        }
+    }
+
+    /// How many bytes [`recount`](Cell::recount) would find.
+    pub(crate) fn allocated(&self) -> usize {
+        let Shape::Large(Some(large)) = &self.0 else {
+            return 0;
+        };
+        let queue = large.queue.as_ref().map_or(0, Queue::allocated);
+        size_of::<Large>() + PER_ALLOCATION + queue
+    }
+
+    /// What the least cell with a queue counts.
+    pub(crate) const LEAST_WITH_QUEUE: usize =
+        size_of::<Large>() + PER_ALLOCATION + Queue::LEAST_ALLOCATED;
+
     /// The same cell, in the shape that has room for everything.
     fn large(&mut self) -> &mut Large {
         if let Shape::Small { words, tag } = &self.0 {
             self.0 = Shape::Large(Some(Box::new(Large {
                 words: Words::from(&words[..tag.len()]),
-                queue: None,
                 expires: tag.expires(),
+                ..Large::default()
             })));
         }
         match &mut self.0 {
@@ -313,6 +363,34 @@ impl Queue {
         let item = self.items().first().copied()?;
         self.head += 1;
         Some(item)
+    }
+
+    /// Keeps the pairs for which `keep` is true, given one and the one after it, and frees the space
+    /// of the others.
+    pub(crate) fn thin(&mut self, mut keep: impl FnMut([u64; 2], Option<[u64; 2]>) -> bool) {
+        self.items.drain(..self.head);
+        self.head = 0;
+        let mut kept = 0;
+        for at in 0..self.items.len() {
+            let item = self.items[at];
+            if keep(item, self.items.get(at + 1).copied()) {
+                self.items[kept] = item;
+                kept += 1;
+            }
+        }
+        self.items.truncate(kept);
+        self.items
+            .shrink_to(kept.next_power_of_two().max(Self::FEW));
+    }
+
+    /// With so many entries a queue is as small as it becomes.
+    pub(crate) const FEW: usize = 8;
+
+    const LEAST_ALLOCATED: usize = Self::FEW * size_of::<[u64; 2]>() + PER_ALLOCATION;
+
+    fn allocated(&self) -> usize {
+        let entries = self.items.capacity().max(Self::FEW);
+        entries * size_of::<[u64; 2]>() + PER_ALLOCATION
     }
 
     fn compact(&mut self) {

@@ -205,6 +205,22 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether of two cells without a queue the one whose words are greater, compared from the first
+    /// one on, is at least as used up: whatever hit comes, what it admits, the other admits too, and
+    /// is not greater afterwards. The rates of both have the same period.
+    ///
+    /// Then a cell may stand for several keys, since the greater of two stands for both.
+    fn ordered(&self) -> bool {
+        false
+    }
+
+    /// Makes the queue of a cell about half as long, such that the cell admits no more for it, and
+    /// returns whether it could: asked by a memory that has no room for longer ones.
+    fn coarsen(&self, cell: &mut Cell) -> bool {
+        let _ = cell;
+        false
+    }
+
     /// In what time a rate earns a whole quota, which is the [limit](Decision::limit) that decisions
     /// tell: the window that clients are told of. Default: the period, in which windows begin anew.
     fn window(&self, rate: &Rate, quota: u64) -> Duration {

@@ -1,5 +1,6 @@
 //! Cells in the memory of this process.
 
+mod overflow;
 mod table;
 
 use std::fmt;
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use smallvec::SmallVec;
 
-use self::table::Table;
+use self::table::{Limits, Table};
 use super::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
@@ -28,11 +29,14 @@ use crate::time::{Clock, SystemClock, Timestamp};
 /// A key takes 58 bytes at most (see `benches`) until its cell expires. Expired cells are dropped
 /// as new keys arrive, or by [`sweep`](MemoryBackend::sweep); no background task is needed.
 ///
-/// At [`max_keys`](MemoryBackendBuilder::max_keys) live cells there is no room for new keys, and
-/// nothing alive is ever evicted, since that would give its owner a fresh quota. Newcomers then
-/// share 64 *overflow cells* per throttle and shard until there is room again: a flood of invented
-/// identities is limited as if it were a few clients, known clients are not affected, and nobody
-/// is admitted beyond the limit.
+/// At [`max_keys`](MemoryBackendBuilder::max_keys) live cells, or when they take
+/// [`max_bytes`](MemoryBackendBuilder::max_bytes), there is no room for new keys, and nothing alive
+/// is ever evicted, since that would give its owner a fresh quota. Newcomers then share *overflow
+/// cells* until there is room again, up to half as many as `max_keys` per throttle, 24 bytes each.
+/// Windows, buckets and GCRA count a newcomer in two of them, and the less used one decides: an
+/// honest newcomer is admitted although a flood of invented identities has used up many. Other
+/// strategies share one, 64 per shard at least. Known clients are not affected, and nobody is
+/// admitted beyond the limit.
 ///
 /// ```
 /// use traffik_core::MemoryBackend;
@@ -96,7 +100,7 @@ impl MemoryBackend {
         self.len() == 0
     }
 
-    /// How many hits met a full table and were decided on a shared overflow cell.
+    /// How many hits met a full table and were admitted by overflow cells.
     pub fn overflowed(&self) -> u64 {
         self.0
             .shards
@@ -179,20 +183,45 @@ impl MemoryBackend {
         let mut cells: SmallVec<[Cell; 3]> = batch
             .ops()
             .iter()
-            .map(|op| tables[table_of(op)].take(&op.key))
+            .map(|op| tables[table_of(op)].take(op))
             .collect();
+        if !tables.iter().all(|table| table.has_no_overflow()) {
+            self.charge_shared(batch, &mut cells, now, |op| &tables[table_of(op)]);
+        }
         let decisions = batch.decide(&mut cells, now);
         let charged = decisions.is_allowed();
         // Known keys first: an insertion may drop cells that look fresh, as those look that are here.
         for (op, cell) in batch.ops().iter().zip(&mut cells) {
-            tables[table_of(op)].put_back(&op.key, cell);
+            tables[table_of(op)].put_back(op, cell, now);
         }
         for (op, cell) in batch.ops().iter().zip(cells) {
             if charged && op.cost > 0 {
-                tables[table_of(op)].insert(&op.key, cell, now);
+                tables[table_of(op)].insert(op, cell, now);
             }
         }
         decisions
+    }
+}
+
+impl MemoryBackend {
+    /// Where newcomers have one cell together, of which each has a copy, the later copies learn of
+    /// the earlier hits. A hit that is denied here is denied by the batch, too, which charges none.
+    #[cold]
+    fn charge_shared<'t>(
+        &self,
+        batch: &Batch<'_>,
+        cells: &mut [Cell],
+        now: Timestamp,
+        table_of: impl Fn(&Op<'_>) -> &'t Table,
+    ) {
+        for (at, op) in batch.ops().iter().enumerate() {
+            for earlier in &batch.ops()[..at] {
+                let same_shard = self.shard_of(&op.key) == self.shard_of(&earlier.key);
+                if same_shard && table_of(op).shares(op, earlier) {
+                    let _ = earlier.step(&mut cells[at], now);
+                }
+            }
+        }
     }
 }
 
@@ -227,7 +256,7 @@ impl Backend for MemoryBackend {
             return Some(Err(closed()));
         }
         let table = self.0.shards[self.shard_of(&op.key)].lock();
-        Some(Ok((table.read(&op.key), self.now())))
+        Some(Ok((table.read(op), self.now())))
     }
 
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
@@ -295,6 +324,15 @@ impl Shard {
     }
 }
 
+/// What a key may take on average unless something else is said: a log of a few hits.
+const BYTES_PER_KEY: usize = 256;
+
+/// Few keys may have long logs.
+const LEAST_DEFAULT_BYTES: usize = 64 << 20;
+
+/// A small table, and a few cells for its overflow.
+const LEAST_BYTES_PER_SHARD: usize = 4_096;
+
 /// Settings of a [`MemoryBackend`].
 #[derive(Debug)]
 #[must_use]
@@ -302,6 +340,7 @@ pub struct MemoryBackendBuilder {
     namespace: String,
     shards: usize,
     max_keys: usize,
+    max_bytes: Option<usize>,
     persistent: bool,
     clock: Option<Arc<dyn Clock>>,
 }
@@ -325,6 +364,23 @@ impl MemoryBackendBuilder {
         self
     }
 
+    /// How many bytes all keys take at most: slots, and what the strategies of more than two numbers
+    /// and the logs allocate. Default: 256 for each of `max_keys`, and 64 MiB at least.
+    ///
+    /// When they are used up, newcomers share cells as at `max_keys`. The log of a known client that
+    /// would have to grow becomes coarser instead: two hits in a row count as if both had come with
+    /// the later one. So it is never admitted beyond the limit, and sometimes a little later. A log
+    /// of eight entries stays as it is.
+    ///
+    /// Two kinds of cells may go beyond, since they cannot be made smaller: those of
+    /// [`PriorityQueue`](crate::PriorityQueue), which are as large as its `max_queue_size` lets them
+    /// be, and those of strategies of your own that implement no
+    /// [`coarsen`](crate::Strategy::coarsen). While a part of the table grows, it is there twice.
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.max_bytes = Some(max_bytes);
+        self
+    }
+
     /// Whether closing keeps the cells for other handles that still read them. Default: no.
     pub fn persistent(mut self, persistent: bool) -> Self {
         self.persistent = persistent;
@@ -341,8 +397,8 @@ impl MemoryBackendBuilder {
     ///
     /// # Errors
     ///
-    /// If `shards` is not a power of two up to 65,536, or `max_keys` is less than one per shard or
-    /// more than 2^31 per shard.
+    /// If `shards` is not a power of two up to 65,536, `max_keys` is less than one per shard or
+    /// more than 2^31 per shard, or `max_bytes` is less than 4,096 per shard.
     pub fn build(self) -> Result<MemoryBackend> {
         if !self.shards.is_power_of_two() || self.shards > 1 << 16 {
             return Err(Error::invalid(format!(
@@ -356,14 +412,31 @@ impl MemoryBackendBuilder {
                 self.shards, self.max_keys
             )));
         }
+        if let Some(max_bytes) = self.max_bytes
+            && max_bytes / self.shards < LEAST_BYTES_PER_SHARD
+        {
+            return Err(Error::invalid(format!(
+                "max_bytes must be at least {LEAST_BYTES_PER_SHARD} for each of {} shards, {}, not \
+                 {max_bytes}",
+                self.shards,
+                self.shards * LEAST_BYTES_PER_SHARD
+            )));
+        }
         Ok(self.assemble())
     }
 
     fn assemble(self) -> MemoryBackend {
-        let per_shard = self.max_keys.div_ceil(self.shards);
+        let bytes = self.max_bytes.unwrap_or_else(|| {
+            let bytes = self.max_keys.saturating_mul(BYTES_PER_KEY);
+            bytes.max(LEAST_DEFAULT_BYTES)
+        });
+        let limits = Limits {
+            keys: self.max_keys.div_ceil(self.shards),
+            bytes: bytes / self.shards,
+        };
         MemoryBackend(Arc::new(Inner {
             shards: (0..self.shards)
-                .map(|_| Shard(Mutex::new(Table::new(per_shard))))
+                .map(|_| Shard(Mutex::new(Table::new(limits))))
                 .collect(),
             clock: self.clock,
             system: SystemClock::new(),
@@ -381,6 +454,7 @@ impl Default for MemoryBackendBuilder {
             namespace: "memory".into(),
             shards: (16 * cores).next_power_of_two().min(1024),
             max_keys: 1_000_000,
+            max_bytes: None,
             persistent: false,
             clock: None,
         }
@@ -391,6 +465,61 @@ impl Default for MemoryBackendBuilder {
 mod tests {
     use super::*;
     use crate::{Attempt, Hits, Identity, Throttle};
+
+    #[test]
+    fn limits_that_hold_nothing_are_refused() {
+        let builder = || MemoryBackend::builder().shards(4);
+        for (builder, said) in [
+            (builder().max_keys(3), "max_keys must be between"),
+            (builder().max_bytes(0), "max_bytes must be at least 4096"),
+            (builder().max_bytes(16_383), "16384, not 16383"),
+        ] {
+            let error = builder.build().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        assert!(builder().max_bytes(16_384).build().is_ok());
+        assert!(builder().max_bytes(usize::MAX).build().is_ok());
+    }
+
+    /// Each was charged to a copy of the same cell, and the second copy replaced the first.
+    #[test]
+    fn newcomers_of_one_batch_that_share_a_cell_lost_the_charge_of_one() {
+        for strategy in [
+            "sliding_window_log",
+            "sliding_window_counter",
+            "fixed_window",
+        ] {
+            let backend = MemoryBackend::builder().shards(1).max_keys(1);
+            let backend = backend.max_bytes(4_096).build().unwrap();
+            let throttle = Throttle::builder("t").rate("5/day").backend(backend);
+            let throttle = throttle.strategy(crate::strategy::named(strategy).unwrap());
+            let throttle = throttle.build().unwrap();
+            assert!(
+                throttle
+                    .hit_now(&Identity::of("known"))
+                    .unwrap()
+                    .is_allowed()
+            );
+            let all: Vec<_> = (0..40).map(|n| Identity::from(n.to_string())).collect();
+            let mut admitted = vec![0; all.len()];
+            for round in 0..400 {
+                let pair = [round % 40, (round * 7 + 1 + round / 40) % 40];
+                if pair[0] == pair[1] {
+                    continue;
+                }
+                let mut hits = Hits::new();
+                hits.push(&throttle, &all[pair[0]]);
+                hits.push(&throttle, &all[pair[1]]);
+                if hits.try_decide().unwrap().unwrap().is_allowed() {
+                    pair.iter().for_each(|who| admitted[*who] += 1);
+                }
+            }
+            assert!(
+                admitted.iter().all(|count| *count <= 5),
+                "{strategy}: {admitted:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_newcomer_does_not_take_the_place_of_who_is_in_the_same_batch() {

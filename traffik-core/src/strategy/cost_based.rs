@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::ratio::Ratio;
 use super::{Details, Hit, Lua, Strategy, schedule};
-use crate::cell::Cell;
+use crate::cell::{Cell, Queue};
 use crate::decision::Decision;
 use crate::error::{Error, Result};
 use crate::identity::Attributes;
@@ -274,6 +274,31 @@ impl Strategy for CostBasedTokenBucket {
 
     fn window(&self, rate: &Rate, quota: u64) -> Duration {
         Duration::from_micros(rate.time_for(quota).ceil())
+    }
+
+    /// Forgets the older half of the costs. That changes the pace, which is never faster than the
+    /// rate.
+    fn coarsen(&self, cell: &mut Cell) -> bool {
+        let expires = cell.expires();
+        let queue = cell.queue_mut();
+        if queue.items().len() <= Queue::FEW {
+            return false;
+        }
+        let half = queue.items().len() / 2;
+        let forgotten = queue.items()[..half]
+            .iter()
+            .map(|[cost, _]| *cost)
+            .sum::<u64>();
+        let mut at = 0;
+        queue.thin(|_, _| {
+            at += 1;
+            at > half
+        });
+        if let [since, micros, fraction, carry, total] = *cell.words() {
+            let total = total.saturating_sub(forgotten);
+            cell.set(&[since, micros, fraction, carry, total], expires);
+        }
+        true
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

@@ -39,6 +39,10 @@ impl Strategy for FixedWindow {
         true
     }
 
+    fn ordered(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(window::lua(rate, cost, rate.limit().into()))
     }

@@ -146,6 +146,10 @@ impl Strategy for Gcra {
         true
     }
 
+    fn ordered(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(match self.strict {
             true => schedule::prepaid_lua(rate, cost, self.capacity(rate)),

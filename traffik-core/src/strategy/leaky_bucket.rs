@@ -42,6 +42,10 @@ impl Strategy for LeakyBucket {
         true
     }
 
+    fn ordered(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, capacity(rate)))
     }

@@ -56,6 +56,10 @@ impl Strategy for LeakyBucketWithQueue {
         Some(schedule::lua(LUA, rate, cost, capacity))
     }
 
+    fn coarsen(&self, cell: &mut Cell) -> bool {
+        log::coarsen(cell)
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let log = Log::of(cell, dropped(cell));
         Details::LeakyBucketWithQueue(LeakyBucketWithQueueStat {

@@ -146,6 +146,25 @@ pub(super) fn append(cell: &mut Cell, gone: u64, dropped: usize, entry: &Entry) 
     gone
 }
 
+/// Merges entries of the same stretch of time, until three quarters of them are left or fewer: what
+/// was logged earlier counts as logged later, and leaves later. Nothing is done to a short log.
+///
+/// Stretches are a power of two long and begin at multiples of it, so that what was merged is not
+/// merged with the next stretch when time has gone on, and again, and never leaves.
+pub(super) fn coarsen(cell: &mut Cell) -> bool {
+    let queue = cell.queue_mut();
+    let ([[first, _], .., [last, _]], true) = (queue.items(), queue.items().len() > Queue::FEW)
+    else {
+        return false;
+    };
+    let most = queue.items().len() as u64 / 4 * 3;
+    let stretch = last.saturating_sub(*first).div_ceil(most);
+    let shift = stretch.next_power_of_two().trailing_zeros();
+    // Totals are running, so that dropping an entry adds it to the next.
+    queue.thin(|item, next| next.is_none_or(|next| next[0] >> shift != item[0] >> shift));
+    true
+}
+
 impl Entry {
     fn word(&self, total: u64) -> u64 {
         (total + self.amount) % WRAP * TAGS + self.tag

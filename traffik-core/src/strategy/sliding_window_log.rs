@@ -74,6 +74,10 @@ impl Strategy for SlidingWindowLog {
         Some(log::window_lua(rate, cost, limit, unbounded, 0, true))
     }
 
+    fn coarsen(&self, cell: &mut Cell) -> bool {
+        log::coarsen(cell)
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let log = Log::of(cell, log::dropped(cell));
         let left = log.departed(hit);

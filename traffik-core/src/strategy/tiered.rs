@@ -125,6 +125,10 @@ impl Strategy for TieredRate {
         true
     }
 
+    fn ordered(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
         Some(window::lua(rate, cost, self.limit(rate, attributes)))
     }

@@ -61,6 +61,10 @@ impl Strategy for TokenBucket {
         true
     }
 
+    fn ordered(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, self.time_to_fill(rate)))
     }
