@@ -52,6 +52,8 @@ mod key;
 pub mod lock;
 #[cfg(feature = "store")]
 mod locked;
+#[cfg(any(feature = "redis", feature = "tokio"))]
+mod patience;
 mod rate;
 pub mod resilience;
 mod span;

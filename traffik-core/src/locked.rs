@@ -14,6 +14,7 @@ use crate::decision::Decisions;
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
 use crate::lock::{LockConfig, Terms};
+use crate::patience::in_time;
 use crate::store::{Entry, Held, Orphans, Store};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -123,9 +124,9 @@ impl<S: Store> Inner<S> {
             }
             self.decide_alone(batch).await
         };
-        let (_turn, held, decided) = timeout_at(end, deciding)
+        let (_turn, held, decided) = in_time(self.deadline, deciding)
             .await
-            .unwrap_or_else(|_| Err(self.late()))?;
+            .unwrap_or_else(|| Err(self.late()))?;
         // What is decided is decided, even if the store hangs now: then the lock is an orphan.
         let _ = timeout_at(end, held.release()).await;
         decided
@@ -234,9 +235,9 @@ impl<S: Store> Backend for Locked<S> {
         Box::pin(async move {
             self.0.check_open()?;
             let key = op.key.text();
-            let value = timeout(self.0.deadline, self.0.store.get(&key))
+            let value = in_time(self.0.deadline, self.0.store.get(&key))
                 .await
-                .unwrap_or_else(|_| Err(self.0.late()))?;
+                .unwrap_or_else(|| Err(self.0.late()))?;
             Ok((cell_of(&value), self.0.clock.now()))
         })
     }

@@ -7,10 +7,14 @@ use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
+use crate::patience::in_time;
 use crate::time::Timestamp;
 
 /// A backend that answers within a time, if only that it has no answer. Made by
 /// [`BackendExt::deadline`](super::BackendExt::deadline).
+///
+/// Time in which the thread that asks does not run does not count, and an answer that is there when the
+/// time is up is an answer.
 ///
 /// What was given up may have been charged: the store may still execute it. Decisions that need
 /// not wait, as those of memory, need no deadline and have none. Resetting and closing may take
@@ -44,9 +48,8 @@ impl<B: Backend> Deadline<B> {
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.limit, call)
-            .await
-            .unwrap_or_else(|_| Err(self.expire()))
+        let answer = in_time(self.limit, call).await;
+        answer.unwrap_or_else(|| Err(self.expire()))
     }
 
     #[cold]
