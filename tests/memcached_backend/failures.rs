@@ -399,6 +399,10 @@ fn a_wrong_setting_is_named_with_its_value() {
             "pool_size must be between 1 and 1024, not 0",
         ),
         (
+            builder().namespace("n".repeat(129)),
+            "a namespace has at most 128 bytes, not 129 as \"nnnn",
+        ),
+        (
             builder().pool_min_idle(9),
             "pool_min_idle must be at most pool_size, 8, not 9",
         ),

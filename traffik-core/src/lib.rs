@@ -52,6 +52,7 @@ mod key;
 pub mod lock;
 #[cfg(feature = "store")]
 mod locked;
+mod name;
 #[cfg(any(feature = "redis", feature = "tokio"))]
 mod patience;
 mod rate;

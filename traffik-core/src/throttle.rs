@@ -14,6 +14,7 @@ use crate::decision::{Decision, Stat};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{Key, KeyHasher};
+use crate::name::{LONGEST_NAME, check_length, excerpt};
 use crate::rate::Rate;
 use crate::resilience::{Outage, OutageInfo};
 use crate::strategy::{FixedWindow, IntoStrategy, Sharing, Strategy};
@@ -445,15 +446,17 @@ impl ThrottleBuilder {
     ///
     /// # Errors
     ///
-    /// If the name is empty or not printable ASCII, the rate is missing or malformed, or the
+    /// If the name is empty, not printable ASCII or longer than 256 bytes, the rate is missing or malformed, or the
     /// strategy cannot serve it.
     pub fn build(self) -> Result<Throttle> {
         let ThrottleBuilder { name, strategy, .. } = self;
         if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             return Err(Error::invalid(format!(
-                "the name of a throttle must be printable ASCII, such as `api`, not {name:?}"
+                "the name of a throttle must be printable ASCII, such as `api`, not {:?}",
+                excerpt(&name)
             )));
         }
+        check_length("the name of a throttle", &name, LONGEST_NAME)?;
         let rate = self
             .rate
             .unwrap_or_else(|| {
@@ -515,6 +518,11 @@ mod tests {
                 .starts_with("throttle `api`: \"100\" is no rate: a rate needs")
         );
         assert!(complaint(Throttle::builder("").rate("1/s")).contains("printable ASCII"));
+        let long = "n".repeat(257);
+        assert!(Throttle::builder(&long[1..]).rate("1/s").build().is_ok());
+        let shown = complaint(Throttle::builder(long).rate("1/s"));
+        assert!(shown.contains("has at most 256 bytes, not 257") && shown.len() < 128);
+        assert!(complaint(Throttle::builder("\u{e9}".repeat(1 << 20)).rate("1/s")).len() < 256);
         assert!(complaint(Throttle::builder("a\r\nb").rate("1/s")).contains("\"a\\r\\nb\""));
         assert!(
             complaint(api().rate("1/s").strategy(TokenBucket::new().burst(0)))

@@ -34,6 +34,7 @@ use crate::cell::Cell;
 use crate::decision::Decisions;
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
+use crate::name::{LONGEST_NAMESPACE, check_length};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// Keeps cells in one or more memcached servers. Clones share connections and threads.
@@ -303,8 +304,8 @@ impl MemcachedBackendBuilder {
         self
     }
 
-    /// Keeps the cells of this backend apart from those of others on the same servers; any text.
-    /// Default: `traffik`.
+    /// Keeps the cells of this backend apart from those of others on the same servers; any text of
+    /// up to 128 bytes. Default: `traffik`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -373,8 +374,9 @@ impl MemcachedBackendBuilder {
     ///
     /// # Errors
     ///
-    /// If an address, a number or the secret is wrong, or no thread can be started.
+    /// If an address, a number, the namespace or the secret is wrong, or no thread can be started.
     pub fn build(self) -> Result<MemcachedBackend> {
+        check_length("a namespace", &self.namespace, LONGEST_NAMESPACE)?;
         let (limits, hasher) = (self.limits()?, self.hasher?);
         let dialers = Dialers::new(&self.namespace);
         let watch = Arc::new(Watch::start(&self.namespace)?);

@@ -16,6 +16,7 @@ use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyHasher};
+use crate::name::{LONGEST_NAMESPACE, check_length};
 use crate::time::{Clock, SystemClock, Timestamp};
 
 /// Keeps cells in the memory of this process, and decides without waiting.
@@ -346,7 +347,7 @@ pub struct MemoryBackendBuilder {
 }
 
 impl MemoryBackendBuilder {
-    /// A name, for logs. Every backend has its own cells, whatever its name. Default: `memory`.
+    /// A name of up to 128 bytes, for logs. Every backend has its own cells, whatever its name. Default: `memory`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -398,8 +399,10 @@ impl MemoryBackendBuilder {
     /// # Errors
     ///
     /// If `shards` is not a power of two up to 65,536, `max_keys` is less than one per shard or
-    /// more than 2^31 per shard, or `max_bytes` is less than 4,096 per shard.
+    /// more than 2^31 per shard, `max_bytes` is less than 4,096 per shard, or the namespace has more
+    /// than 128 bytes.
     pub fn build(self) -> Result<MemoryBackend> {
+        check_length("a namespace", &self.namespace, LONGEST_NAMESPACE)?;
         if !self.shards.is_power_of_two() || self.shards > 1 << 16 {
             return Err(Error::invalid(format!(
                 "the number of shards must be a power of two up to 65536, such as 64, not {}",

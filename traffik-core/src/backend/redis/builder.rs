@@ -12,6 +12,7 @@ use super::node::{Factory, Node};
 use super::{Inner, RedisBackend};
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
+use crate::name::{LONGEST_NAMESPACE, check_length, excerpt};
 use crate::time::Clock;
 
 /// Settings of a [`RedisBackend`].
@@ -88,8 +89,8 @@ impl RedisBackendBuilder {
         }
     }
 
-    /// What all keys begin with, such as the name of the application: letters, digits and `-_.:`.
-    /// Default: `traffik`.
+    /// What all keys begin with, such as the name of the application: letters, digits and `-_.:`, at
+    /// most 128 of them. Default: `traffik`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -126,7 +127,8 @@ impl RedisBackendBuilder {
     /// How many denials are remembered, so that they can be repeated without asking Redis; 0 turns
     /// it off. Default: 10,000, of about 300 bytes each.
     ///
-    /// A remembered denial is as exact as Redis's own. It is forgotten when its wait is over, when
+    /// The wait that a remembered denial tells is never too short. It is too long by less than Redis's
+    /// answer took, and while less than that may be left, Redis is asked. A denial is forgotten when its wait is over, when
     /// this backend is reset, when a hit at another cost or rate on the same key is admitted
     /// through it, and after a second in any case: so that a reset by another process, or a key
     /// that other processes hit under other rates, is noticed within that time.
@@ -155,17 +157,26 @@ impl RedisBackendBuilder {
         if self.namespace.is_empty() || !self.namespace.bytes().all(legal) {
             return Err(Error::invalid(format!(
                 "a namespace consists of letters, digits and `-_.:`, such as `shop`, unlike {:?}",
-                self.namespace
+                excerpt(&self.namespace)
             )));
         }
+        check_length("a namespace", &self.namespace, LONGEST_NAMESPACE)?;
         // What the timer can tell apart.
-        if self.deadline < Duration::from_millis(1) {
-            return Err(Error::invalid(format!(
-                "the deadline of a decision must be 1ms at least, such as 50ms, not {:?}",
-                self.deadline
-            )));
+        for (what, usual, given) in [
+            ("the deadline of a decision", "50ms", self.deadline),
+            ("the time to connect", "250ms", self.connect_timeout),
+        ] {
+            if given < Duration::from_millis(1) {
+                return Err(Error::invalid(format!(
+                    "{what} must be 1ms at least, such as {usual}, not {given:?}"
+                )));
+            }
         }
         let connect = self.connect?;
+        let times = Times {
+            decide: self.deadline,
+            connect: self.connect_timeout,
+        };
         // When the cells were last reset, a cluster keeps in another slot than the cells.
         let hints = if connect.has_slots() { 0 } else { self.heal };
         Ok(RedisBackend(Arc::new(Inner {
