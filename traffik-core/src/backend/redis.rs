@@ -74,9 +74,32 @@ use crate::time::{Clock, Timestamp, micros};
 /// # What is stored
 ///
 /// `<namespace>:{<digest of the identity>}<digest of throttle and scope>`, a few dozen bytes, with
-/// a time to live of exactly as long as it matters. No identity is ever sent. Configure the server
-/// with `maxmemory-policy noeviction` or give it room: evicting a key may forgive its owner. After
-/// a reset, `<namespace>:reset` tells for two hours when that was.
+/// a time to live of exactly as long as it matters. No identity is ever sent. After a reset,
+/// `<namespace>:reset` tells for two hours when that was.
+///
+/// Give the server room. When it has none left, its `maxmemory-policy` chooses between two evils: with
+/// `noeviction` every hit that would change a count is an error, so that a full server is an outage;
+/// with any other, counts are evicted, and whoever they limited may be forgiven, unless a process
+/// that saw them [restores](#losses) them. `volatile-ttl` evicts first what would have ended soonest.
+///
+/// # Permissions
+///
+/// Where users of the server have permissions ([ACL](https://redis.io/docs/latest/operate/oss_and_stack/management/security/acl/)),
+/// this backend's needs `~<namespace>:*`, the first row, and those of what is used. If one is missing,
+/// hits are errors that name the command; none is admitted because a count could not be read.
+///
+/// | for | commands |
+/// |---|---|
+/// | every decision | `+evalsha +eval +get +set +setrange +time` |
+/// | [`SlidingWindowLog`](crate::SlidingWindowLog), [`PriorityQueue`](crate::PriorityQueue), [`LeakyBucketWithQueue`](crate::LeakyBucketWithQueue) | `+getrange +strlen +pexpire` |
+/// | a URL with a database | `+select` |
+/// | `reset`, and `close` unless persistent | `+scan +unlink +set +time` |
+/// | a cluster | `+cluster|slots` |
+/// | a master that sentinels watch | `+role` |
+/// | a [`RedisStore`](RedisBackend::store) | `+eval +get +mget +set +unlink +exists +incrby +decrby +pexpire` |
+/// | its locks | `+eval +get +set +del` |
+///
+/// With a [clock](RedisBackendBuilder::clock) of your own nothing needs `+time`.
 ///
 /// # Losses
 ///

@@ -2,9 +2,10 @@
 -- is the total of what has been dropped.
 local key, base, WRAP = KEYS[at], 17 + 8 * count, 1125899906842624
 local stored, gone, first, size = {}, 0, 0, 0
-local header = redis.pcall('GETRANGE', key, 0, base - 1)
+asked = 'GETRANGE'
+local header = value(try('GETRANGE', key, 0, base - 1))
 if type(header) == 'string' and #header == base and header:byte() == 24 + count then
-  local pairs_stored = (redis.call('STRLEN', key) - base) / 16
+  local pairs_stored = (call('STRLEN', key) - base) / 16
   local popped = unpack('>I8', header, base - 7)
   if pairs_stored % 1 == 0 and popped <= pairs_stored then
     stored = {unpack('>' .. ('I8'):rep(count), header, 10)}
@@ -20,7 +21,7 @@ end
 -- The instant of a pair, and the total up to and including it.
 local function pair(i)
   local from = base + 16 * i
-  local instant, word = unpack('>I8I8', redis.call('GETRANGE', key, from, from + 15))
+  local instant, word = unpack('>I8I8', call('GETRANGE', key, from, from + 15))
   return instant, (word - word % 4) / 4
 end
 
@@ -73,13 +74,13 @@ local function append(left, before, instant, amount, tag, merged, till, ...)
       -- Most of it is popped. So rewriting it costs a hit no more, on average, than its own pair.
       local kept = ''
       if left < place then
-        kept = redis.call('GETRANGE', key, base + 16 * left, base + 16 * place - 1)
+        kept = call('GETRANGE', key, base + 16 * left, base + 16 * place - 1)
       end
-      redis.call('SET', key, header(0) .. kept .. item, 'PX', px)
+      call('SET', key, header(0) .. kept .. item, 'PX', px)
     else
-      redis.call('SETRANGE', key, base + 16 * place, item)
-      redis.call('SETRANGE', key, 0, header(left))
-      redis.call('PEXPIRE', key, px)
+      call('SETRANGE', key, base + 16 * place, item)
+      call('SETRANGE', key, 0, header(left))
+      call('PEXPIRE', key, px)
     end
   end
 end

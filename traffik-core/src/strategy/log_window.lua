@@ -15,7 +15,7 @@ if left < size then
 end
 local whole = size - left >= most - 1
 if whole and left < size then
-  cell = cell .. redis.call('GETRANGE', key, base + 16 * left, -1)
+  cell = cell .. call('GETRANGE', key, base + 16 * left, -1)
 end
 
 if size - left < most and cost <= limit - taken then

@@ -14,8 +14,21 @@
 -- it was admitted, 0 if not, 2 if another writer came first, in one byte, followed by its cells as
 -- they were, each after its length in four bytes, which is 0 where there is none. All that is one
 -- text, because Redis and its clients take longer for many small values.
+--
+-- No error of a command may be taken for a cell that is not there: that would be a fresh quota.
 local spread = unpack
-local unpack, pack, byte, call = struct.unpack, struct.pack, string.byte, redis.call
+local unpack, pack, byte, try = struct.unpack, struct.pack, string.byte, redis.pcall
+-- What `try` has returned, but nothing for a key of another type, which holds no cell.
+local function value(reply)
+  if type(reply) ~= 'table' then
+    return reply
+  end
+  if not reply.err:find('WRONGTYPE', 1, true) then
+    error(reply)
+  end
+end
+
+local function run()
 local now = tonumber(ARGV[1])
 if not now then
   local time = call('TIME')
@@ -87,8 +100,11 @@ while last < operations do
     if false then
 --{in place}
     else
-      -- A key of another type is no cell either.
-      cell = redis.pcall('GET', KEYS[i])
+      asked = 'GET'
+      cell = try('GET', KEYS[i])
+      if type(cell) == 'table' then
+        cell = value(cell) or ''
+      end
       local from, lost = #arguments - 1 - hint, not cell
       if doubtful and type(cell) == 'string' and #cell == hint - 8
           and byte(cell) == byte(arguments, from + 8) then
@@ -107,7 +123,7 @@ while last < operations do
         -- The key would still be here, and as it was, had it not been lost, or reset. See reset.rs:
         -- for so long a reset is remembered, and longer.
         if till > now and now - seen < 3600000000 then
-          local reset = tonumber((redis.pcall('GET', KEYS[operations + 1])))
+          local reset = tonumber(value(try('GET', KEYS[operations + 1])) or nil)
           if not reset or seen > reset then
             cell = arguments:sub(from + 8, -3)
             if slack then
@@ -168,3 +184,4 @@ while last < operations do
 end
 reply[1] = pack('>I8I8', now, losses)
 return table.concat(reply)
+end

@@ -38,7 +38,30 @@ fn not_connected(error: Arc<RedisError>) -> Error {
 
 /// Says why, since logs show nothing but this: that it has no memory left, or what it forbids.
 fn refused(error: RedisError) -> Error {
-    Error::other(format!("redis refused the command: {}", cause(&error))).with_source(error)
+    let (cause, advice) = (cause(&error), advice(&error));
+    Error::other(format!("redis refused the command: {cause}{advice}")).with_source(error)
+}
+
+const PERMISSIONS: &str = "; `RedisBackend` documents the permissions that it needs";
+
+/// What would be right.
+fn advice(error: &RedisError) -> &'static str {
+    match error.code() {
+        Some("NOPERM") => PERMISSIONS,
+        // So Redis 7.0 complains of scripts.
+        Some("ERR")
+            if error
+                .detail()
+                .is_some_and(|said| said.contains("can't run this command")) =>
+        {
+            PERMISSIONS
+        }
+        Some("OOM") => {
+            "; it has no room for another count, and its `maxmemory-policy` does not let it evict any: \
+             with more memory this passes, with `volatile-ttl` some may be forgiven instead"
+        }
+        _ => "",
+    }
 }
 
 /// What went wrong with a command that is not a hit.
@@ -51,6 +74,11 @@ pub(super) fn explain(error: RedisError) -> Error {
 
 /// In one line. A server speaks of commands, and repeats no key, value or password.
 fn cause(error: &RedisError) -> String {
+    if error.kind() == ErrorKind::MasterNameNotFoundBySentinel {
+        return "no sentinel knows a master of this name that is up: either the name is wrong, or it \
+                is down and the sentinels are about to elect another"
+            .to_owned();
+    }
     let said = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),

@@ -9,6 +9,15 @@ use crate::backend::Op;
 use crate::cell::Cell;
 use crate::strategy::{BUILT_IN, IN_PLACE, Lua};
 
+/// A script that names the command which failed, if one does. It defines `run`, and asks by `call`.
+macro_rules! script {
+    ($source:expr) => {
+        concat!(include_str!("call.lua"), $source, include_str!("tell.lua"))
+    };
+}
+
+pub(super) use script;
+
 /// A script with the strategies it knows.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -36,7 +45,7 @@ impl Program {
             };
             places.map(branch).collect()
         };
-        let text = include_str!("decide.lua")
+        let text = script!(include_str!("decide.lua"))
             .replacen("--{in place}\n", &branches(0..IN_PLACE.len()), 1)
             .replacen(
                 "--{strategies}\n",

@@ -6,6 +6,7 @@ use redis::{Cmd, FromRedisValue};
 
 use super::link::Lost;
 use super::redlock::Redlock;
+use super::script::script;
 use super::{RedisBackend, reset};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -84,8 +85,10 @@ impl RedisStore {
 
     /// Releases a lock on this server.
     pub(super) async fn unlock_here(&self, name: &str, owner: &str) -> Result<()> {
-        const UNLOCK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then \
-                              redis.call('DEL', KEYS[1]) end";
+        const UNLOCK: &str = script!(
+            "local function run() \
+             if call('GET', KEYS[1]) == ARGV[1] then call('DEL', KEYS[1]) end end "
+        );
         let mut unlock = redis::cmd("EVAL");
         unlock
             .arg(UNLOCK)
@@ -185,10 +188,13 @@ impl Store for RedisStore {
     }
 
     async fn increment_with_ttl(&self, key: &str, by: u64, ttl: Duration) -> Result<i64> {
-        const INCREMENT: &str = "local known = redis.call('EXISTS', KEYS[1]) \
-                                 local sum = redis.call('INCRBY', KEYS[1], ARGV[1]) \
-                                 if known == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end \
-                                 return sum";
+        // A new one has its end from the beginning: between two commands it could stay without.
+        const INCREMENT: &str = script!(
+            "local function run() \
+             if call('EXISTS', KEYS[1]) == 1 then return call('INCRBY', KEYS[1], ARGV[1]) end \
+             call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
+             return tonumber(ARGV[1]) end "
+        );
         let mut increment = redis::cmd("EVAL");
         increment.arg(INCREMENT).arg(1).arg(self.key(key));
         self.ask(increment.arg(amount(by)?).arg(millis(ttl))).await
@@ -215,9 +221,11 @@ impl Store for RedisStore {
     }
 
     async fn multi_set(&self, entries: &[Entry<'_>]) -> Result<()> {
-        const SET: &str = "for i = 1, #KEYS do local ttl = ARGV[2 * i] \
-                           if ttl == '' then redis.call('SET', KEYS[i], ARGV[2 * i - 1], 'KEEPTTL') \
-                           else redis.call('SET', KEYS[i], ARGV[2 * i - 1], 'PX', ttl) end end";
+        const SET: &str = script!(
+            "local function run() for i = 1, #KEYS do local ttl = ARGV[2 * i] \
+             if ttl == '' then call('SET', KEYS[i], ARGV[2 * i - 1], 'KEEPTTL') \
+             else call('SET', KEYS[i], ARGV[2 * i - 1], 'PX', ttl) end end end "
+        );
         if self.is_sharded() {
             for Entry { key, value, ttl } in entries {
                 self.set(key, value, *ttl).await?;
