@@ -1,12 +1,14 @@
 //! Denials that are answered without asking Redis.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use traffik_core::testing::conformance;
-use traffik_core::{Attempt, Backend, Hits, Identity, ManualClock, Rate, Throttle, TokenBucket};
+use traffik_core::{
+    Attempt, Backend, Hits, Identity, ManualClock, Rate, RedisBackend, Throttle, TokenBucket,
+};
 
 use super::{builder, throttle};
-use crate::support::{RedisServer, strategies};
+use crate::support::{Fault, Proxy, RedisServer, strategies};
 
 /// How many decisions Redis was asked for since the last time.
 fn asked(server: &RedisServer) -> u64 {
@@ -95,6 +97,56 @@ async fn it_can_be_turned_off_and_is_bounded() {
         let local = 100 - asked(&server);
         assert!((most / 2..=most).contains(&local), "{local} of {most}");
     }
+}
+
+/// Redis tells the time somewhen between question and answer. The wait was counted from the question,
+/// and so was too short by up to a round trip.
+#[tokio::test]
+async fn a_remembered_wait_is_never_too_short_and_too_long_by_less_than_the_answer_took() {
+    let server = RedisServer::start();
+    let proxy = Proxy::before(server.port());
+    let builder = RedisBackend::builder(&proxy.url()).deadline(Duration::from_secs(10));
+    let backend = builder.build().unwrap();
+    // Of a window whose end is known, and far away.
+    let (period, rate) = (366 * 86_400, "1/366d");
+    let throttle = throttle("wait", rate, backend);
+    let ann = Identity::of("ann");
+    assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+    let server_time = || -> Duration {
+        let (seconds, micros): (u64, u32) = server.command(&["TIME"]);
+        Duration::new(seconds, micros * 1_000)
+    };
+    let end = Duration::from_secs((server_time().as_secs() / period + 1) * period);
+
+    // On the way there, on the way back, and both.
+    for way in [1, 5, 20] {
+        proxy.set(Fault::Delay(Duration::from_millis(way)));
+        server.calls();
+        let start = Instant::now();
+        let told = throttle.hit(&ann).await.unwrap().retry_after().unwrap();
+        let took = start.elapsed();
+        assert_eq!(asked(&server), 1);
+        assert!(server_time() + told >= end, "by Redis itself");
+        for _ in 0..20 {
+            let before = server_time();
+            let denied = throttle.hit(&ann).await.unwrap();
+            let (wait, after) = (denied.retry_after().unwrap(), server_time());
+            assert!(after + wait >= end, "{:?} too short", end - (after + wait));
+            assert!(
+                before + wait <= end + took,
+                "{:?} too long",
+                before + wait - end
+            );
+        }
+        assert_eq!(asked(&server), 0, "all were remembered");
+        backend_forgets(&throttle, &ann).await;
+    }
+}
+
+/// A hit of another cost is not denied from memory, and what it is told is remembered instead.
+async fn backend_forgets(throttle: &Throttle, who: &Identity) {
+    let attempt = Attempt::by(who).cost(0);
+    let _ = throttle.hit(attempt).await.unwrap();
 }
 
 /// The law of this cache: whatever happens through the backend, it answers what Redis would.

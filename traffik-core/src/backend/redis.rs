@@ -227,7 +227,8 @@ impl Inner {
         if let Some(ticket) = ticket
             && decisions.is_denied()
         {
-            ticket.denied(&decisions, seen.decoded(), seen.now);
+            let answered_us = self.stopwatch();
+            ticket.denied(&decisions, seen.decoded(), seen.now, answered_us);
         }
         Ok(decisions)
     }

@@ -37,9 +37,11 @@ struct Denial {
     changes: SmallVec<[u32; 3]>,
     /// The server's time when it denied.
     now: Timestamp,
-    /// Our stopwatch before it was asked: the server's clock has since advanced by no more.
+    /// Our stopwatch before it was asked, and after it had answered: the server's clock was at `now`
+    /// no earlier than the one, and no later than the other.
     asked_us: u64,
-    /// How long the denial holds, from then on.
+    answered_us: u64,
+    /// How long the denial certainly holds, from when it was asked.
     hold_us: u64,
 }
 
@@ -83,7 +85,12 @@ impl Denials {
         }
     }
 
-    /// What Redis would decide, if it is known to deny. `stopwatch` is in µs.
+    /// What Redis would decide, if it is certain to deny. `stopwatch` is in µs.
+    ///
+    /// When exactly Redis read its clock is not known, only that it did between question and answer.
+    /// So what is told is that the denial began with the answer, and the wait is too short in no
+    /// case. It is too long by less than the answer took, and Redis is asked again when there may be
+    /// less left than that.
     pub(super) fn answer(
         &self,
         batch: &Batch<'_>,
@@ -93,11 +100,12 @@ impl Denials {
         let mut denials = self.shard_of(&first)?;
         let denial = denials.get(&first)?;
         // None if an injected clock has stepped back.
-        let elapsed_us = stopwatch().checked_sub(denial.asked_us)?;
-        if elapsed_us >= denial.hold_us {
+        let us = stopwatch();
+        if us.checked_sub(denial.asked_us)? >= denial.hold_us {
             denials.remove(&first);
             return None;
         }
+        let elapsed_us = us.saturating_sub(denial.answered_us);
         if !denial.is_of(batch) || denial.changes != self.changes_of(batch.ops()) {
             return None;
         }
@@ -157,12 +165,13 @@ impl Denials {
 }
 
 impl Ticket<'_> {
-    /// Redis denied the batch at `now`, when its cells were these.
+    /// Redis denied the batch at `now`, when its cells were these, and has answered.
     pub(super) fn denied(
         mut self,
         decisions: &Decisions,
         cells: impl IntoIterator<Item = Cell>,
         now: Timestamp,
+        answered_us: u64,
     ) {
         self.settled = true;
         let cells: SmallVec<[Cell; 3]> = cells.into_iter().collect();
@@ -179,6 +188,7 @@ impl Ticket<'_> {
             changes: std::mem::take(&mut self.changes),
             now,
             asked_us: self.asked_us,
+            answered_us,
             hold_us: micros(hold.min(Denials::LONGEST)),
         };
         let Some(mut denials) = self.denials.shard_of(&denial.parts[0].key) else {
