@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use redis::aio::ConnectionLike;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult,
+};
 
 use super::link::{Connect, Wire};
 use crate::backend::BoxFuture;
@@ -55,7 +57,7 @@ impl fmt::Debug for Node {
 ///
 /// # Errors
 ///
-/// If it is no URL of a Redis; the message does not repeat it, since it may hold a password.
+/// If it is no URL of a Redis, or asks for what cannot be done; the message does not repeat it, since it may hold a password.
 pub(super) fn info(url: &str) -> Result<ConnectionInfo> {
     let malformed = || {
         Error::invalid(
@@ -63,15 +65,63 @@ pub(super) fn info(url: &str) -> Result<ConnectionInfo> {
              `rediss://` (feature `redis-tls`) or `redis+unix://`",
         )
     };
+    let encrypted = url.starts_with("rediss:") || url.starts_with("valkeys:");
+    if encrypted && cfg!(not(feature = "redis-tls")) {
+        return Err(Error::invalid(
+            "`rediss://` needs the feature `redis-tls` of traffik, which this program is built without",
+        ));
+    }
     let info = url
         .into_connection_info()
         .map_err(|error| malformed().with_source(error.category().to_owned()))?;
     if info.redis_settings().db() < 0 {
         return Err(malformed().with_source("databases count from 0"));
     }
+    match impossible(url, &info) {
+        Some(why) => return Err(Error::invalid(why)),
+        None => {}
+    }
     #[cfg(feature = "redis-tls")]
     super::tls::choose_cryptography(&info);
     Ok(info.set_tcp_settings(tcp_settings()))
+}
+
+/// What a URL asks for that the client cannot do, or would leave out without a word.
+fn impossible(url: &str, info: &ConnectionInfo) -> Option<&'static str> {
+    let parsed = redis::parse_redis_url(url)?;
+    let settings = info.redis_settings();
+    let is_unix = matches!(info.addr(), ConnectionAddr::Unix(_));
+    let known: &[&str] = match is_unix {
+        true => &["db", "user", "pass", "protocol"],
+        false => &["protocol"],
+    };
+    if parsed.fragment() == Some("insecure") {
+        return Some(
+            "the URL of a redis cannot end in `#insecure`: certificates are always verified; trust the \
+             root that signed the server's with `certificates`, or by the file that SSL_CERT_FILE names",
+        );
+    }
+    if parsed.fragment().is_some() {
+        return Some("the URL of a redis has no `#`; in a password it is written `%23`");
+    }
+    if parsed
+        .query_pairs()
+        .any(|(name, _)| !known.contains(&&*name))
+    {
+        return Some(match is_unix {
+            true => {
+                "the URL of a redis's socket may end in `?db=0&user=shop&pass=secret`, and nothing else"
+            }
+            false => {
+                "after `?` the URL of a redis can only have `protocol=resp3`: user, password and database \
+                 are written `redis://user:password@host:6379/0`, and times are set on the builder"
+            }
+        });
+    }
+    if settings.username().is_some() && settings.password().is_none() {
+        return Some("the URL of a redis has a user and no password, so that it could not log in");
+    }
+    None
 }
 
 pub(super) fn open(info: ConnectionInfo) -> Result<Client> {

@@ -52,11 +52,22 @@ impl Watched {
         if sentinels.is_empty() {
             return Err(Error::invalid("at least one sentinel is needed"));
         }
+        if sentinels.iter().any(|one| one.redis_settings().db() != 0) {
+            return Err(Error::invalid(
+                "sentinels have no databases: the one of the master stands in its own URL, such as \
+                 `redis://mymaster/2`",
+            ));
+        }
         let master = info(master)?;
         let settings = SentinelNodeConnectionInfo::default()
             .set_tcp_settings(tcp_settings())
             .set_redis_connection_info(master.redis_settings().clone());
         let (name, settings) = match master.addr() {
+            ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } if *port != 6379 => {
+                return Err(Error::invalid(
+                    "the URL of a master has no port, which the sentinels tell: `redis://mymaster/0`",
+                ));
+            }
             ConnectionAddr::Tcp(name, _) => (name, settings),
             ConnectionAddr::TcpTls { host, .. } => (host, settings.set_tls_mode(TlsMode::Secure)),
             _ => {
