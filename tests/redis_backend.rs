@@ -1,7 +1,9 @@
 //! `RedisBackend` against a Redis.
 
+mod busy;
 mod cluster;
 mod cluster_changes;
+mod cold_start;
 mod company;
 mod conformance;
 mod decisions;
@@ -10,6 +12,7 @@ mod failures;
 mod keys;
 mod lags;
 mod losses;
+mod permissions;
 mod processes;
 mod redlock;
 mod sentinel;

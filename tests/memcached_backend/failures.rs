@@ -400,7 +400,7 @@ fn a_wrong_setting_is_named_with_its_value() {
         ),
         (
             builder().namespace("n".repeat(129)),
-            "a namespace has at most 128 bytes, not 129 as \"nnnn",
+            "a namespace has at most 128 bytes, not 129 as \"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn..\" has",
         ),
         (
             builder().pool_min_idle(9),

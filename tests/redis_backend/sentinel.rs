@@ -38,6 +38,25 @@ async fn follows_a_failover() {
     assert!(throttle.hit(&ann).await.unwrap().is_denied());
 }
 
+/// It was not said that the name may be right, and its master down.
+#[tokio::test]
+async fn a_master_that_is_not_known_may_be_about_to_be_elected() {
+    let watched = WatchedRedis::start();
+    let url = watched.sentinel_url();
+    let backend = RedisBackend::sentinel([url.as_str()], "redis://shoop")
+        .connect_timeout(Duration::from_secs(10))
+        .build();
+    let throttle = throttle("name", "3/day", backend.unwrap());
+    let error = throttle.hit(&Identity::of("ann")).await.unwrap_err();
+    let text = error.to_string();
+    assert!(error.is_connection() && error.is_unexecuted(), "{error:?}");
+    let both = [
+        "the name is wrong",
+        "the sentinels are about to elect another",
+    ];
+    assert!(both.iter().all(|part| text.contains(part)), "{text}");
+}
+
 #[tokio::test]
 async fn leaves_a_demoted_master_with_the_next_hit() {
     let watched = WatchedRedis::start();

@@ -31,6 +31,14 @@ fn bad_ones_are_named() {
         ),
         (on().deadline(Duration::from_micros(999)), "not 999µs"),
         (
+            on().connect_timeout(Duration::ZERO),
+            "the time to connect must be 1ms at least, such as 250ms, not 0ns",
+        ),
+        (
+            on().namespace("n".repeat(129)),
+            "a namespace has at most 128 bytes, not 129 as \"nnnn",
+        ),
+        (
             on().secret(""),
             "the secret that identities are hashed under is empty",
         ),
@@ -58,6 +66,14 @@ fn bad_ones_are_named() {
             RedisBackend::sentinel([URL], "unix:///a"),
             "its name in place of the host",
         ),
+        (
+            RedisBackend::sentinel([URL], "redis://shop:26379"),
+            "has no port, which the sentinels tell",
+        ),
+        (
+            RedisBackend::sentinel(["redis://127.0.0.1:26379/1"], "redis://shop"),
+            "sentinels have no databases",
+        ),
     ] {
         let error = error(builder);
         assert!(error.to_string().contains(complaint), "{error}");
@@ -83,6 +99,50 @@ fn bad_ones_are_named() {
     }
 }
 
+/// Each was taken, and refused by the client with every hit, or left out without a word.
+#[test]
+fn what_cannot_be_done_is_refused_when_it_is_built() {
+    for (url, complaint) in [
+        ("rediss://h/#insecure", "certificates are always verified"),
+        (
+            "rediss://u:sesame@h:6379/1#insecure",
+            "certificates are always verified",
+        ),
+        ("valkeys://h/#insecure", "certificates are always verified"),
+        ("redis://h/#insecure", "certificates are always verified"),
+        (
+            "redis://h/#0",
+            "has no `#`; in a password it is written `%23`",
+        ),
+        (
+            "redis://h?db=1",
+            "database are written `redis://user:password@host:6379/0`",
+        ),
+        ("redis://h/0?timeout=5s", "times are set on the builder"),
+        ("redis://h/?ssl=true", "can only have `protocol=resp3`"),
+        ("redis://h/?protocol=resp4", "must look like `redis://"),
+        (
+            "redis+unix:///a.sock?password=sesame",
+            "`?db=0&user=shop&pass=secret`, and nothing else",
+        ),
+        ("redis+unix:///a.sock?user=shop", "a user and no password"),
+        ("redis://shop@h", "a user and no password"),
+    ] {
+        for builder in [
+            RedisBackend::builder(url),
+            RedisBackend::cluster([url]),
+            RedisBackend::sentinel([url], "redis://shop"),
+            RedisBackend::sentinel([URL], url),
+        ] {
+            let text = error(builder).to_string();
+            assert!(
+                text.contains(complaint) && !text.contains("sesame"),
+                "{url}: {text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn good_ones_are_taken_without_a_server() {
     let on = || RedisBackend::builder(URL);
@@ -96,6 +156,9 @@ fn good_ones_are_taken_without_a_server() {
         RedisBackend::builder("redis://user:p%40ss@[::1]:6379/15"),
         RedisBackend::builder("rediss://redis.example"),
         RedisBackend::builder("valkey://localhost"),
+        RedisBackend::builder("redis://localhost?protocol=resp3"),
+        on().namespace("n".repeat(128))
+            .connect_timeout(Duration::MAX),
         RedisBackend::builder("redis+unix:///run/redis.sock?db=1&pass=a"),
     ] {
         builder.build().unwrap();

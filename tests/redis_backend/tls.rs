@@ -70,6 +70,17 @@ async fn refuses_servers_that_others_have_signed() {
     assert!(text.contains("invalid peer certificate"), "{text}");
 }
 
+/// A handshake takes longer than a deadline, so that it was never heard of why it failed.
+#[tokio::test]
+async fn a_handshake_that_fails_is_told_whatever_the_deadline() {
+    let server = TlsRedis::start_with(&["--tls-auth-clients", "no"]);
+    let builder = RedisBackend::builder(&server.url()).connect_timeout(DEADLINE);
+    let backend = builder.deadline(Duration::from_millis(1)).build();
+    let throttle = throttle("tls", "2/day", backend.unwrap());
+    let error = throttle.hit(&Identity::of("ann")).await.unwrap_err();
+    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+}
+
 #[tokio::test]
 async fn refuses_servers_of_another_name() {
     let server = TlsRedis::start_with(&["--tls-auth-clients", "no"]);

@@ -47,8 +47,8 @@ async fn a_decision_is_one_round_trip_and_so_is_a_batch() {
     assert!(throttles[0].hit(&ann).await.unwrap().is_allowed());
     let first = server.calls();
     assert_eq!(
-        (first["evalsha"], first["eval"]),
-        (1, 1),
+        (first.get("evalsha"), first["eval"]),
+        (None, 1),
         "brings the script along"
     );
 

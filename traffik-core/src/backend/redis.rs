@@ -35,7 +35,7 @@ use self::answer::{Answer, Outcome};
 use self::denials::Denials;
 use self::failure::disagreement;
 use self::hints::Hints;
-use self::link::{Link, Links};
+use self::link::{Link, Links, Lost};
 use self::script::{Programs, Step, Steps};
 use self::trip::Terms;
 use super::cas::Attempts;
@@ -44,6 +44,7 @@ use crate::cell::Cell;
 use crate::decision::Decisions;
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
+use crate::patience::in_time;
 use crate::time::{Clock, Timestamp, micros};
 
 /// Keeps cells in a Redis (or Valkey) of version 5 or later, shared by every process that uses it.
@@ -67,7 +68,8 @@ use crate::time::{Clock, Timestamp, micros};
 /// # Failures
 ///
 /// A decision takes no longer than the [deadline](RedisBackendBuilder::deadline), whatever the
-/// server does. If the connection breaks or the time is up after the command was sent, the hit may
+/// server does, once there is a connection, for which there is a [time of its
+/// own](RedisBackendBuilder::connect_timeout). If the connection breaks or the time is up after the command was sent, the hit may
 /// have been charged: the error says so ([`Error::is_unexecuted`]). Nothing is sent twice unless
 /// it certainly was not executed.
 ///
@@ -170,7 +172,7 @@ impl RedisBackend {
         self.0.persistent
     }
 
-    /// How long a decision may take.
+    /// How long a decision may take, once there is a connection.
     pub fn deadline(&self) -> Duration {
         self.0.deadline
     }
@@ -220,7 +222,7 @@ impl Inner {
     async fn decide(self: &Arc<Self>, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
         let ticket = self.denials.ticket(batch, || self.stopwatch());
         if self.links.connect().has_slots() && slots::is_scattered(batch) {
-            let deciding = self.in_time_altogether(self.decide_by_slot(link, batch));
+            let deciding = self.in_time_altogether(link, self.decide_by_slot(link, batch));
             return Box::pin(deciding).await;
         }
         let (decisions, seen) = self.ask_to_decide(link, batch).await?;
@@ -243,7 +245,7 @@ impl Inner {
         let answered = match steps_of(batch) {
             Some(steps) => self.ask(link, batch, &steps, self.now(), Some(self.slack_ms()))?,
             None => {
-                let deciding = self.in_time_altogether(self.decide_in_two_trips(link, batch));
+                let deciding = self.in_time_altogether(link, self.decide_in_two_trips(link, batch));
                 return Box::pin(deciding).await;
             }
         };
@@ -332,26 +334,15 @@ impl Inner {
         Ok(self.travel(link, terms, batch, steps))
     }
 
-    /// Lets a command take no longer than the deadline, and tells its link if it does.
-    async fn in_time<T>(&self, link: &Link, command: impl Future<Output = Result<T>>) -> Result<T> {
-        let done = self.in_time_altogether(command).await;
-        if done.as_ref().is_err_and(Error::is_timeout) {
-            link.timed_out();
-        }
-        done
-    }
-
-    /// Lets several commands take no longer than the deadline.
-    async fn in_time_altogether<T>(&self, task: impl Future<Output = Result<T>>) -> Result<T> {
-        let late = |_| {
-            Err(Error::timeout(format!(
-                "redis did not answer within {:?}",
-                self.deadline
-            )))
-        };
-        tokio::time::timeout(self.deadline, task)
-            .await
-            .unwrap_or_else(late)
+    /// Lets several commands take no longer than the deadline, once there is a connection.
+    async fn in_time_altogether<T>(
+        &self,
+        link: &Arc<Link>,
+        task: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        drop(link.line().await?);
+        let done = in_time(self.deadline, task).await;
+        done.unwrap_or_else(|| Err(Lost::Late(self.deadline).into()))
     }
 }
 

@@ -7,7 +7,7 @@ use redis::{Client, RedisResult};
 
 use super::denials::Denials;
 use super::hints::Hints;
-use super::link::{Connect, Links};
+use super::link::{Connect, Links, Times};
 use super::node::{Factory, Node};
 use super::{Inner, RedisBackend};
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ pub struct RedisBackendBuilder {
     pub(super) connect: Result<Arc<dyn Connect>>,
     namespace: String,
     deadline: Duration,
+    connect_timeout: Duration,
     persistent: bool,
     hasher: Result<KeyHasher>,
     clock: Option<Arc<dyn Clock>>,
@@ -81,6 +82,7 @@ impl RedisBackendBuilder {
             connect: connect.map(|connect| Arc::new(connect) as Arc<dyn Connect>),
             namespace: "traffik".into(),
             deadline: Duration::from_millis(50),
+            connect_timeout: Duration::from_millis(250),
             persistent: true,
             hasher: Ok(KeyHasher::shared()),
             clock: None,
@@ -96,9 +98,24 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// How long a decision may take, connecting included. Default: 50 ms.
+    /// How long a decision may take, once there is a connection. Default: 50 ms.
+    ///
+    /// Time in which the thread that asks does not run does not count, and an answer that is there
+    /// when the time is up is an answer: a busy machine makes no healthy Redis look hung.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// How long a hit may wait for a connection, if there is none yet, before its
+    /// [deadline](RedisBackendBuilder::deadline) begins: for TCP, TLS and login, a round trip or two
+    /// each. Default: 250 ms, enough for a Redis that is 60 ms away.
+    ///
+    /// It counts from when the connection is begun, which goes on without the hit for up to two
+    /// seconds. Hits that come then wait for no longer than the deadline, so that a server which
+    /// does not answer delays few.
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
         self
     }
 
@@ -150,8 +167,8 @@ impl RedisBackendBuilder {
     ///
     /// # Errors
     ///
-    /// If a URL, certificates, or the namespace are malformed, or if the deadline is below
-    /// a millisecond or the secret empty.
+    /// If a URL, certificates, or the namespace are malformed, or ask for what cannot be done; if the
+    /// deadline or the time to connect is below a millisecond, or the secret empty.
     pub fn build(self) -> Result<RedisBackend> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
         if self.namespace.is_empty() || !self.namespace.bytes().all(legal) {
@@ -180,7 +197,7 @@ impl RedisBackendBuilder {
         // When the cells were last reset, a cluster keeps in another slot than the cells.
         let hints = if connect.has_slots() { 0 } else { self.heal };
         Ok(RedisBackend(Arc::new(Inner {
-            links: Links::new(connect),
+            links: Links::new(connect, times),
             programs: Default::default(),
             namespace: self.namespace,
             deadline: self.deadline,

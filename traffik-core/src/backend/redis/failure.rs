@@ -26,6 +26,7 @@ impl From<Lost> for Error {
             ))
             .with_source(Shared(error)),
             Lost::Refused(error) => refused(error),
+            Lost::Late(limit) => Error::timeout(format!("redis did not answer within {limit:?}")),
         }
     }
 }

@@ -15,9 +15,11 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
+use super::script::Program;
 use super::trip::Trips;
 use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
+use crate::patience::{Patience, in_time};
 
 /// A connection of any kind whose clones share one stream.
 pub(super) trait Wire: ConnectionLike + Send + Sync {
@@ -65,8 +67,18 @@ pub(super) trait Connect: fmt::Debug + Send + Sync {
 pub(super) struct Links {
     id: u64,
     connect: Arc<dyn Connect>,
+    times: Times,
     all: Mutex<Vec<Arc<Link>>>,
     era: Arc<AtomicU64>,
+}
+
+/// How long is waited for a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// For a decision, by a server that we are connected to.
+    pub(super) decide: Duration,
+    /// For a connection, from when it is begun.
+    pub(super) connect: Duration,
 }
 
 /// What a thread remembers of its link.
@@ -83,11 +95,12 @@ thread_local! {
 }
 
 impl Links {
-    pub(super) fn new(connect: Arc<dyn Connect>) -> Links {
+    pub(super) fn new(connect: Arc<dyn Connect>, times: Times) -> Links {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Links {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             connect,
+            times,
             all: Mutex::default(),
             era: Arc::default(),
         }
@@ -145,6 +158,7 @@ impl Links {
     fn open(&self, seat: Weak<()>) -> Arc<Link> {
         let link = Arc::new(Link {
             connect: Arc::clone(&self.connect),
+            times: self.times,
             era: Arc::clone(&self.era),
             seat,
             state: Mutex::default(),
@@ -171,6 +185,7 @@ impl Links {
 /// The connection of one thread, or the lack of one.
 pub(super) struct Link {
     connect: Arc<dyn Connect>,
+    times: Times,
     era: Arc<AtomicU64>,
     seat: Weak<()>,
     state: Mutex<State>,
@@ -187,8 +202,19 @@ struct State {
     wire: Option<Box<dyn Wire>>,
     /// Counts connections, so that whoever finds one broken does not hang up on its successor.
     epoch: u64,
-    connecting: bool,
+    /// The scripts that were sent on this connection.
+    sent: Vec<Arc<Program>>,
+    /// Since when one is being made.
+    connecting: Option<Instant>,
     failure: Option<Failure>,
+    /// Why the last attempt failed, until one succeeds.
+    complaint: Option<Arc<RedisError>>,
+}
+
+/// A connection to ask on.
+pub(super) struct Line {
+    wire: Box<dyn Wire>,
+    epoch: u64,
 }
 
 /// Why there is no connection, and until when none is attempted.
@@ -206,6 +232,8 @@ pub(super) enum Lost {
     Interrupted(Arc<RedisError>),
     /// The server's complaint.
     Refused(RedisError),
+    /// It may have been executed, or still will be: there was no answer within this time.
+    Late(Duration),
 }
 
 impl Link {
@@ -218,8 +246,8 @@ impl Link {
     /// takes up a port for a minute after its end.
     const LONGEST_COOL_OFF: Duration = Duration::from_millis(500);
 
-    /// A connection that takes longer than this to establish is given up. Decisions do not wait
-    /// for it beyond their own deadline.
+    /// A connection that takes longer than this to establish is given up, unless the user has said
+    /// that it may. Decisions need not wait for it that long.
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
     /// After so many timeouts in a row the connection is given up: the server may have been
@@ -230,9 +258,40 @@ impl Link {
         &self.trips
     }
 
-    /// Sends a command on the present connection, or a new one if there is none.
-    pub(super) async fn ask(self: &Arc<Self>, command: &Cmd) -> Result<Value, Lost> {
-        let (mut wire, epoch) = self.wire().await.map_err(Lost::Unexecuted)?;
+    /// Whether a script is still to be sent on a connection, as it now will be.
+    pub(super) fn brings(&self, line: &Line, program: &Arc<Program>) -> bool {
+        let mut state = self.lock();
+        if state.epoch != line.epoch {
+            return true;
+        }
+        let brings = !state.sent.iter().any(|sent| Arc::ptr_eq(sent, program));
+        if brings {
+            state.sent.push(Arc::clone(program));
+        }
+        brings
+    }
+
+    /// Sends a command on a connection, and waits for the answer as long as there is patience. It
+    /// begins with the first command that is sent.
+    pub(super) async fn ask(
+        &self,
+        line: Line,
+        command: &Cmd,
+        patience: &mut Option<Patience>,
+    ) -> Result<Value, Lost> {
+        let limit = self.times.decide;
+        let patience = patience.get_or_insert_with(|| Patience::new(limit));
+        match patience.wait(self.send(line, command)).await {
+            Some(reply) => reply,
+            None => {
+                self.timed_out();
+                Err(Lost::Late(limit))
+            }
+        }
+    }
+
+    async fn send(&self, line: Line, command: &Cmd) -> Result<Value, Lost> {
+        let Line { mut wire, epoch } = line;
         let mut reply = pin!(wire.req_packed_command(command));
         // What fails at once was never sent: the driver had hung up before.
         let mut waited = false;
@@ -290,7 +349,7 @@ impl Link {
     }
 
     /// Takes note that a command was not answered in time.
-    pub(super) fn timed_out(&self) {
+    fn timed_out(&self) {
         if self.connect.has_slots() {
             // Perhaps one node hangs, and the connections to the others are as good as ever.
             return;
@@ -343,7 +402,45 @@ impl Link {
         }
     }
 
-    async fn wire(self: &Arc<Self>) -> Result<(Box<dyn Wire>, u64), Arc<RedisError>> {
+    /// The present connection, or a new one if there is none.
+    ///
+    /// Connecting has a time of its own. But who comes when that is over, while the attempt goes on,
+    /// waits for no longer than for a decision.
+    pub(super) async fn line(self: &Arc<Self>) -> Result<Line, Lost> {
+        let connected = match self.try_line() {
+            Some(line) => return Ok(line),
+            None => self.connected(),
+        };
+        let left = self.time_to_connect();
+        match in_time(left, connected).await {
+            Some(line) => line.map_err(Lost::Unexecuted),
+            None => Err(Lost::Unexecuted(self.not_yet(left))),
+        }
+    }
+
+    fn try_line(&self) -> Option<Line> {
+        let state = self.lock();
+        let wire = state.wire.as_ref()?.fork();
+        let epoch = state.epoch;
+        Some(Line { wire, epoch })
+    }
+
+    fn time_to_connect(&self) -> Duration {
+        let since = self.lock().connecting;
+        let spent = since.map_or(Duration::ZERO, |since| since.elapsed());
+        let left = self.times.connect.saturating_sub(spent);
+        left.max(self.times.decide)
+    }
+
+    fn not_yet(&self, after: Duration) -> Arc<RedisError> {
+        let mut text = format!("there was no connection within {after:.0?}");
+        if let Some(complaint) = &self.lock().complaint {
+            text = format!("{text}, and before: {complaint}");
+        }
+        Arc::new(io::Error::new(io::ErrorKind::TimedOut, text).into())
+    }
+
+    async fn connected(self: &Arc<Self>) -> Result<Line, Arc<RedisError>> {
         let mut waited = false;
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -351,15 +448,16 @@ impl Link {
             {
                 let mut state = self.lock();
                 if let Some(wire) = &state.wire {
-                    return Ok((wire.fork(), state.epoch));
+                    let (wire, epoch) = (wire.fork(), state.epoch);
+                    return Ok(Line { wire, epoch });
                 }
                 if let Some(Failure { until, error }) = &state.failure
                     && (waited || Instant::now() < *until)
                 {
                     return Err(Arc::clone(error));
                 }
-                if !state.connecting {
-                    state.connecting = true;
+                if state.connecting.is_none() {
+                    state.connecting = Some(Instant::now());
                     state.failure = None;
                     // In a task of its own, so that a decision's deadline does not end it.
                     tokio::spawn(Arc::clone(self).dial());
@@ -375,9 +473,13 @@ impl Link {
             link: &self,
             outcome: None,
         };
-        let dialled = tokio::time::timeout(Self::CONNECT_TIMEOUT, self.connect.connect()).await;
-        let in_time = dialled.map_err(|_| io::Error::from(io::ErrorKind::TimedOut));
-        call.outcome = Some(in_time.unwrap_or_else(|late| Err(late.into())));
+        let longest = Self::CONNECT_TIMEOUT.max(self.times.connect);
+        let dialled = in_time(longest, self.connect.connect()).await;
+        let late = || {
+            let text = format!("there was no connection within {longest:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
+        };
+        call.outcome = Some(dialled.unwrap_or_else(late));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -389,6 +491,7 @@ impl Link {
 impl State {
     fn fail(&mut self, cool_off: Duration, error: Arc<RedisError>) {
         let until = Instant::now() + cool_off;
+        self.complaint = Some(Arc::clone(&error));
         self.failure = Some(Failure { until, error });
     }
 }
@@ -404,12 +507,14 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let outcome = self.outcome.take();
         let mut state = self.link.lock();
-        state.connecting = false;
+        state.connecting = None;
         let panicked = || Err(io::Error::other("connecting to redis panicked").into());
         match outcome.unwrap_or_else(panicked) {
             Ok(wire) => {
                 state.wire = Some(wire);
                 state.epoch += 1;
+                state.sent.clear();
+                state.complaint = None;
             }
             Err(error) => {
                 // Whoever answers nothing at all costs no port, and may be back at any time.
@@ -430,7 +535,7 @@ impl fmt::Debug for Link {
         let state = self.lock();
         f.debug_struct("Link")
             .field("connected", &state.wire.is_some())
-            .field("connecting", &state.connecting)
+            .field("connecting", &state.connecting.is_some())
             .finish_non_exhaustive()
     }
 }

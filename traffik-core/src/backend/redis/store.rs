@@ -102,16 +102,17 @@ impl RedisStore {
         let inner = &self.backend.0;
         inner.check_open()?;
         let link = inner.links.of_this_thread()?;
-        let asking = async {
-            let reply = match link.ask(command).await {
-                Err(Lost::Unexecuted(_)) => link.ask(command).await,
-                reply => reply,
-            };
-            redis::from_redis_value(reply?).map_err(|error| {
-                Error::other("redis answered with something else than expected").with_source(error)
-            })
+        let mut patience = None;
+        let reply = match link.ask(link.line().await?, command, &mut patience).await {
+            Err(Lost::Unexecuted(_)) => {
+                let line = link.line().await?;
+                link.ask(line, command, &mut patience).await
+            }
+            reply => reply,
         };
-        inner.in_time(&link, asking).await
+        redis::from_redis_value(reply?).map_err(|error| {
+            Error::other("redis answered with something else than expected").with_source(error)
+        })
     }
 
     fn is_sharded(&self) -> bool {

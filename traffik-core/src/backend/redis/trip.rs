@@ -113,7 +113,7 @@ impl Trips {
 impl Inner {
     /// Has a batch decided in the next trip, and makes that unless somebody else does.
     ///
-    /// It takes no longer than the deadline. If nobody waits for the answer any more, the trip is
+    /// It takes no longer than the deadline, once there is a connection. If nobody waits for the answer any more, the trip is
     /// made all the same.
     pub(super) fn travel(
         self: &Arc<Self>,
@@ -144,7 +144,7 @@ async fn make_a_trip(inner: Arc<Inner>, link: Arc<Link>) {
     let Some(mut trip) = link.trips().depart() else {
         return;
     };
-    match inner.in_time(&link, trip.ask(&inner, &link)).await {
+    match trip.ask(&inner, &link).await {
         Ok(answers) => trip.arrive(&inner, answers).await,
         Err(error) => trip.fail(&error),
     }
@@ -188,20 +188,25 @@ impl Trip {
         self.hinted |= !hints.is_empty();
     }
 
-    /// One round trip; on a server that does not know the script yet, two.
+    /// One round trip. The first on each connection brings the script along; on a server that does
+    /// not know it all the same, as on a cluster's other nodes, it takes two.
     async fn ask(&mut self, inner: &Inner, link: &Arc<Link>) -> Result<Answers> {
-        let (mut resent, mut loaded) = (false, false);
+        let (mut resent, mut loaded, mut patience) = (false, false, None);
         loop {
             let era = inner.links.era();
             self.doubt_all_before(era);
+            let line = link.line().await?;
             let program = &self.terms.program;
-            let command = match loaded {
+            let command = match loaded || link.brings(&line, program) {
                 false => self.command("EVALSHA", &program.sha, &inner.namespace),
                 true => self.command("EVAL", &program.text, &inner.namespace),
             };
-            match link.ask(&command).await {
+            match link.ask(line, &command, &mut patience).await {
                 Ok(reply) => return Answers::parse(reply, era),
-                Err(lost) if lost.is_unknown_script() && !loaded => loaded = true,
+                Err(lost) if lost.is_unknown_script() && !loaded => {
+                    // The server has answered, if only this: the decision begins anew.
+                    (loaded, patience) = (true, None);
+                }
                 Err(Lost::Unexecuted(_)) if !resent => resent = true,
                 Err(lost) => return Err(lost.into()),
             }
