@@ -4,9 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use governor::{Quota, RateLimiter};
-use traffik_core::{FixedWindow, Gcra, Identity, MemoryBackend, Strategy, Throttle, TokenBucket};
+use traffik_core::{Identity, MemoryBackend, Sharing, Strategy, Throttle, strategy};
 
 const KEYS: u32 = 1_000_000;
 
@@ -20,12 +21,16 @@ fn main() {
         }
         limiter
     });
-    report("gcra", || ours(Gcra::new()));
-    report("token bucket", || ours(TokenBucket::new()));
-    report("fixed window", || ours(FixedWindow::new()));
+    for name in strategy::NAMES {
+        let strategy = strategy::named(name).expect("one of the names");
+        // One cell for everybody is nothing per client.
+        if strategy.sharing() == Sharing::Identity {
+            report(name, || ours(strategy));
+        }
+    }
 }
 
-fn ours(strategy: impl Strategy) -> Throttle {
+fn ours(strategy: Arc<dyn Strategy>) -> Throttle {
     let throttle = Throttle::builder("bytes")
         .rate("100/hour")
         .strategy(strategy)
@@ -53,6 +58,6 @@ fn report<T>(name: &str, fill: impl FnOnce() -> T) {
     let mut filled = None;
     let allocated = allocation_counter::measure(|| filled = Some(fill()));
     let per_key = allocated.bytes_current as f64 / f64::from(KEYS);
-    println!("  {name:14} {per_key:6.1}");
+    println!("  {name:24} {per_key:6.1}");
     drop(filled);
 }
