@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 /// The result of an operation that may fail.
@@ -191,5 +192,71 @@ impl std::error::Error for Error {
 impl From<crate::RateError> for Error {
     fn from(error: crate::RateError) -> Self {
         Error::invalid(error.message())
+    }
+}
+
+/// For `?` in `fn main() -> std::io::Result<()>`, as most actix-web programs have it.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.0.kind {
+            Kind::Invalid | Kind::Unresolved => io::ErrorKind::InvalidInput,
+            Kind::Timeout => io::ErrorKind::TimedOut,
+            Kind::Connection | Kind::Closed => io::ErrorKind::NotConnected,
+            Kind::Interrupted => io::ErrorKind::ConnectionAborted,
+            Kind::Contended | Kind::Overloaded => io::ErrorKind::ResourceBusy,
+            Kind::Other => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The same for a rate that is parsed there.
+impl From<crate::RateError> for io::Error {
+    fn from(error: crate::RateError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Rate, Throttle};
+
+    /// Issue 9, F 16: `build()?` did not compile in the `main` of most actix-web programs.
+    #[test]
+    fn a_main_that_returns_io_errors_may_build_a_throttle() {
+        fn build(rate: &str) -> io::Result<Throttle> {
+            Rate::parse("1/s")?;
+            Ok(Throttle::builder("api").rate(rate).build()?)
+        }
+        build("1/s").unwrap();
+        let error = build("1").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let text = error.to_string();
+        assert!(
+            text.starts_with("throttle `api`: \"1\" is no rate"),
+            "{text}"
+        );
+        // Who looks for the cause finds it.
+        let ours: &Error = error.get_ref().unwrap().downcast_ref().unwrap();
+        assert!(ours.is_invalid());
+    }
+
+    #[test]
+    fn an_io_error_tells_what_kind_of_failure_it_was() {
+        for (error, kind) in [
+            (Error::invalid(""), io::ErrorKind::InvalidInput),
+            (Error::timeout(""), io::ErrorKind::TimedOut),
+            (Error::connection(""), io::ErrorKind::NotConnected),
+            (Error::interrupted(""), io::ErrorKind::ConnectionAborted),
+            (Error::contended(""), io::ErrorKind::ResourceBusy),
+            (Error::overloaded(""), io::ErrorKind::ResourceBusy),
+            (Error::closed(""), io::ErrorKind::NotConnected),
+            (Error::unresolved(""), io::ErrorKind::InvalidInput),
+            (Error::other(""), io::ErrorKind::Other),
+        ] {
+            let ours = error.clone();
+            assert_eq!(io::Error::from(error).kind(), kind, "{ours:?}");
+        }
     }
 }

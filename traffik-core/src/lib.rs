@@ -61,6 +61,7 @@ mod span;
 #[cfg(feature = "store")]
 mod store;
 pub mod strategy;
+mod suggest;
 #[cfg(any(feature = "testing", test))]
 pub mod testing;
 mod throttle;
@@ -110,3 +111,9 @@ pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Recover, Throttle,
 pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};
 #[cfg(feature = "time-zone")]
 pub use time_zone::IanaZone;
+
+/// For `traffik-actix-macros`, whose hints are the same.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::suggest::nearest;
+}

@@ -235,21 +235,45 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     }
 }
 
-/// A strategy, or one that is shared already, such as [`named`] returns.
+/// A strategy, one that is shared already, or a text that [names](named) one: `"gcra"`,
+/// `"token_bucket,burst=20"`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no strategy",
+    label = "neither a strategy nor the name of one",
+    note = "a strategy is a type such as `TokenBucket::new().burst(20)`, the same as a text, \
+            `\"token_bucket,burst=20\"`, or a type of yours that implements `Strategy`"
+)]
 pub trait IntoStrategy {
     /// The shared strategy.
-    fn into_strategy(self) -> Arc<dyn Strategy>;
+    ///
+    /// # Errors
+    ///
+    /// If a text names none, or an option of it makes no sense.
+    fn into_strategy(self) -> Result<Arc<dyn Strategy>>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Strategy> IntoStrategy for S {
-    fn into_strategy(self) -> Arc<dyn Strategy> {
-        Arc::new(self)
+    fn into_strategy(self) -> Result<Arc<dyn Strategy>> {
+        Ok(Arc::new(self))
     }
 }
 
 impl IntoStrategy for Arc<dyn Strategy> {
-    fn into_strategy(self) -> Arc<dyn Strategy> {
-        self
+    fn into_strategy(self) -> Result<Arc<dyn Strategy>> {
+        Ok(self)
+    }
+}
+
+impl IntoStrategy for &str {
+    fn into_strategy(self) -> Result<Arc<dyn Strategy>> {
+        named(self)
+    }
+}
+
+impl IntoStrategy for String {
+    fn into_strategy(self) -> Result<Arc<dyn Strategy>> {
+        named(&self)
     }
 }
 

@@ -52,7 +52,7 @@ struct Settings {
     name: String,
     rate: Rate,
     strategy: Arc<dyn Strategy>,
-    /// Asked once: the answer of a strategy does not change.
+    /// The strategy's, which is asked once since its answer does not change, unless all share.
     sharing: Sharing,
     cost: u32,
     min_wait: Option<Duration>,
@@ -330,6 +330,11 @@ impl<'a> From<&'a Identity> for Attempt<'a> {
 }
 
 /// A [`Rate`], or a text that should be one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no rate",
+    label = "neither a `Rate` nor a text",
+    note = "write a text such as `\"100/minute\"`, or `Rate::per_minute(100)`"
+)]
 pub trait IntoRate {
     /// The rate.
     ///
@@ -363,7 +368,8 @@ impl IntoRate for String {
 pub struct ThrottleBuilder {
     name: String,
     rate: Option<Result<Rate>>,
-    strategy: Arc<dyn Strategy>,
+    strategy: Result<Arc<dyn Strategy>>,
+    is_shared: bool,
     cost: u32,
     min_wait: Option<Duration>,
     on_error: Option<OnError>,
@@ -377,7 +383,8 @@ impl ThrottleBuilder {
         ThrottleBuilder {
             name,
             rate: None,
-            strategy: Arc::new(FixedWindow),
+            strategy: Ok(Arc::new(FixedWindow)),
+            is_shared: false,
             cost: 1,
             min_wait: None,
             on_error: None,
@@ -393,9 +400,29 @@ impl ThrottleBuilder {
         self
     }
 
-    /// Sets the strategy. Default: [`FixedWindow`].
+    /// Sets the strategy, itself or as the text that [names](crate::strategy::named) it: `"gcra"`,
+    /// `"token_bucket,burst=20"`. Default: [`FixedWindow`].
     pub fn strategy(mut self, strategy: impl IntoStrategy) -> Self {
         self.strategy = strategy.into_strategy();
+        self
+    }
+
+    /// Counts all identities together: the rate is what everybody gets in sum, not each of them.
+    /// Default: a count for each identity.
+    ///
+    /// Identities still tell tiers and priorities, and the [exempt](Identity::EXEMPT) are not counted.
+    ///
+    /// ```
+    /// use traffik_core::{Identity, MemoryBackend, Throttle};
+    ///
+    /// let all = Throttle::builder("all").rate("2/day").shared().backend(MemoryBackend::new()).build()?;
+    /// assert!(all.hit_now(&Identity::of("ann"))?.is_allowed());
+    /// assert!(all.hit_now(&Identity::of("ben"))?.is_allowed());
+    /// assert!(all.hit_now(&Identity::of("cid"))?.is_denied());
+    /// # Ok::<(), traffik_core::Error>(())
+    /// ```
+    pub fn shared(mut self) -> Self {
+        self.is_shared = true;
         self
     }
 
@@ -447,7 +474,7 @@ impl ThrottleBuilder {
     /// # Errors
     ///
     /// If the name is empty, not printable ASCII or longer than 256 bytes, the rate is missing or malformed, or the
-    /// strategy cannot serve it.
+    /// strategy is unknown or cannot serve it.
     pub fn build(self) -> Result<Throttle> {
         let ThrottleBuilder { name, strategy, .. } = self;
         if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -465,12 +492,24 @@ impl ThrottleBuilder {
                 ))
             })
             .map_err(|error| error.within(format_args!("throttle `{name}`")))?;
+        let strategy = strategy.map_err(|error| error.within(format_args!("throttle `{name}`")))?;
         if !rate.is_unlimited() {
             strategy
                 .validate(&rate)
                 .map_err(|error| error.within(format_args!("throttle `{name}`")))?;
         }
-        let digest = KeyHasher::throttle(&[&name, strategy.id(), &strategy.parameters()]);
+        let parameters = strategy.parameters();
+        let (sharing, digest) = match (self.is_shared, strategy.sharing()) {
+            // Not the counts of a namesake whose clients count apart.
+            (true, Sharing::Identity) => (
+                Sharing::Everybody,
+                KeyHasher::throttle(&[&name, strategy.id(), &parameters, "shared"]),
+            ),
+            (_, sharing) => (
+                sharing,
+                KeyHasher::throttle(&[&name, strategy.id(), &parameters]),
+            ),
+        };
         let hasher = match &self.backend {
             Some(backend) => *backend.key_hasher(),
             None => *KeyHasher::local(),
@@ -479,7 +518,7 @@ impl ThrottleBuilder {
             outage: Outage::of_throttle(&name),
             name,
             rate,
-            sharing: strategy.sharing(),
+            sharing,
             strategy,
             cost: self.cost,
             min_wait: self.min_wait,
@@ -534,6 +573,99 @@ mod tests {
         );
         let tolerant = Gcra::new().burst_tolerance(Duration::MAX);
         assert!(complaint(api().rate("1/s").strategy(tolerant)).contains("366 days"));
+    }
+
+    /// Issue 9, F 23: the builder took only types, and said so in words of the compiler.
+    #[test]
+    fn a_strategy_may_be_a_text_and_a_slip_in_it_is_explained() {
+        let with = |text: &str| Throttle::builder("api").rate("10/s").strategy(text);
+        for (text, typed) in [
+            ("gcra", crate::Gcra::new().into_strategy()),
+            (
+                "token_bucket, burst=20",
+                TokenBucket::new().burst(20).into_strategy(),
+            ),
+        ] {
+            let (named, typed) = (with(text).build().unwrap(), typed.unwrap());
+            assert_eq!(named.strategy().id(), typed.id());
+            assert_eq!(named.strategy().parameters(), typed.parameters());
+        }
+        for (text, complaint_starts) in [
+            (
+                "gcar",
+                "throttle `api`: \"gcar\" is no strategy, did you mean `gcra`?; there are",
+            ),
+            (
+                "Token_Bucket",
+                "throttle `api`: \"Token_Bucket\" is no strategy, did you mean `token_bucket`?",
+            ),
+            (
+                "leaking",
+                "throttle `api`: \"leaking\" is no strategy; there are fixed_window,",
+            ),
+            ("", "throttle `api`: \"\" is no strategy; there are"),
+            (
+                "token_bucket,brust=5",
+                "throttle `api`: strategy token_bucket has no option `brust`, did you mean `burst`?; it has burst",
+            ),
+            ("token_bucket,burst=0", "throttle `api`: "),
+        ] {
+            let complaint = complaint(with(text));
+            assert!(complaint.starts_with(complaint_starts), "{complaint}");
+        }
+        assert!(
+            with("gcra")
+                .strategy(String::from("fixed_window"))
+                .build()
+                .is_ok()
+        );
+    }
+
+    /// Issue 9, F 21: one count for all had no name.
+    #[test]
+    fn a_shared_throttle_counts_everybody_together() {
+        let backend = MemoryBackend::new();
+        let throttle = |shared: bool| {
+            let builder = Throttle::builder("all")
+                .rate("2/day")
+                .backend(backend.clone());
+            match shared {
+                true => builder.shared(),
+                false => builder,
+            }
+            .build()
+            .unwrap()
+        };
+        let (shared, each) = (throttle(true), throttle(false));
+        let names = ["ann", "ben", "cid"].map(Identity::of);
+        let admitted = |throttle: &Throttle| {
+            names
+                .each_ref()
+                .map(|who| throttle.hit_now(who).unwrap().is_allowed())
+        };
+        assert_eq!(admitted(&shared), [true, true, false]);
+        // A namesake that tells clients apart has counts of its own.
+        assert_eq!(admitted(&each), [true, true, true]);
+        assert!(!shared.is_namesake_of(&each));
+        assert!(shared.hit_now(&Identity::EXEMPT).unwrap().is_unlimited());
+        let anonymous = Identity::ANONYMOUS;
+        assert!(shared.hit_now(&anonymous).unwrap().is_denied());
+    }
+
+    /// Who is important is still known, though nobody is told apart.
+    #[test]
+    fn a_shared_priority_queue_knows_who_is_important() {
+        let throttle = Throttle::builder("work")
+            .rate("10/day")
+            .strategy("priority_queue")
+            .shared()
+            .backend(MemoryBackend::new())
+            .build()
+            .unwrap();
+        let hit = |who: &Identity| throttle.hit_now(who).unwrap().is_allowed();
+        let admitted = (0..10).filter(|at| hit(&Identity::of(at))).count();
+        assert_eq!(admitted, 8, "a fifth is kept from ordinary requests");
+        assert!(hit(&Identity::of("ann").priority(crate::Priority::Critical)));
     }
 
     /// Issue: SPEC 3.1. The floor of a wait turned every admission into a denial.

@@ -16,6 +16,7 @@ use super::{
     TokenBucketWithDebt,
 };
 use crate::error::{Error, Result};
+use crate::suggest::nearest;
 
 /// Every name that [`named`] knows.
 pub const NAMES: &[&str] = &[
@@ -182,8 +183,10 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
             )?
             .done(),
         _ => {
+            let hint = nearest(name, NAMES.iter().copied())
+                .map_or(String::new(), |near| format!(", did you mean `{near}`?"));
             return Err(Error::invalid(format!(
-                "{name:?} is no strategy; there are {}",
+                "{name:?} is no strategy{hint}; there are {}",
                 NAMES.join(", ")
             )));
         }

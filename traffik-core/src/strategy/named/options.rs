@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::values;
 use crate::error::{Error, Result};
 use crate::strategy::Strategy;
+use crate::suggest::nearest;
 
 /// `key=value` pairs that a strategy takes its options from.
 pub(super) struct Options<'a> {
@@ -69,12 +70,15 @@ impl<'a> Options<'a> {
         let Some((key, _)) = self.given.first() else {
             return Ok(());
         };
+        let names = self.known.iter().copied();
+        let hint =
+            nearest(key, names).map_or(String::new(), |near| format!(", did you mean `{near}`?"));
         let has = match self.known.is_empty() {
             true => "none".to_owned(),
             false => self.known.join(", "),
         };
         Err(Error::invalid(format!(
-            "strategy {} has no option `{key}`; it has {has}",
+            "strategy {} has no option `{key}`{hint}; it has {has}",
             self.strategy
         )))
     }
