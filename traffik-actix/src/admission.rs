@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
 use traffik_core::{Decision, Error, Failure, Hits, Rate, Recover, Result};
 
+use crate::ask::Ask;
 use crate::backend::ThrottleBackend;
 use crate::denial::{Denial, Unavailable};
 use crate::failed::Recovery;
@@ -155,7 +156,8 @@ pub(crate) async fn admit_later(
     undecided: Undecided,
 ) -> Outcome {
     let Undecided(Some(resolved)) = undecided else {
-        return admit(throttles, req, outer, None).await;
+        let asks: SmallVec<[Ask<'_>; 3]> = throttles.iter().map(|one| one.ask()).collect();
+        return admit(&asks, req, outer).await;
     };
     let meetings: Meetings<'_> = throttles
         .iter()
@@ -168,39 +170,33 @@ pub(crate) async fn admit_later(
     conclude(req, &meetings, decide(&meetings).await)
 }
 
-/// Decides, at `cost` if given, else at the cost each throttle says.
+/// Decides all or none.
 pub(crate) async fn admit(
-    throttles: &[&HttpThrottle],
+    asks: &[Ask<'_>],
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
-    cost: Option<u32>,
 ) -> Outcome {
     let mut meetings = Meetings::new();
-    for throttle in throttles {
-        meetings.push(meet(throttle, req, outer, cost).await);
+    for ask in asks {
+        meetings.push(meet(ask, req, outer).await);
     }
     conclude(req, &meetings, decide(&meetings).await)
 }
 
 /// Decides for a single throttle, leaving it to the caller what to do about it.
-pub(crate) async fn decide_one(
-    throttle: &HttpThrottle,
-    req: &HttpRequest,
-    cost: Option<u32>,
-) -> Result<Decision> {
-    let meeting = meet(throttle, req, None, cost).await;
+pub(crate) async fn decide_one(ask: &Ask<'_>, req: &HttpRequest) -> Result<Decision> {
+    let meeting = meet(ask, req, None).await;
     Ok(decide(&[meeting]).await?[0])
 }
 
 pub(crate) async fn meet<'a>(
-    throttle: &'a HttpThrottle,
+    ask: &Ask<'a>,
     req: &'a HttpRequest,
     outer: Option<&'a ThrottleBackend>,
-    cost: Option<u32>,
 ) -> Meeting<'a> {
-    let backend = throttle.backend_for(req, outer);
-    let resolved = throttle.resolve(req, backend, cost).await;
-    Meeting::new(throttle, req, backend, resolved)
+    let backend = ask.throttle.backend_for(req, outer);
+    let resolved = ask.throttle.resolve(req, backend, ask).await;
+    Meeting::new(ask.throttle, req, backend, resolved)
 }
 
 /// What is answered without waiting; a denial is not, if the request may wait instead.
@@ -352,7 +348,7 @@ impl<'a> Meeting<'a> {
         outer: Option<&'a ThrottleBackend>,
     ) -> Option<Meeting<'a>> {
         let backend = throttle.backend_for(req, outer);
-        let resolved = throttle.resolve_now(req, backend, None)?;
+        let resolved = throttle.resolve_now(req, backend)?;
         Some(Meeting::new(throttle, req, backend, resolved))
     }
 

@@ -17,6 +17,8 @@ use traffik_core::{Identity, Result};
 use forwarded::Elements;
 use unheard::UNHEARD;
 
+use crate::networks::Networks;
+
 /// The address of a client, as far as it can be believed.
 ///
 /// By default that is the address of the socket. Headers that name another one are read only
@@ -94,8 +96,8 @@ impl ClientIp {
     ///
     /// If a text is neither an address nor a network, or if everybody is in the networks or can be (`::/0`,
     /// `64:ff9b::/96`, `2002::/16`): then the client would be whoever it says it is.
-    pub fn trust<'a>(mut self, networks: impl IntoIterator<Item = &'a str>) -> Result<ClientIp> {
-        for text in networks {
+    pub fn trust<'a>(mut self, networks: impl Networks<'a>) -> Result<ClientIp> {
+        for text in networks.networks() {
             self.trusted.push(address::network(text)?);
             address::refuse_everybody(text, &self.trusted)?;
         }

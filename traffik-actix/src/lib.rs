@@ -2,26 +2,26 @@
 //!
 //! ```no_run
 //! use actix_web::{App, HttpServer, web};
-//! use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+//! use traffik_actix::HttpThrottle;
 //!
 //! #[actix_web::main]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let api = HttpThrottle::builder("api").rate("100/minute").build()?;
+//! async fn main() -> std::io::Result<()> {
+//!     let api = HttpThrottle::builder("api").rate("100/minute").build()?; // for each client
 //!
 //!     HttpServer::new(move || {
 //!         App::new()
-//!             .wrap(ThrottleMiddleware::new(api.clone()))
+//!             .wrap(api.clone())
 //!             .route("/", web::get().to(async || "hello"))
 //!     })
 //!     .bind(("127.0.0.1", 8080))?
 //!     .run()
-//!     .await?;
-//!     Ok(())
+//!     .await
 //! }
 //! ```
 //!
-//! * [`ThrottleMiddleware`] limits an application, a scope or a resource.
+//! * [`ThrottleMiddleware`] limits an application, a scope or a resource by several rules.
 //! * [`Throttled`] is an extractor; [`HttpThrottle::enforce`] does the same from inside a handler.
+//! * A rate is what each client gets; [`shared`](HttpThrottleBuilder::shared) makes it one for all.
 //! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
 //! * [`ClientIp`] tells clients apart by address, behind proxies too.
 //! * `WsThrottle` (feature `ws`) limits the messages of WebSockets.
@@ -31,6 +31,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod admission;
+mod ask;
 mod backend;
 mod body;
 mod client_ip;
@@ -41,7 +42,9 @@ mod failed;
 mod guard;
 mod handler;
 mod headers;
+mod hit_error;
 mod middleware;
+mod networks;
 mod rule;
 mod scope;
 mod source;
@@ -51,6 +54,7 @@ mod unresolved;
 mod ws;
 
 pub use admission::Decided;
+pub use ask::Ask;
 pub use backend::ThrottleBackend;
 pub use client_ip::{ClientIp, ProxyHeader};
 pub use denial::{Denial, Throttled as ThrottledError, Unavailable};
@@ -58,8 +62,10 @@ pub use extract::{ThrottleRule, Throttled};
 pub use failed::Failed;
 pub use guard::Within;
 pub use headers::{HeaderStyle, Headers};
+pub use hit_error::HitError;
 pub use middleware::{ThrottleFuture, ThrottleMiddleware, ThrottleService};
-pub use rule::Rule;
+pub use networks::Networks;
+pub use rule::{IntoRule, Rule};
 pub use scope::Scope;
 pub use source::IntoValue;
 pub use throttle::{HttpThrottle, HttpThrottleBuilder};

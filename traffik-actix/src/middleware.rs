@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use crate::admission::{self, Outcome, Receipt, Undecided};
 use crate::backend::ThrottleBackend;
 use crate::body;
-use crate::rule::Rule;
+use crate::rule::{IntoRule, Rule};
 use crate::throttle::HttpThrottle;
 
 /// Limits everything it is wrapped around.
@@ -65,9 +65,9 @@ struct Limits {
 
 impl ThrottleMiddleware {
     /// Applies a throttle or a rule.
-    pub fn new(rule: impl Into<Rule>) -> ThrottleMiddleware {
+    pub fn new(rule: impl IntoRule) -> ThrottleMiddleware {
         ThrottleMiddleware(Arc::new(Limits {
-            rules: vec![rule.into()],
+            rules: vec![rule.into_rule()],
             backend: None,
         }))
     }
@@ -78,8 +78,8 @@ impl ThrottleMiddleware {
     ///
     /// If another throttle of this middleware has the same name, strategy and scope, so that both share
     /// their counts, but another rate: one of the limits would not hold.
-    pub fn rule(mut self, rule: impl Into<Rule>) -> ThrottleMiddleware {
-        let rule = rule.into();
+    pub fn rule(mut self, rule: impl IntoRule) -> ThrottleMiddleware {
+        let rule = rule.into_rule();
         for other in &self.0.rules {
             rule.throttle.must_agree_with(&other.throttle);
         }
@@ -173,6 +173,23 @@ where
             service: Rc::new(service),
             limits: Arc::clone(&self.0),
         }))
+    }
+}
+
+/// A throttle is a middleware of itself alone: `.wrap(throttle.clone())`.
+impl<S, B> Transform<S, ServiceRequest> for HttpThrottle
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = actix_web::Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = actix_web::Error;
+    type Transform = ThrottleService<S>;
+    type InitError = ();
+    type Future = Ready<std::result::Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, service: S) -> Self::Future {
+        ThrottleMiddleware::new(self.clone()).new_transform(service)
     }
 }
 

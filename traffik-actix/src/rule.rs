@@ -128,6 +128,24 @@ impl Rule {
     }
 }
 
+/// A [`Rule`], or a throttle, which is one for every request.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither a throttle nor a rule",
+    label = "no throttle and no rule",
+    note = "a throttle is one when it is built: `HttpThrottle::builder(\"api\").rate(\"100/minute\").build()?`"
+)]
+pub trait IntoRule {
+    /// The rule.
+    fn into_rule(self) -> Rule;
+}
+
+#[diagnostic::do_not_recommend]
+impl<R: Into<Rule>> IntoRule for R {
+    fn into_rule(self) -> Rule {
+        self.into()
+    }
+}
+
 impl From<HttpThrottle> for Rule {
     fn from(throttle: HttpThrottle) -> Self {
         Rule::new(throttle)

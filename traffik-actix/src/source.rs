@@ -30,6 +30,13 @@ pub(crate) trait AsyncSource<T> {
 /// [`actix_web::Error`] to answer otherwise: with `ErrorUnauthorized` if a key is missing, or with
 /// `ErrorServiceUnavailable` if it is the server's fault, such as a session store that cannot be reached.
 /// The text of the error is logged at debug level and never sent, except that of an `actix_web::Error`.
+#[diagnostic::on_unimplemented(
+    message = "the function gives neither `{T}` nor a `Result` of it",
+    label = "gives `{Self}`",
+    note = "an `async` function goes to the method of the same name that ends in `_async`, and an \
+            `Option` becomes a `Result` with `.ok_or(\"what is missing\")`, which is answered 400, or \
+            with an error of `actix_web::error`, such as `ErrorUnauthorized`"
+)]
 pub trait IntoValue<T> {
     /// The value, or why there is none. `what` names it in the error.
     ///
@@ -45,6 +52,7 @@ impl<T> IntoValue<T> for T {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T, E: fmt::Display + 'static> IntoValue<T> for std::result::Result<T, E> {
     fn into_value(self, what: &'static str) -> Result<T> {
         // The cause may quote the client: it is for logs, not for the message.

@@ -7,25 +7,28 @@ use std::time::Duration;
 
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
+use smallvec::SmallVec;
 use traffik_core::{
     Attempt, Attributes, Cell, Decision, Error, Hit, Identity, IntoRate, OnError, Rate, Result,
     Stat, Throttle, ThrottleBuilder, Timestamp, headers, strategy::IntoStrategy,
 };
 
-use crate::admission::{self, Outcome};
+use crate::ask::{self, Ask};
 use crate::backend::ThrottleBackend;
 use crate::client_ip::ClientIp;
 use crate::denial::{Denial, DeniedHandler};
 use crate::duplicates;
 use crate::failed::{ErrorPolicy, Failed};
 use crate::headers::{HeaderStyle, Headers, text};
+use crate::hit_error::HitError;
 use crate::scope::Scope;
 use crate::source::{IntoValue, Source};
 
 /// A [`Throttle`] with functions of the request: who asks, at what cost, under which rate.
 ///
-/// Cheap to clone; clones share everything. Put it into a [`ThrottleMiddleware`], around a
-/// resource with `.wrap`, on a handler with [`#[throttle]`](crate::throttle), or ask it yourself:
+/// Cheap to clone; clones share everything. Put it around an application, a scope or a resource with
+/// `.wrap(throttle.clone())`, with others into a [`ThrottleMiddleware`], on a handler with
+/// [`#[throttle]`](crate::throttle), or ask it yourself:
 ///
 /// ```
 /// use actix_web::{HttpRequest, HttpResponse, web};
@@ -111,9 +114,10 @@ impl HttpThrottle {
     ///
     /// If the backend fails and the policy is to [raise](OnError::Raise), or if a function of the
     /// throttle cannot make sense of the request: see [`is_unresolved`](Error::is_unresolved). An
-    /// error handler may answer both otherwise.
-    pub async fn hit(&self, req: &HttpRequest) -> Result<Decision> {
-        admission::decide_one(self, req, None).await
+    /// error handler may answer both otherwise. With `?` in a handler the first is a 503, the second
+    /// a 400.
+    pub async fn hit(&self, req: &HttpRequest) -> Result<Decision, HitError> {
+        self.ask().decide(req).await
     }
 
     /// The same at another cost.
@@ -121,8 +125,22 @@ impl HttpThrottle {
     /// # Errors
     ///
     /// As [`hit`](HttpThrottle::hit).
-    pub async fn hit_at(&self, req: &HttpRequest, cost: u32) -> Result<Decision> {
-        admission::decide_one(self, req, Some(cost)).await
+    pub async fn hit_at(&self, req: &HttpRequest, cost: u32) -> Result<Decision, HitError> {
+        self.ask().cost(cost).decide(req).await
+    }
+
+    /// The same by somebody who is known to the handler, such as the account that a body names. The
+    /// throttle's own function is not asked who it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`hit`](HttpThrottle::hit).
+    pub async fn hit_as(
+        &self,
+        req: &HttpRequest,
+        identity: impl Into<Identity>,
+    ) -> Result<Decision, HitError> {
+        self.ask().by(identity).decide(req).await
     }
 
     /// Admits a request, or fails with the response it should be answered: for `?` in a handler.
@@ -136,7 +154,7 @@ impl HttpThrottle {
     /// [`Unresolved`](crate::Unresolved) if the request makes no sense to a function of the throttle, and
     /// [`Unavailable`](crate::Unavailable) if the backend failed and the policy is to raise.
     pub async fn enforce(&self, req: &HttpRequest) -> actix_web::Result<()> {
-        self.enforce_cost(req, None).await
+        ask::enforce(req, &[self.ask()]).await
     }
 
     /// The same at another cost.
@@ -145,16 +163,39 @@ impl HttpThrottle {
     ///
     /// As [`enforce`](HttpThrottle::enforce).
     pub async fn enforce_at(&self, req: &HttpRequest, cost: u32) -> actix_web::Result<()> {
-        self.enforce_cost(req, Some(cost)).await
+        ask::enforce(req, &[self.ask().cost(cost)]).await
     }
 
-    async fn enforce_cost(&self, req: &HttpRequest, cost: Option<u32>) -> actix_web::Result<()> {
-        match admission::admit(&[self], req, None, cost).await {
-            Outcome::Admitted(_) => Ok(()),
-            Outcome::Denied(response) => {
-                Err(actix_web::error::InternalError::from_response("throttled", response).into())
-            }
-        }
+    /// The same by somebody who is known to the handler, as [`hit_as`](HttpThrottle::hit_as).
+    ///
+    /// # Errors
+    ///
+    /// As [`enforce`](HttpThrottle::enforce).
+    pub async fn enforce_as(
+        &self,
+        req: &HttpRequest,
+        identity: impl Into<Identity>,
+    ) -> actix_web::Result<()> {
+        ask::enforce(req, &[self.ask().by(identity)]).await
+    }
+
+    /// The same for several throttles, as one decision: all of them admit the request and are charged,
+    /// or nothing is, and the response says what each decided.
+    ///
+    /// # Errors
+    ///
+    /// As [`enforce`](HttpThrottle::enforce).
+    pub async fn enforce_all<'a>(
+        req: &HttpRequest,
+        asks: impl IntoIterator<Item = impl Into<Ask<'a>>>,
+    ) -> actix_web::Result<()> {
+        let asks: SmallVec<[Ask<'a>; 3]> = asks.into_iter().map(Into::into).collect();
+        ask::enforce(req, &asks).await
+    }
+
+    /// A question to this throttle, for [`enforce_all`](HttpThrottle::enforce_all).
+    pub fn ask(&self) -> Ask<'_> {
+        Ask::of(self)
     }
 
     /// What would be decided, and why, charging nothing.
@@ -163,11 +204,11 @@ impl HttpThrottle {
     ///
     /// If the backend fails, or if a function of the throttle cannot make sense of the request: see
     /// [`is_unresolved`](Error::is_unresolved).
-    pub async fn stat(&self, req: &HttpRequest) -> Result<Stat> {
+    pub async fn stat(&self, req: &HttpRequest) -> Result<Stat, HitError> {
         let backend = self.backend_for(req, None);
-        let resolved = self.resolve(req, backend, None).await?;
+        let resolved = self.resolve(req, backend, &self.ask()).await?;
         let attempt = resolved.attempt();
-        self.0.throttle.stat_on(&*backend.backend, &attempt).await
+        Ok(self.0.throttle.stat_on(&*backend.backend, &attempt).await?)
     }
 
     /// Whether a request would be admitted, charging nothing.
@@ -175,7 +216,7 @@ impl HttpThrottle {
     /// # Errors
     ///
     /// As [`stat`](HttpThrottle::stat).
-    pub async fn check(&self, req: &HttpRequest) -> Result<bool> {
+    pub async fn check(&self, req: &HttpRequest) -> Result<bool, HitError> {
         Ok(self.stat(req).await?.verdict == traffik_core::Verdict::Allow)
     }
 
@@ -254,7 +295,6 @@ impl HttpThrottle {
         &self,
         req: &HttpRequest,
         backend: &ThrottleBackend,
-        cost: Option<u32>,
     ) -> Option<Result<Resolved>> {
         let identity = match self.identify(backend).now(req)? {
             Ok(identity) => identity,
@@ -262,12 +302,12 @@ impl HttpThrottle {
         };
         let mut resolved = Resolved {
             identity,
-            cost,
+            cost: None,
             rate: None,
             scope: self.0.scope.of(req),
             max_wait: self.0.max_wait,
         };
-        if let (None, Some(source)) = (cost, &self.0.cost) {
+        if let Some(source) = &self.0.cost {
             match source.now(req)? {
                 Ok(cost) => resolved.cost = Some(cost),
                 Err(error) => return Some(Err(self.unresolved(error))),
@@ -286,21 +326,24 @@ impl HttpThrottle {
         &self,
         req: &HttpRequest,
         backend: &ThrottleBackend,
-        cost: Option<u32>,
+        ask: &Ask<'_>,
     ) -> Result<Resolved> {
-        let resolved = self.ask(req, backend, cost).await;
+        let resolved = self.find_out(req, backend, ask).await;
         resolved.map_err(|error| self.unresolved(error))
     }
 
-    async fn ask(
+    async fn find_out(
         &self,
         req: &HttpRequest,
         backend: &ThrottleBackend,
-        cost: Option<u32>,
+        ask: &Ask<'_>,
     ) -> Result<Resolved> {
         Ok(Resolved {
-            identity: self.identify(backend).get(req).await?,
-            cost: match (cost, &self.0.cost) {
+            identity: match &ask.identity {
+                Some(identity) => identity.clone(),
+                None => self.identify(backend).get(req).await?,
+            },
+            cost: match (ask.cost, &self.0.cost) {
                 (None, Some(source)) => Some(source.get(req).await?),
                 (cost, _) => cost,
             },
@@ -498,7 +541,8 @@ impl HttpThrottleBuilder {
         self
     }
 
-    /// Sets the strategy. Default: [`FixedWindow`](traffik_core::FixedWindow).
+    /// Sets the strategy, itself or as the text that [names](traffik_core::strategy::named) it: `"gcra"`,
+    /// `"token_bucket,burst=20"`. Default: [`FixedWindow`](traffik_core::FixedWindow).
     pub fn strategy(mut self, strategy: impl IntoStrategy) -> Self {
         self.inner = self.inner.strategy(strategy);
         self
@@ -576,6 +620,16 @@ impl HttpThrottleBuilder {
         R: IntoValue<Identity>,
     {
         self.identify = Some(Source::awaiting("identity", identify));
+        self
+    }
+
+    /// Counts all clients together: the rate is what everybody gets in sum, not each of them. Default: a
+    /// count for each [identity](HttpThrottleBuilder::identify).
+    ///
+    /// It is still asked who it is, since identities tell tiers and priorities, and the
+    /// [exempt](Identity::EXEMPT) are not counted.
+    pub fn shared(mut self) -> Self {
+        self.inner = self.inner.shared();
         self
     }
 
@@ -668,7 +722,7 @@ impl HttpThrottleBuilder {
     /// # Errors
     ///
     /// If the name is empty or not printable ASCII, the rate is missing or malformed, or the
-    /// strategy cannot serve it.
+    /// strategy is unknown or cannot serve it.
     pub fn build(self) -> Result<HttpThrottle, Error> {
         let inner = match self.rate {
             // Every request brings its own.

@@ -38,6 +38,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A backend knows nothing of rates and windows: it loads the cells of a batch, lets
 /// [`Batch::decide`] work on them, and stores them if every operation was admitted, such that no
 /// other batch sees or writes those cells in between.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no backend",
+    label = "no backend",
+    note = "a backend is one when it is built: `RedisBackend::builder(\"redis://10.0.0.5\").build()?`"
+)]
 pub trait Backend: Debug + Send + Sync + 'static {
     /// Applies every operation of the batch, or none of them: if one denies, no cell changes.
     ///

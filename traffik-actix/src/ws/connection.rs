@@ -209,7 +209,7 @@ impl Connection {
 
     async fn meet<'a>(&'a self, rule: &'a WsRule) -> Meeting<'a> {
         let outer = self.settings.backend.as_ref();
-        admission::meet(&rule.throttle, &self.request, outer, None).await
+        admission::meet(&rule.throttle.ask(), &self.request, outer).await
     }
 
     fn hits(&self, charges: &Charges) -> Hits<'_, Recovery<'_>> {

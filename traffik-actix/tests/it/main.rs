@@ -5,6 +5,7 @@
     reason = "a test that panics fails; clippy knows only functions marked as tests"
 )]
 
+mod ask;
 mod bodies;
 mod delay;
 mod denial;

@@ -201,6 +201,29 @@ async fn the_exempt_pass_without_a_trace() {
     }
 }
 
+/// Issue 9, F 23: a throttle alone could not be wrapped around anything.
+#[actix_web::test]
+async fn a_throttle_is_wrapped_around_a_resource_without_a_middleware() {
+    let (_, backend) = memory();
+    let throttle = throttle("alone", "1/day").backend(backend).build().unwrap();
+    let app = App::new()
+        .service(
+            web::resource("/limited")
+                .wrap(throttle.clone())
+                .to(async || "limited"),
+        )
+        .route("/free", web::get().to(async || "free"));
+    let app = init_service(app).await;
+    let admitted = send(&app, get("/limited")).await;
+    assert!(admitted.is_ok());
+    assert_eq!(
+        admitted.header("ratelimit").as_deref(),
+        Some("\"alone\";r=0;t=86400")
+    );
+    assert!(send(&app, get("/limited")).await.is_throttled());
+    assert!(send(&app, get("/free")).await.is_ok());
+}
+
 #[actix_web::test]
 async fn namesakes_of_different_rates_are_refused_at_the_start() {
     let twice = |one: HttpThrottle, two: HttpThrottle| {

@@ -1,0 +1,83 @@
+//! One question to a throttle.
+
+use actix_web::HttpRequest;
+use traffik_core::{Decision, Identity};
+
+use crate::admission::{self, Outcome};
+use crate::hit_error::HitError;
+use crate::throttle::HttpThrottle;
+
+/// What a throttle is asked about a request: by whom and at what cost, if not as the throttle itself
+/// says. For identities that only the handler knows, such as one from the body.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use actix_web::{HttpRequest, HttpResponse, web};
+/// use traffik_actix::{HttpThrottle, Identity};
+///
+/// struct Logins {
+///     per_address: HttpThrottle,
+///     per_account: HttpThrottle,
+/// }
+///
+/// type Login = web::Form<HashMap<String, String>>;
+///
+/// async fn login(req: HttpRequest, logins: web::Data<Logins>, form: Login)
+/// -> actix_web::Result<HttpResponse> {
+///     let account = form.get("account").map_or(String::new(), |name| name.trim().to_lowercase());
+///     let asks = [logins.per_address.ask(), logins.per_account.ask().by(account)];
+///     HttpThrottle::enforce_all(&req, asks).await?; // both admit it and are charged, or a 429
+///     Ok(HttpResponse::Ok().finish())
+/// }
+/// # let _ = login;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Ask<'a> {
+    pub(crate) throttle: &'a HttpThrottle,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) cost: Option<u32>,
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn of(throttle: &'a HttpThrottle) -> Ask<'a> {
+        Ask {
+            throttle,
+            identity: None,
+            cost: None,
+        }
+    }
+
+    /// By somebody else than the throttle's own function says, which is not asked.
+    pub fn by(mut self, identity: impl Into<Identity>) -> Ask<'a> {
+        self.identity = Some(identity.into());
+        self
+    }
+
+    /// At another cost than the throttle says. A cost of zero is always admitted.
+    pub fn cost(mut self, cost: u32) -> Ask<'a> {
+        self.cost = Some(cost);
+        self
+    }
+
+    pub(crate) async fn decide(self, req: &HttpRequest) -> Result<Decision, HitError> {
+        Ok(admission::decide_one(&self, req).await?)
+    }
+}
+
+/// All of them or none.
+pub(crate) async fn enforce(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::Result<()> {
+    match admission::admit(asks, req, None).await {
+        Outcome::Admitted(_) => Ok(()),
+        Outcome::Denied(response) => {
+            Err(actix_web::error::InternalError::from_response("throttled", response).into())
+        }
+    }
+}
+
+impl<'a> From<&'a HttpThrottle> for Ask<'a> {
+    fn from(throttle: &'a HttpThrottle) -> Self {
+        Ask::of(throttle)
+    }
+}
