@@ -7,6 +7,7 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Error, Expr, Ident, Lit, LitStr, Meta, Path, Result, Token};
 
 use crate::errors::Errors;
+use crate::handler::Handler;
 use crate::rehearsal::rehearse;
 use crate::suggest;
 use crate::table::{KEYS, Key, STRATEGIES, Strategy};
@@ -16,6 +17,8 @@ use crate::value::{Value, is_name, literal};
 pub(crate) struct Limits {
     /// Where `traffik-actix` is found, if not where it is by itself.
     pub(crate) krate: Option<Path>,
+    /// What the function itself is called, if it is to be reached.
+    pub(crate) original: Option<Path>,
     pub(crate) limits: Vec<Limit>,
 }
 
@@ -71,12 +74,45 @@ impl Limits {
             };
             lists.push(List::parse(span, tokens, errors));
         }
-        let krate = take_crate(&mut lists, errors);
+        let krate = take_path(&mut lists, &CRATE, errors);
+        let original = take_path(&mut lists, &ORIGINAL, errors);
         let limits = lists
             .into_iter()
             .map(|list| Limit::judge(list, errors))
             .collect();
-        Limits { krate, limits }
+        Limits {
+            krate,
+            original,
+            limits,
+        }
+    }
+
+    /// Checks that the function is kept where what it says has a meaning.
+    pub(crate) fn check_original(&self, handler: &Handler, errors: &mut Errors) {
+        let is_associated = match &self.original {
+            Some(path) if path.is_ident(&handler.signature.ident) => {
+                let message = format!(
+                    "`{}` is the handler that is limited: the function itself needs another name",
+                    handler.name()
+                );
+                return errors.push(Error::new_spanned(path, message));
+            }
+            Some(path) => path.segments.len() > 1,
+            None => false,
+        };
+        // A receiver was complained about already.
+        if is_associated || handler.signature.receiver().is_some() {
+            return;
+        }
+        if let Some(span) = handler.find_self() {
+            let message = format!(
+                "`#[throttle]` keeps the function in another one, where `Self` and the generics of an \
+                 `impl` have no meaning: name the type, or keep it beside with \
+                 `original = Self::{}_unlimited`",
+                handler.name()
+            );
+            errors.push(Error::new(span, message));
+        }
     }
 
     /// Checks that every limit has a name of its own, given or made of the handler's.
@@ -164,23 +200,57 @@ fn argument(input: ParseStream<'_>, is_first: bool) -> Result<Argument> {
     Ok(Argument { key, value })
 }
 
-/// Takes out `crate = path`, which holds for the whole handler.
-fn take_crate(lists: &mut [List], errors: &mut Errors) -> Option<Path> {
+/// An argument whose value is a path, which holds for the whole handler.
+struct PathKey {
+    name: &'static str,
+    takes: &'static str,
+    suits: fn(&Path) -> bool,
+}
+
+const CRATE: PathKey = PathKey {
+    name: "crate",
+    takes: "the path of `traffik-actix`, such as `crate::reexports::traffik_actix`",
+    suits: |_| true,
+};
+
+const ORIGINAL: PathKey = PathKey {
+    name: "original",
+    takes: "a new name for the function itself, such as `index_unlimited`, or \
+            `Self::index_unlimited` in an `impl`",
+    suits: |path| {
+        let names: Vec<&Ident> = path.segments.iter().map(|one| &one.ident).collect();
+        let is_plain = path.segments.iter().all(|one| one.arguments.is_none());
+        let is_name = match names[..] {
+            [name] => name != "Self" && name != "self",
+            [of, _] => of == "Self",
+            _ => false,
+        };
+        is_plain && is_name && path.leading_colon.is_none()
+    },
+};
+
+/// Takes out the argument of this key, which goes once.
+fn take_path(lists: &mut [List], key: &PathKey, errors: &mut Errors) -> Option<Path> {
     let mut found = None;
     for argument in lists
         .iter_mut()
-        .flat_map(|list| list.arguments.extract_if(.., |one| one.key == "crate"))
+        .flat_map(|list| list.arguments.extract_if(.., |one| one.key == key.name))
     {
         match argument.value {
             _ if found.is_some() => errors.push(Error::new(
                 argument.key.span(),
-                "`crate` is given twice: once holds for all limits of the handler",
+                format!(
+                    "`{}` is given twice: once holds for all limits of the handler",
+                    key.name
+                ),
             )),
-            Expr::Path(value) if value.qself.is_none() => found = Some(value.path),
-            other => errors.push(Error::new_spanned(
-                other,
-                "`crate` takes the path of `traffik-actix`, such as `crate::reexports::traffik_actix`",
-            )),
+            Expr::Path(value) if value.qself.is_none() && (key.suits)(&value.path) => {
+                found = Some(value.path);
+            }
+            other => {
+                let message = format!("`{}` takes {}", key.name, key.takes);
+                errors.push(Error::new_spanned(other, message));
+            }
         }
     }
     found

@@ -1,10 +1,11 @@
 //! What the compiler gets to see. Nothing can go wrong here any more.
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
-use quote::{quote, quote_spanned};
-use syn::{GenericParam, Path, parse_quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{Attribute, GenericParam, Path, parse_quote_spanned};
 
 use crate::args::{Call, Limit, Limits};
+use crate::errors::Errors;
 use crate::handler::{Handler, ends_in};
 use crate::value::Value;
 
@@ -35,10 +36,38 @@ const OUTER: &[&str] = &[
     "must_use",
 ];
 
-/// A handler of the same name around the original function, which stays as it was written. It takes
-/// nothing but the request and its unread payload, decides, and extracts what the original asks for
-/// only if the request is admitted.
+/// Those among them that hold for an original beside the handler as well.
+const FOR_BOTH: &[&str] = &["cfg", "allow", "warn", "deny", "forbid"];
+
+/// The item with the attribute moved below others, which then see the function as it was written.
+pub(crate) fn below(
+    above: Vec<Attribute>,
+    arguments: TokenStream,
+    handler: Handler,
+) -> TokenStream {
+    let (siblings, readers): (Vec<_>, Vec<_>) = above
+        .into_iter()
+        .partition(|attribute| ends_in(attribute, &["throttle"]));
+    // What is wrong with them is said when it is their turn.
+    let limits = Limits::parse(arguments.clone(), siblings.clone(), &mut Errors::default());
+    let krate = limits
+        .krate
+        .unwrap_or_else(|| parse_quote_spanned!(Span::call_site()=> ::traffik_actix));
+    quote! {
+        #(#readers)*
+        #[#krate::throttle(#arguments)]
+        #(#siblings)*
+        #handler
+    }
+}
+
+/// A handler of the same name around the original function, which stays as it was written, or beside it
+/// if it has a name of its own. The handler takes nothing but the request and its unread payload, decides,
+/// and extracts what the original asks for only if the request is admitted.
+///
+/// Documentation shows the original.
 pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
+    let documented = handler.to_token_stream();
     let name = handler.name();
     let Handler {
         attributes,
@@ -57,7 +86,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         None => &parse_quote_spanned!(ident.span()=> ::traffik_actix),
     };
     let private = quote_spanned!(ident.span()=> #krate::__private);
-    let limits = limits
+    let built = limits
         .limits
         .iter()
         .enumerate()
@@ -73,28 +102,70 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
             GenericParam::Const(param) => Some(&param.ident),
             GenericParam::Lifetime(_) => None,
         });
-    let (request, payload, all) = (
-        Ident::new("__traffik_request", Span::mixed_site()),
-        Ident::new("__traffik_payload", Span::mixed_site()),
-        Ident::new("__TRAFFIK_LIMITS", Span::mixed_site()),
+    let name_here = |name| Ident::new(name, Span::mixed_site().located_at(ident.span()));
+    let (request, payload, original, all) = (
+        name_here("request"),
+        name_here("payload"),
+        // Spanned as the name itself, or its mistakes are said twice.
+        Ident::new("original", ident.span()),
+        name_here("__TRAFFIK_LIMITS"),
     );
+    let (inside, beside, path) = match &limits.original {
+        None => (
+            quote!(#(#inner)* #signature #body),
+            TokenStream::new(),
+            quote!(#ident),
+        ),
+        Some(path) => {
+            let for_both = outer.iter().filter(|one| ends_in(one, FOR_BOTH));
+            let expected = outer.iter().filter(|one| ends_in(one, &["expect"]));
+            let text = format!("[`{name}`] without its limits.");
+            let mut signature = signature.clone();
+            // Its last segment, since the path was checked.
+            if let Some(last) = path.segments.last() {
+                signature.ident = last.ident.clone();
+            }
+            let beside = quote! {
+                #(#for_both)*
+                #(#expected)*
+                #[doc = #text]
+                #[allow(clippy::unused_async)]
+                #(#inner)*
+                #visibility #signature #body
+            };
+            (TokenStream::new(), beside, quote!(#path))
+        }
+    };
+    let outer = outer
+        .iter()
+        .filter(|one| limits.original.is_none() || !ends_in(one, &["expect"]));
+    // A local, since clippy takes a path among the arguments of a call for a call, and the original for a
+    // function that need not be async.
     let run = quote_spanned! {ident.span()=>
-        #private::run(&#all, #request, #payload, #ident::<#(#types),*>).await
+        let #original = #path::<#(#types),*>;
+        #private::run(&#all, #request, #payload, #original).await
     };
     quote! {
+        #[cfg(doc)]
+        #documented
+
+        #[cfg(not(doc))]
         #(#outer)*
+        // Nothing in a worker is sent, and no request can be.
+        #[allow(clippy::future_not_send)]
         #visibility async fn #ident #generics (
             #request: #private::HttpRequest,
             #payload: #private::Payload,
         ) -> #private::HttpResponse #where_clause {
-            #(#inner)*
-            #signature #body
+            #inside
 
             static #all: #private::HandlerLimits =
-                #private::HandlerLimits::new(|| ::std::vec![#(#limits),*]);
+                #private::HandlerLimits::new(|| ::std::vec![#(#built),*]);
 
             #run
         }
+
+        #beside
     }
 }
 

@@ -1,9 +1,12 @@
-use proc_macro2::{Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, FnArg, Result, Safety, Signature, Visibility};
+use syn::{
+    Attribute, Error, FnArg, Meta, Result, ReturnType, Safety, Signature, Token, Type,
+    TypeParamBound, Visibility,
+};
 
 use crate::errors::Errors;
 
@@ -24,6 +27,21 @@ impl Handler {
             .collect()
     }
 
+    /// Splits the attributes below the last one that has to read the function as it was written, since
+    /// it describes it to others. They include `#[throttle]` itself, if there is such a one.
+    pub(crate) fn split_at_readers(&mut self) -> Option<Vec<Attribute>> {
+        let last = self.attributes.iter().rposition(is_reader)?;
+        let below = self.attributes.split_off(last + 1);
+        let above = std::mem::replace(&mut self.attributes, below);
+        Some(above)
+    }
+
+    /// Where `Self` is said of what is around the function.
+    pub(crate) fn find_self(&self) -> Option<Span> {
+        let signature = self.signature.to_token_stream();
+        find_self(signature, false).or_else(|| find_self(self.body.stream(), true))
+    }
+
     /// The name, without `r#`.
     pub(crate) fn name(&self) -> String {
         self.signature.ident.unraw().to_string()
@@ -41,6 +59,7 @@ impl Handler {
             Safety::Unsafe(token) => Some(token.span),
             Safety::Safe(_) | Safety::Default => None,
         };
+        let mistakes = errors.count();
         for (span, what) in [
             (constness.as_ref().map(Spanned::span), "const"),
             (unsafety, "unsafe"),
@@ -50,6 +69,13 @@ impl Handler {
                 let message = format!("a handler cannot be `{what}`: actix-web could not call it");
                 errors.push(Error::new(span, message));
             }
+        }
+        if errors.count() == mistakes && self.is_surely_not_async() {
+            let message = format!(
+                "a handler is async: write `async fn {}`",
+                self.signature.ident
+            );
+            errors.push(Error::new(self.signature.fn_token.span, message));
         }
         for input in inputs {
             match input {
@@ -71,6 +97,55 @@ impl Handler {
     }
 }
 
+impl Handler {
+    /// Whether it is not `async` and what it returns is no future, as far as a name tells.
+    fn is_surely_not_async(&self) -> bool {
+        self.signature.asyncness.is_none()
+            && match &self.signature.output {
+                ReturnType::Default => true,
+                ReturnType::Type(_, ty) => is_surely_no_future(ty),
+            }
+    }
+
+    /// Makes a handler of what is none only for want of `async`: one error is enough.
+    pub(crate) fn mend(&mut self) {
+        if self.is_surely_not_async() && self.signature.constness.is_none() {
+            self.signature.asyncness = Some(Token![async](self.signature.fn_token.span));
+        }
+    }
+}
+
+/// Whether a type is one that handlers like to return and no future.
+fn is_surely_no_future(ty: &Type) -> bool {
+    const NO_FUTURES: &[&str] = &[
+        "String",
+        "HttpResponse",
+        "Result",
+        "Option",
+        "Json",
+        "Html",
+        "Bytes",
+        "NamedFile",
+        "Redirect",
+    ];
+    match ty {
+        Type::Reference(_) | Type::Tuple(_) | Type::Array(_) | Type::Never(_) => true,
+        Type::Path(path) => {
+            let last = path.path.segments.last();
+            last.is_some_and(|last| NO_FUTURES.iter().any(|name| last.ident == name))
+        }
+        Type::ImplTrait(of) => of.bounds.iter().all(|bound| match bound {
+            TypeParamBound::Trait(bound) => bound
+                .path
+                .segments
+                .last()
+                .is_some_and(|last| last.ident == "Responder" || last.ident == "MessageBody"),
+            _ => true,
+        }),
+        _ => false,
+    }
+}
+
 impl Parse for Handler {
     fn parse(input: ParseStream<'_>) -> Result<Handler> {
         let attributes = input.call(Attribute::parse_outer)?;
@@ -79,7 +154,8 @@ impl Parse for Handler {
         let no_function = |_| {
             Error::new(
                 start,
-                "`#[throttle]` goes on a handler: a function with a body",
+                "`#[throttle]` goes on a handler, an `async fn` with a body: to limit several, wrap \
+                 their scope, `.wrap(throttle)`",
             )
         };
         Ok(Handler {
@@ -111,6 +187,48 @@ impl ToTokens for Handler {
 pub(crate) fn ends_in(attribute: &Attribute, names: &[&str]) -> bool {
     let last = attribute.path().segments.last();
     last.is_some_and(|segment| names.iter().any(|name| segment.ident == name))
+}
+
+/// Attributes that describe a handler by its signature, and put what they make of it beside it: those of
+/// utoipa, apistos and paperclip, by the last segment of their path.
+const READERS: &[&str] = &["path", "api_operation", "api_v2_operation"];
+
+fn is_reader(attribute: &Attribute) -> bool {
+    match &attribute.meta {
+        // Nobody knows yet whether it will be there.
+        Meta::List(list) if list.path.is_ident("cfg_attr") => {
+            list.tokens.clone().into_iter().any(|token| match token {
+                TokenTree::Ident(ident) => READERS.iter().any(|name| ident == name),
+                _ => false,
+            })
+        }
+        _ => ends_in(attribute, READERS),
+    }
+}
+
+/// The first `Self` that is not that of an item in a body.
+fn find_self(tokens: TokenStream, has_items: bool) -> Option<Span> {
+    const ITEMS: [&str; 5] = ["impl", "trait", "struct", "enum", "union"];
+    let mut is_in_item = false;
+    for token in tokens {
+        match token {
+            TokenTree::Ident(ident) if has_items && ITEMS.iter().any(|item| ident == item) => {
+                is_in_item = true;
+            }
+            TokenTree::Ident(ident) if ident == "Self" && !is_in_item => return Some(ident.span()),
+            TokenTree::Group(group) if is_in_item => {
+                is_in_item = group.delimiter() != Delimiter::Brace;
+            }
+            TokenTree::Group(group) => {
+                if let Some(span) = find_self(group.stream(), has_items) {
+                    return Some(span);
+                }
+            }
+            TokenTree::Punct(punct) if punct.as_char() == ';' => is_in_item = false,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The first `impl` of a type. It is a keyword, so it means nothing else in there.

@@ -50,8 +50,8 @@ use crate::handler::Handler;
 /// Several attributes on one handler are one decision: if one limit denies, none is charged.
 ///
 /// The attribute works above and below `#[get(..)]` and its kind, and with
-/// `web::get().to(handler)`. Below all others is best: attributes above it that read the signature, such as
-/// those that describe an API, then see the original.
+/// `web::get().to(handler)`. Attributes that describe an API by the signature, such as `#[utoipa::path]`,
+/// see the original, wherever they are.
 ///
 /// # Arguments
 ///
@@ -66,6 +66,7 @@ use crate::handler::Handler;
 /// | `cost` | a whole number, or an expression | `1` |
 /// | `cost_by`, `cost_by_async` | a function of `&HttpRequest` that gives a `u32` or a `Result` | |
 /// | `identify`, `identify_async` | a function of `&HttpRequest` that gives an `Identity` or a `Result` | the backend's |
+/// | `shared` | `true`: one count for all clients, not one for each | `false` |
 /// | `scope` | `"throttle"`, `"route"`, `"path"` | `"throttle"` |
 /// | `min_wait` | `"500ms"`: the shortest wait of a denial | none |
 /// | `wait_up_to` | `"2s"`: how long a request waits rather than being denied | denied at once |
@@ -77,6 +78,7 @@ use crate::handler::Handler;
 /// | `headers` | `"always"`, `"denied"`, `"never"` | the backend's |
 /// | `header_style` | `"standard"`, `"x_rate_limit"`, `"both"` | the backend's |
 /// | `backend` | an expression | the application's, else the memory of the process |
+/// | `original` | a name for [the function itself](#what-becomes-of-the-function) | none |
 /// | `crate` | the path of `traffik-actix`, if it is not `::traffik_actix` | |
 ///
 /// A function that returns an `Err` says that the request makes no sense: it is answered 400, or what an
@@ -129,9 +131,34 @@ use crate::handler::Handler;
 /// # What becomes of the function
 ///
 /// It is kept as it is inside of a new one of the same name, which takes the request and its unread
-/// payload: a direct call, as in a unit test, needs `(HttpRequest, web::Payload)`. A generic handler has
-/// one limit for all its types, and an argument cannot be `impl Trait`. Attributes of the function stay with
-/// the original, except routes, documentation, lints, `must_use` and `deprecated`.
+/// payload; documentation shows the original. A generic handler has one limit for all its types, and an
+/// argument cannot be `impl Trait`. Attributes of the function stay with the original, except routes,
+/// documentation, lints, `must_use` and `deprecated`.
+///
+/// A unit test that calls the handler with its own arguments needs the function itself: give it a name.
+///
+/// ```
+/// use actix_web::web;
+/// use traffik_actix::throttle;
+///
+/// #[throttle("100/minute", original = sum_unlimited)]
+/// async fn sum(numbers: web::Json<Vec<u32>>) -> String {
+///     numbers.iter().sum::<u32>().to_string()
+/// }
+///
+/// # #[actix_web::main]
+/// # async fn main() {
+/// // In a test. What the limit does is tested by requests, with `actix_web::test::init_service`.
+/// assert_eq!(sum_unlimited(web::Json(vec![1, 2])).await, "3");
+/// # }
+/// # let _ = web::post().to(sum);
+/// # main();
+/// ```
+///
+/// Such an attribute goes above `#[get(..)]` and its kind, which make a type of everything below them.
+///
+/// In an `impl`, `Self` and the generics have no meaning inside of another function. A handler that uses
+/// them is kept beside it: `original = Self::sum_unlimited`.
 ///
 /// Several limits find each other by the name of the attribute: do not import it under another.
 #[proc_macro_attribute]
@@ -147,14 +174,21 @@ fn throttle_tokens(arguments: TokenStream, item: TokenStream) -> TokenStream {
         Ok(handler) => handler,
         Err(error) => return reject(item, error),
     };
+    if let Some(readers) = handler.split_at_readers() {
+        return expand::below(readers, arguments, handler);
+    }
     let mut errors = Errors::default();
     handler.check(&mut errors);
     let siblings = handler.take_siblings();
     let limits = Limits::parse(arguments, siblings, &mut errors);
     limits.check_names(&handler.signature.ident, &mut errors);
+    limits.check_original(&handler, &mut errors);
     match errors.finish(limits) {
         Ok(limits) => expand::expand(handler, &limits),
-        Err(error) => reject(handler, error),
+        Err(error) => {
+            handler.mend();
+            reject(handler, error)
+        }
     }
 }
 

@@ -65,6 +65,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("cost_by_async", Kind::Function),
     Key::new("identify", Kind::Function),
     Key::new("identify_async", Kind::Function),
+    Key::new("shared", Kind::Switch),
     Key::new("scope", Kind::Choice(&SCOPE)),
     Key::new("min_wait", Kind::Duration),
     Key::new("wait_up_to", Kind::Duration),

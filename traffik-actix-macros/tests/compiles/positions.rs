@@ -1,5 +1,6 @@
 //! Above and below route attributes, with `to`, in modules, and out of other macros.
 #![deny(warnings)]
+#![allow(unreachable_pub)]
 
 use actix_web::{App, HttpResponse, Responder, get, guard, post, route, routes, web};
 use traffik_actix::throttle;
@@ -48,7 +49,7 @@ mod outer {
 
         #[traffik_actix::throttle("100/minute")]
         #[actix_web::get("/nested")]
-        pub(in crate::outer) async fn nested() -> impl Responder {
+        pub(in crate::positions::outer) async fn nested() -> impl Responder {
             "nested"
         }
 
@@ -93,14 +94,15 @@ mod renamed {
         pub use traffik_actix as limits;
     }
 
-    #[traffik_actix::throttle("1/s", strategy = "gcra", scope = "path", crate = crate::renamed::deep::limits)]
+    #[traffik_actix::throttle("1/s", strategy = "gcra", scope = "path", crate = crate::positions::renamed::deep::limits)]
     #[traffik_actix::throttle("9/s")]
     pub async fn handler() -> &'static str {
         "renamed"
     }
 }
 
-fn main() {
+#[test]
+fn is_taken() {
     #[throttle("100/minute")]
     async fn local() -> impl Responder {
         "local"

@@ -66,7 +66,10 @@ async fn destructuring(
 }
 
 #[throttle("100/minute")]
-async fn optional(first: Option<web::Path<u32>>, second: Result<String, actix_web::Error>) -> String {
+async fn optional(
+    first: Option<web::Path<u32>>,
+    second: Result<String, actix_web::Error>,
+) -> String {
     format!("{} {}", first.is_some(), second.is_ok())
 }
 
@@ -100,10 +103,22 @@ fn returns_a_box() -> Pin<Box<dyn Future<Output = Either<&'static str, String>>>
 
 #[throttle("100/minute")]
 async fn sixteen(
-    _1: HttpRequest, _2: HttpRequest, _3: HttpRequest, _4: HttpRequest,
-    _5: HttpRequest, _6: HttpRequest, _7: HttpRequest, _8: HttpRequest,
-    _9: HttpRequest, _10: HttpRequest, _11: HttpRequest, _12: HttpRequest,
-    _13: HttpRequest, _14: HttpRequest, _15: HttpRequest, _16: web::Payload,
+    _1: HttpRequest,
+    _2: HttpRequest,
+    _3: HttpRequest,
+    _4: HttpRequest,
+    _5: HttpRequest,
+    _6: HttpRequest,
+    _7: HttpRequest,
+    _8: HttpRequest,
+    _9: HttpRequest,
+    _10: HttpRequest,
+    _11: HttpRequest,
+    _12: HttpRequest,
+    _13: HttpRequest,
+    _14: HttpRequest,
+    _15: HttpRequest,
+    _16: web::Payload,
 ) -> impl Responder {
     "sixteen"
 }
@@ -132,7 +147,8 @@ async fn outdated() -> &'static str {
     "outdated"
 }
 
-fn main() {
+#[test]
+fn is_taken() {
     #[allow(deprecated)]
     let _ = actix_web::App::new()
         .route("/", web::get().to(no_arguments))

@@ -25,7 +25,8 @@ fn rate_of(_: &HttpRequest) -> Rate {
 
 async fn plan_of(req: &HttpRequest) -> Result<Rate, String> {
     let plan = req.headers().get("x-plan").ok_or("no plan")?;
-    Rate::parse(plan.to_str().map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    Rate::parse(plan.to_str().map_err(|error| error.to_string())?)
+        .map_err(|error| error.to_string())
 }
 
 fn who(_: &HttpRequest) -> Identity {
@@ -51,6 +52,7 @@ fn failing_policy() -> OnError {
     strict = true,
     cost = 2,
     identify = who,
+    shared = true,
     scope = "path",
     min_wait = "2 seconds",
     wait_up_to = "minute",
@@ -100,7 +102,7 @@ async fn functions() -> &'static str {
 }
 
 #[throttle(rate = LIMITS, strategy = "gcra", burst_tolerance = Duration::ZERO, strict = false)]
-#[throttle("1/s", strategy = "fixed_window")]
+#[throttle("1/s", strategy = "fixed_window", shared = false)]
 #[throttle("1/s", strategy = "token_bucket")]
 #[throttle("1/s", strategy = "token_bucket", burst = 1)]
 #[throttle("1/s", strategy = "token_bucket", burst = COST)]
@@ -117,21 +119,59 @@ async fn stacked() -> &'static str {
 #[throttle("1/s", strategy = "sliding_window_log")]
 #[throttle("1/s", strategy = "sliding_window_counter")]
 #[throttle("1/s", strategy = "token_bucket", burst = 9)]
-#[throttle("1/s", strategy = "token_bucket_with_debt", burst = 9, max_debt = 0, cost = 9)]
+#[throttle(
+    "1/s",
+    strategy = "token_bucket_with_debt",
+    burst = 9,
+    max_debt = 0,
+    cost = 9
+)]
 #[throttle("1/s", strategy = "leaky_bucket")]
 #[throttle("1/s", strategy = "leaky_bucket_with_queue")]
 #[throttle("1/s", strategy = "gcra", strict = true)]
 #[throttle("1/s", strategy = "tiered_rate", default_tier = "free", cost = 5)]
 #[throttle("1/s", strategy = "tiered_rate", tiers = [("gold, or so", 4.5)], default_tier = "gold, or so")]
-#[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = 1, max_rollover = 0)]
-#[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = 0.25, cumulative = true)]
+#[throttle(
+    "1/s",
+    strategy = "quota_with_rollover",
+    rollover_percentage = 1,
+    max_rollover = 0
+)]
+#[throttle(
+    "1/s",
+    strategy = "quota_with_rollover",
+    rollover_percentage = 0.25,
+    cumulative = true
+)]
 #[throttle("1/s", strategy = "quota_with_rollover", rollover_percentage = SHARE, cost = 2)]
-#[throttle("9/s", strategy = "adaptive_throttle", load_threshold = 0.5, reduction_factor = 0.5)]
+#[throttle(
+    "9/s",
+    strategy = "adaptive_throttle",
+    load_threshold = 0.5,
+    reduction_factor = 0.5
+)]
 #[throttle("9/s", strategy = "adaptive_throttle", recovery_rate = SHARE, min_limit_ratio = 0.5, load = &strategy_gauge())]
-#[throttle("9/s", strategy = "priority_queue", default_priority = "high", max_queue_size = 9)]
+#[throttle(
+    "9/s",
+    strategy = "priority_queue",
+    default_priority = "high",
+    max_queue_size = 9
+)]
 #[throttle("9/s", strategy = "priority_queue", default_priority = traffik_actix::Priority::Low)]
-#[throttle("9/s", strategy = "cost_based_token_bucket", burst = 20, cost_window = 5, min_refill_rate = 1)]
-#[throttle("9/s", strategy = "distributed_fairness", instance = "a", weight = 2, fairness_window = "1m")]
+#[throttle(
+    "9/s",
+    strategy = "cost_based_token_bucket",
+    burst = 20,
+    cost_window = 5,
+    min_refill_rate = 1
+)]
+#[throttle(
+    "9/s",
+    strategy = "distributed_fairness",
+    instance = "a",
+    weight = 2,
+    fairness_window = "1m"
+)]
 #[throttle("9/s", strategy = "distributed_fairness", weight = 2.5, instance = format!("a-{COST}"))]
 #[throttle("9/s", strategy = "geographic_distribution", regions = [("eu", 0.5)], default_region = "eu")]
 #[throttle("9/s", strategy = "geographic_distribution", allow_spillover = false)]
@@ -141,7 +181,8 @@ async fn strategies() -> &'static str {
     "strategies"
 }
 
-fn main() {
+#[test]
+fn is_taken() {
     let _ = actix_web::App::new()
         .route("/", web::get().to(literals))
         .route("/", web::get().to(expressions))
