@@ -1,7 +1,7 @@
 //! Limits where the handlers are.
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, get, post, web};
-use traffik_actix::{ClientIp, HttpThrottle, Identity, ThrottleMiddleware, throttle};
+use traffik_actix::{ClientIp, HttpThrottle, Identity, throttle};
 
 /// One report every six seconds, and the first may come at once.
 #[get("/reports")]
@@ -33,17 +33,16 @@ fn customer(req: &HttpRequest) -> Identity {
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Of each client; `.shared()` would make it one for all.
     let all = HttpThrottle::builder("all").rate("1000/hour").build()?;
 
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    let server = HttpServer::new(move || {
-        App::new()
-            .wrap(ThrottleMiddleware::new(all.clone()))
-            .service(reports)
-            .service(order)
-    })
-    .bind(&addr)
-    .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
+    let server =
+        HttpServer::new(move || App::new().wrap(all.clone()).service(reports).service(order))
+            .bind(&addr)
+            .map_err(|error| {
+                format!("cannot listen at {addr}, give another address:port: {error}")
+            })?;
     let addr = server.addrs()[0];
     println!("Try it: curl -i http://{addr}/reports");
     println!("        curl -i -d '[1,2]' -H 'content-type: application/json' http://{addr}/orders");

@@ -1,7 +1,7 @@
 //! The smallest throttled server: five requests per ten seconds and client, in memory.
 
 use actix_web::{App, HttpServer, web};
-use traffik_actix::{HttpThrottle, ThrottleMiddleware};
+use traffik_actix::HttpThrottle;
 
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -10,7 +10,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let server = HttpServer::new(move || {
         App::new()
-            .wrap(ThrottleMiddleware::new(api.clone()))
+            .wrap(api.clone())
             .route("/", web::get().to(async || "hello\n"))
     })
     .bind(&addr)

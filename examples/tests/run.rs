@@ -74,6 +74,85 @@ fn until_denied(send: impl FnMut() -> String) -> String {
     denied.expect("one of a hundred is denied")
 }
 
+/// Issue 9, F 20: a limit by what is in a body, and one by address, as one decision.
+#[test]
+fn login_counts_accounts_as_they_are_looked_up_and_addresses() {
+    let example = Example::start("login");
+    let login = |account: &str, password: &str| {
+        let body = format!("account={account}&password={password}");
+        let headers = format!(
+            "content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        example.send_body("POST", "/login", &headers, &body)
+    };
+    assert_eq!(status_of(&login("ben", "correct+horse")), 200);
+    // A minute may end in between: eleven tries exceed even two of them.
+    let names = ["ann", "Ann", "%20ann", "ANN+", "aNN"];
+    let tries: Vec<_> = (0..11).map(|at| login(names[at % 5], "guess")).collect();
+    let statuses: Vec<_> = tries.iter().map(|answer| status_of(answer)).collect();
+    assert_eq!(statuses[..5], [401; 5]);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let denied = tries.iter().find(|answer| status_of(answer) == 429);
+    let denied = denied.unwrap();
+    assert!(
+        denied.contains(r#""violated-policies":["account"]"#),
+        "{denied}"
+    );
+    // The address has logins left for others, and its own limit ends.
+    assert_eq!(status_of(&login("ben", "correct+horse")), 200);
+    let crowd: Vec<_> = (0..41)
+        .map(|at| login(&format!("c{at}"), "guess"))
+        .collect();
+    assert!(
+        crowd
+            .iter()
+            .any(|answer| answer.contains(r#""violated-policies":["address"]"#)),
+        "{crowd:?}"
+    );
+}
+
+/// Issue 9, F 24: the snippet in the README was never compiled, let alone run.
+#[cfg(feature = "redis")]
+#[test]
+fn production_limits_without_its_redis() {
+    // Nobody listens there.
+    let mut command = Command::new(binary("production"));
+    command
+        .arg("127.0.0.1:0")
+        .env("REDIS_URL", "redis://127.0.0.1:1");
+    let example = Example::run(command);
+    let admitted = example.send("GET", "/reports", "");
+    assert_eq!(status_of(&admitted), 200);
+    assert!(admitted.contains(r#"ratelimit: "all";r="#), "{admitted}");
+    // Only proxies of ours say who asks.
+    let forged = "x-forwarded-for: 192.0.2.9\r\n";
+    let denied = example.send("GET", "/reports", forged);
+    assert_eq!(status_of(&denied), 429);
+    assert!(
+        denied.contains(r#""violated-policies":["production::reports"]"#),
+        "{denied}"
+    );
+}
+
+/// What the README shows of an example is in there, in that order.
+#[test]
+fn the_readme_shows_production_as_it_is() {
+    let readme = include_str!("../../README.md");
+    let program = include_str!("../production.rs");
+    let (_, rest) = readme
+        .split_once("([whole program](examples/production.rs)).")
+        .unwrap();
+    let excerpt = rest.split("```").nth(1).unwrap();
+    let mut rest = program;
+    for line in excerpt.lines().skip(1).filter(|line| !line.is_empty()) {
+        let line = format!("\n{line}");
+        let found = rest.find(&line);
+        let at = found.unwrap_or_else(|| panic!("the program has no {line:?} here"));
+        rest = &rest[at + line.len()..];
+    }
+}
+
 #[test]
 fn middleware_tells_clients_and_methods_apart() {
     let example = Example::start("middleware");
@@ -125,7 +204,7 @@ fn examples_say_that_their_port_is_taken() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let redis: &[_] = match cfg!(feature = "redis") {
-        true => &["redis"],
+        true => &["redis", "production"],
         false => &[],
     };
     let names = [
@@ -134,6 +213,7 @@ fn examples_say_that_their_port_is_taken() {
         "middleware",
         "websocket",
         "custom_strategy",
+        "login",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {
