@@ -45,6 +45,8 @@ mod headers;
 mod hit_error;
 mod middleware;
 mod networks;
+mod path;
+mod pattern;
 mod rule;
 mod scope;
 mod source;

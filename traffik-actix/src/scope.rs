@@ -1,4 +1,7 @@
 use actix_web::HttpRequest;
+use actix_web::http::Method;
+
+use crate::path;
 
 /// What shares one count within a throttle, for the same identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -8,10 +11,15 @@ pub enum Scope {
     Throttle,
     /// Each route pattern, such as `/items/{id}`, and method.
     ///
+    /// Methods that are not GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS are one, whatever a client
+    /// invents; a route for any method still has that many counts for each client.
+    ///
     /// In a middleware around the whole `App` a request is not routed yet; the pattern is then the
-    /// first whose path fits. Paths that fit none share one count.
+    /// first that fits the path, decoded, without doubled slashes, dot segments and a last slash, as
+    /// `NormalizePath` may route it. Paths that fit none share one count, whatever their method.
     Route,
-    /// Each path as sent, and method: the default of the Python original.
+    /// Each path and method: the default of the Python original. Spellings of one path (`/a`, `//a`,
+    /// `/a/`, `/%61`) share one count, and so do unusual methods, as for [`Scope::Route`].
     ///
     /// **A client multiplies its quota by inventing paths**, unless the throttle is on routes with
     /// no dynamic part.
@@ -20,14 +28,43 @@ pub enum Scope {
 
 impl Scope {
     pub(crate) fn of(self, req: &HttpRequest) -> Option<String> {
-        let method = req.method();
         match self {
             Scope::Throttle => None,
-            Scope::Route => {
-                let pattern = req.match_pattern().unwrap_or_default();
-                Some(format!("{method} {pattern}"))
-            }
-            Scope::Path => Some(format!("{method} {}", req.match_info().as_str())),
+            Scope::Route => Some(match path::route(req) {
+                Some(pattern) => key(req.method(), &pattern),
+                None => NOWHERE.to_owned(),
+            }),
+            Scope::Path => self.at(req.method(), req.match_info().as_str()),
         }
+    }
+
+    /// The scope of requests with this method for a place: a pattern or a path, whichever this counts.
+    pub(crate) fn at(self, method: &Method, place: &str) -> Option<String> {
+        match self {
+            Scope::Throttle => None,
+            Scope::Route => Some(key(method, place)),
+            Scope::Path => Some(key(method, &path::canonical(place))),
+        }
+    }
+}
+
+/// What fits no route.
+const NOWHERE: &str = "-";
+
+fn key(method: &Method, place: &str) -> String {
+    format!("{} {place}", named(method))
+}
+
+/// The methods that people name in routes. All others are one: clients invent them.
+fn named(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS => method.as_str(),
+        _ => "other",
     }
 }

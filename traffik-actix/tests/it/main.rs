@@ -17,6 +17,7 @@ mod middleware;
 mod on_error;
 mod on_error_by;
 mod proxies;
+mod routing;
 mod server;
 mod sockets;
 mod store;
