@@ -89,6 +89,15 @@ pub trait Backend: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Calls `found` with the [id](Backend::store_id) of every part whose cells live in this process only,
+    /// such as the memory that stands in for a store that fails. Default: itself, if it
+    /// [is local](Backend::is_local).
+    fn local_stores(&self, found: &mut dyn FnMut(usize)) {
+        if self.is_local() {
+            found(self.store_id());
+        }
+    }
+
     /// How identities become keys: under the secret that everybody who shares the cells knows.
     fn key_hasher(&self) -> &KeyHasher {
         const { &KeyHasher::shared() }
@@ -130,6 +139,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn is_local(&self) -> bool {
         (**self).is_local()
+    }
+
+    fn local_stores(&self, found: &mut dyn FnMut(usize)) {
+        (**self).local_stores(found);
     }
 
     fn key_hasher(&self) -> &KeyHasher {

@@ -105,13 +105,18 @@ impl<B: Backend> BackendExt for B {}
 /// A wrapper is the store it wraps: hits on both are one batch, on the same cells, under the same
 /// keys.
 macro_rules! same_store_as {
-    ($inner:ident) => {
+    ($inner:ident $(, $other:ident)?) => {
         fn store_id(&self) -> usize {
             self.$inner.store_id()
         }
 
         fn is_local(&self) -> bool {
             self.$inner.is_local()
+        }
+
+        fn local_stores(&self, found: &mut dyn FnMut(usize)) {
+            self.$inner.local_stores(found);
+            $(self.$other.local_stores(found);)?
         }
 
         #[inline]

@@ -266,7 +266,7 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
         })
     }
 
-    same_store_as!(primary);
+    same_store_as!(primary, fallback);
 }
 
 impl<B: fmt::Debug, F: fmt::Debug> fmt::Debug for Fallback<B, F> {
