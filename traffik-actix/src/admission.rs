@@ -121,6 +121,8 @@ pub(crate) fn admit_now(
     let Some((first, rest)) = throttles.split_first() else {
         return Ok(Outcome::Admitted(Receipt::default()));
     };
+    let chosen = chosen_for(throttles.iter().copied(), req);
+    let outer = chosen.as_ref().or(outer);
     let first = Meeting::now(first, req, outer).ok_or(Undecided::UNASKED)?;
     // The common case, without lists of one.
     if let (Ok(resolved), []) = (&first.resolved, rest)
@@ -159,6 +161,8 @@ pub(crate) async fn admit_later(
         let asks: SmallVec<[Ask<'_>; 3]> = throttles.iter().map(|one| one.ask()).collect();
         return admit(&asks, req, outer).await;
     };
+    let chosen = chosen_for(throttles.iter().copied(), req);
+    let outer = chosen.as_ref().or(outer);
     let meetings: Meetings<'_> = throttles
         .iter()
         .zip(resolved)
@@ -176,6 +180,8 @@ pub(crate) async fn admit(
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
 ) -> Outcome {
+    let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
+    let outer = chosen.as_ref().or(outer);
     let mut meetings = Meetings::new();
     for ask in asks {
         meetings.push(meet(ask, req, outer).await);
@@ -185,8 +191,20 @@ pub(crate) async fn admit(
 
 /// Decides for a single throttle, leaving it to the caller what to do about it.
 pub(crate) async fn decide_one(ask: &Ask<'_>, req: &HttpRequest) -> Result<Decision> {
-    let meeting = meet(ask, req, None).await;
+    let chosen = ask.throttle.chosen_for(req);
+    let meeting = meet(ask, req, chosen.as_ref()).await;
     Ok(decide(&[meeting]).await?[0])
+}
+
+/// The backend in the extensions of a request, if a throttle has none of its own.
+#[inline]
+fn chosen_for<'a>(
+    mut throttles: impl Iterator<Item = &'a HttpThrottle>,
+    req: &HttpRequest,
+) -> Option<ThrottleBackend> {
+    throttles
+        .find(|throttle| throttle.own_backend().is_none())?
+        .chosen_for(req)
 }
 
 pub(crate) async fn meet<'a>(

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Once, OnceLock};
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 #[cfg(feature = "memcached")]
 use traffik_core::MemcachedBackend;
 #[cfg(feature = "redis")]
@@ -36,6 +36,16 @@ use crate::ws::{Excess, ExcessHandler, OnExcess};
 /// let app = move || App::new().app_data(web::Data::new(backend.clone()));
 /// # let _ = app();
 /// ```
+///
+/// A throttle without a backend of its own looks for one, for each request, in this order:
+///
+/// 1. `req.extensions()`, where a middleware that is further out may have put a `ThrottleBackend`, such as
+///    that of a tenant;
+/// 2. the backend of the [`ThrottleMiddleware`](crate::ThrottleMiddleware) or `WsThrottle` that it is in;
+/// 3. the application data of the resource, the scope and the `App`, the innermost first, as a
+///    `ThrottleBackend` or a `web::Data` of one. A middleware sees what is registered where it is wrapped,
+///    or further out: a warning tells of a backend further in, which it cannot see;
+/// 4. the [memory of the process](ThrottleBackend::global).
 #[derive(Clone, Debug)]
 pub struct ThrottleBackend {
     pub(crate) backend: Arc<dyn Backend>,
@@ -46,6 +56,9 @@ pub struct ThrottleBackend {
     pub(crate) on_excess: Option<ExcessHandler>,
     pub(crate) headers: Headers,
     pub(crate) style: HeaderStyle,
+    /// Whether `identify` was said.
+    pub(crate) identifies: bool,
+    pub(crate) is_separate: bool,
 }
 
 impl ThrottleBackend {
@@ -63,7 +76,18 @@ impl ThrottleBackend {
             on_excess: None,
             headers: Headers::Always,
             style: HeaderStyle::Standard,
+            identifies: false,
+            is_separate: false,
         }
+    }
+
+    /// Says that what throttles count here is meant to be apart from what they count on other backends, as
+    /// with a backend for each tenant: no warning that the limit is multiplied.
+    ///
+    /// A backend in the extensions of a request is separate anyway.
+    pub fn separate(mut self) -> Self {
+        self.is_separate = true;
+        self
     }
 
     /// The memory of this process, for throttles that find no other backend.
@@ -84,6 +108,7 @@ impl ThrottleBackend {
         R: IntoValue<Identity>,
     {
         self.identify = Source::sync("identity", identify);
+        self.identifies = true;
         self
     }
 
@@ -94,6 +119,7 @@ impl ThrottleBackend {
         R: IntoValue<Identity>,
     {
         self.identify = Source::awaiting("identity", identify);
+        self.identifies = true;
         self
     }
 
@@ -162,6 +188,16 @@ impl ThrottleBackend {
             req.app_data::<web::Data<ThrottleBackend>>()
                 .map(|data| &***data)
         })
+    }
+
+    /// The backend in the extensions of a request: somebody chose it for this very request.
+    pub(crate) fn chosen_for(req: &HttpRequest) -> Option<ThrottleBackend> {
+        let extensions = req.extensions();
+        let chosen = extensions.get::<ThrottleBackend>().or_else(|| {
+            let data = extensions.get::<web::Data<ThrottleBackend>>();
+            data.map(|data| &***data)
+        });
+        chosen.map(|chosen| chosen.clone().separate())
     }
 
     /// Called when a throttle found no backend, and this one has to do.

@@ -1,51 +1,101 @@
-//! Notices limits that are multiplied by accident.
+//! Notices limits that are multiplied, or that do not hold, by accident.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use traffik_core::Backend;
 
-/// Where the throttles of one name count.
-enum Stores {
-    /// In these memories, of which those still in use are one and the same.
-    One(Vec<Weak<dyn Backend>>),
-    /// In several, and that was said.
-    Several,
+use crate::throttle::{HttpThrottle, WeakThrottle};
+
+/// What is known about the throttles of one name.
+#[derive(Default)]
+struct Known {
+    /// Where they count in memory; those still in use have parts in common.
+    backends: Vec<Weak<dyn Backend>>,
+    /// They count in several memories, and that was said.
+    are_several: bool,
+    /// Who they are, and on which store each was seen.
+    throttles: Vec<(WeakThrottle, usize)>,
+    /// That some of them share their counts was said.
+    quarrel: bool,
 }
 
-/// Notes where a throttle counts. The same name in two memories means that the backend was built
-/// inside the `HttpServer::new` closure, once per worker: that is said once. Memories that nobody
-/// uses any more, such as those of earlier tests, do not matter.
-///
-/// True if there were several, so that nothing more can be learnt about this name.
-pub(crate) fn note(name: &str, backend: &Arc<dyn Backend>) -> bool {
-    static STORES: Mutex<Option<HashMap<String, Stores>>> = Mutex::new(None);
+/// What was found out about a throttle on a backend.
+pub(crate) struct Noted {
+    /// Throttles of this name count in several memories: nothing more can be learnt about them.
+    pub(crate) are_several: bool,
+    /// Another throttle shares its counts, but not its rate.
+    pub(crate) quarrel: Option<String>,
+    /// That was not said yet.
+    pub(crate) is_news: bool,
+}
 
-    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
-    let stores = stores
-        .get_or_insert_default()
-        .entry(name.to_owned())
-        .or_insert(Stores::One(Vec::new()));
-    let Stores::One(known) = stores else {
-        return true;
-    };
-    known.retain(|one| one.strong_count() > 0);
-    let several = known
-        .iter()
-        .filter_map(Weak::upgrade)
-        .any(|one| one.store_id() != backend.store_id());
-    if several {
-        *stores = Stores::Several;
-        warn(name);
-    } else {
-        known.push(Arc::downgrade(backend));
+/// Notes where a throttle counts. The same name in two memories means that the backend, or the memory that
+/// stands in for it, was built inside the `HttpServer::new` closure, once per worker: that is said once.
+/// Memories and throttles that nobody uses any more, such as those of earlier tests, do not matter.
+pub(crate) fn note(throttle: &HttpThrottle, backend: &Arc<dyn Backend>) -> Noted {
+    static NAMES: Mutex<Option<HashMap<String, Known>>> = Mutex::new(None);
+
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = names.get_or_insert_default();
+    let known = names.entry(throttle.name().to_owned()).or_default();
+    known.note_memory(throttle.name(), backend);
+    let quarrel = known.note_rate(throttle, backend.store_id());
+    Noted {
+        are_several: known.are_several,
+        is_news: quarrel.is_some() && !std::mem::replace(&mut known.quarrel, true),
+        quarrel,
     }
-    several
+}
+
+impl Known {
+    fn note_memory(&mut self, name: &str, backend: &Arc<dyn Backend>) {
+        let stores = local_stores(&**backend);
+        if self.are_several || stores.is_empty() {
+            return;
+        }
+        self.backends.retain(|one| one.strong_count() > 0);
+        let mut others = self.backends.iter().filter_map(Weak::upgrade);
+        self.are_several = others.any(|other| !is_part(&stores, &local_stores(&*other)));
+        match self.are_several {
+            true => warn(name),
+            false => self.backends.push(Arc::downgrade(backend)),
+        }
+    }
+
+    /// What another throttle, with which this one shares its counts on a store, says about the rate.
+    fn note_rate(&mut self, throttle: &HttpThrottle, store: usize) -> Option<String> {
+        self.throttles.retain(|(one, _)| one.is_used());
+        let (mut quarrel, mut is_known) = (None, false);
+        for (other, elsewhere) in &self.throttles {
+            let Some(other) = other.upgrade().filter(|_| *elsewhere == store) else {
+                continue;
+            };
+            is_known |= other.is(throttle);
+            quarrel = quarrel.or_else(|| throttle.quarrel_with(&other));
+        }
+        if !is_known {
+            self.throttles.push((throttle.downgrade(), store));
+        }
+        quarrel
+    }
+}
+
+fn local_stores(backend: &dyn Backend) -> Vec<usize> {
+    let mut stores = Vec::new();
+    backend.local_stores(&mut |store| stores.push(store));
+    stores
+}
+
+/// Whether one of them has no store that the other has not.
+fn is_part(one: &[usize], other: &[usize]) -> bool {
+    one.iter().all(|store| other.contains(store)) || other.iter().all(|store| one.contains(store))
 }
 
 fn warn(name: &str) {
     log::warn!(
         "throttle `{name}` counts in more than one memory, so its limit is multiplied: build the \
-         backend once, outside the `HttpServer::new` closure, and move clones of it in"
+         backend once, outside the `HttpServer::new` closure, and move clones of it in; or say that \
+         this is meant, with `ThrottleBackend::separate`"
     );
 }

@@ -1,10 +1,16 @@
 //! Routing by what is left of a limit.
 
-use actix_web::guard::{Guard, GuardContext};
+use std::fmt;
+use std::sync::Arc;
 
+use actix_web::guard::{Guard, GuardContext};
+use traffik_core::{Attempt, Error, Identity, Result};
+
+use crate::client_ip::ClientIp;
+use crate::scope::Scope;
 use crate::throttle::HttpThrottle;
 
-/// True while a throttle would admit one more hit of cost 1; charges nothing.
+/// True while a throttle would admit one more hit; charges nothing.
 ///
 /// Guards are for *routing*, for instance to a cheaper handler. They cannot deny: a request that no
 /// route accepts is answered 404 or 405, and one request may be asked about several times. To limit
@@ -15,27 +21,114 @@ use crate::throttle::HttpThrottle;
 /// use traffik_actix::{HttpThrottle, MemoryBackend, Within};
 ///
 /// let heavy = HttpThrottle::builder("heavy").rate("10/s").backend(MemoryBackend::new()).build()?;
+/// let is_calm = Within::new(heavy)?;
 /// let resource = web::resource("/search")
-///     .route(web::get().guard(Within::new(heavy)).to(async || "the best results"))
+///     .route(web::get().guard(is_calm).to(async || "the best results"))
 ///     .route(web::get().to(async || "some results"));
 /// # let _ = resource;
 /// # Ok::<(), traffik_actix::Error>(())
 /// ```
 ///
-/// A guard cannot wait, so the backend must be a memory and the identity the client's
-/// [address](traffik_core::Identity::ip) of its socket; otherwise the guard is true.
-#[derive(Clone, Debug)]
-pub struct Within(HttpThrottle);
+/// A guard cannot wait, and has no `HttpRequest` to show to a function. So the throttle must have a memory of
+/// its own, a fixed rate, and one count for everything it is on; who asks is the
+/// [address](traffik_core::Identity::ip) of the socket, or what a [function](Within::by) of the guard's context says.
+#[derive(Clone)]
+pub struct Within {
+    throttle: HttpThrottle,
+    identify: Option<Arc<IdentifyFn>>,
+}
+
+type IdentifyFn = dyn Fn(&GuardContext<'_>) -> Identity + Send + Sync;
 
 impl Within {
-    /// A guard that asks `throttle`.
-    pub fn new(throttle: HttpThrottle) -> Within {
-        Within(throttle)
+    /// A guard that asks `throttle` about the address of the socket.
+    ///
+    /// # Errors
+    ///
+    /// If the guard could not know the answer: if the throttle has no backend of its own or one that has to be
+    /// waited for, if it or its backend [asks a function](Within::by) who asks, if a function gives its rate,
+    /// or if it counts by route or path.
+    pub fn new(throttle: HttpThrottle) -> Result<Within> {
+        let asks =
+            throttle.asks().identity || throttle.own_backend().is_some_and(|own| own.identifies);
+        if asks {
+            return Err(unable(
+                &throttle,
+                "a function of the request says who asks: use `Within::by` with one of the guard's context",
+            ));
+        }
+        Within::about(throttle, None)
     }
+
+    /// A guard that asks `throttle` about whoever this function says, in the place of the throttle's own:
+    /// both must say the same about a request.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Within::new), but for who asks.
+    pub fn by<F>(throttle: HttpThrottle, identify: F) -> Result<Within>
+    where
+        F: Fn(&GuardContext<'_>) -> Identity + Send + Sync + 'static,
+    {
+        Within::about(throttle, Some(Arc::new(identify)))
+    }
+
+    fn about(throttle: HttpThrottle, identify: Option<Arc<IdentifyFn>>) -> Result<Within> {
+        if throttle.own_backend().is_none() {
+            return Err(unable(
+                &throttle,
+                "it has no backend of its own: build it with `.backend(..)`",
+            ));
+        }
+        if throttle.asks().rate {
+            return Err(unable(
+                &throttle,
+                "a function of the request gives its rate",
+            ));
+        }
+        if throttle.scope() != Scope::Throttle {
+            return Err(unable(&throttle, "it counts by route or path"));
+        }
+        let within = Within { throttle, identify };
+        match within.check_now(&Identity::ANONYMOUS) {
+            Some(_) => Ok(within),
+            None => Err(unable(
+                &within.throttle,
+                "its backend has to be waited for: only a memory need not",
+            )),
+        }
+    }
+
+    fn check_now(&self, identity: &Identity) -> Option<bool> {
+        let backend = &self.throttle.own_backend()?.backend;
+        let throttle = self.throttle.throttle();
+        let checked = throttle.try_check_on(&**backend, Attempt::by(identity))?;
+        // A memory does not fail.
+        Some(checked.unwrap_or(true))
+    }
+}
+
+fn unable(throttle: &HttpThrottle, why: &str) -> Error {
+    Error::invalid(format!(
+        "a guard cannot tell what throttle `{}` would decide: {why}",
+        throttle.name()
+    ))
 }
 
 impl Guard for Within {
     fn check(&self, ctx: &GuardContext<'_>) -> bool {
-        self.0.check_peer(ctx.head().peer_addr).unwrap_or(true)
+        let identity = match &self.identify {
+            Some(identify) => identify(ctx),
+            None => ClientIp::peer().identity_of(ctx.head().peer_addr),
+        };
+        self.check_now(&identity).unwrap_or(true)
+    }
+}
+
+impl fmt::Debug for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Within")
+            .field("throttle", &self.throttle)
+            .finish_non_exhaustive()
     }
 }

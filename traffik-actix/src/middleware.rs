@@ -4,6 +4,7 @@ use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready as unwrap_ready};
 
 use actix_web::body::{EitherBody, MessageBody};
@@ -61,6 +62,30 @@ pub struct ThrottleMiddleware(Arc<Limits>);
 struct Limits {
     rules: Vec<Rule>,
     backend: Option<ThrottleBackend>,
+    /// That a backend further in is not seen was said.
+    explained: Arc<AtomicBool>,
+}
+
+/// The backend in the data around a middleware, if there is one.
+#[derive(Debug)]
+pub(crate) struct Around {
+    found: Option<usize>,
+    limits: Arc<Limits>,
+}
+
+impl Around {
+    /// Says so, once, if a backend further in was not seen, since actix adds it on the way.
+    #[inline]
+    fn look_back<B>(&self, response: &ServiceResponse<B>) {
+        let inside = ThrottleBackend::of(response.request()).map(address);
+        if inside.is_some() && inside != self.found {
+            self.limits.explain_unseen(response.request());
+        }
+    }
+}
+
+fn address(backend: &ThrottleBackend) -> usize {
+    Arc::as_ptr(&backend.backend).addr()
 }
 
 impl ThrottleMiddleware {
@@ -69,6 +94,7 @@ impl ThrottleMiddleware {
         ThrottleMiddleware(Arc::new(Limits {
             rules: vec![rule.into_rule()],
             backend: None,
+            explained: Arc::default(),
         }))
     }
 
@@ -121,6 +147,40 @@ impl Limits {
         self.rules.iter().any(|rule| rule.throttle.waits())
     }
 
+    /// What rules without a backend of their own find around this middleware, if there are such rules.
+    #[inline]
+    fn look_around(self: &Arc<Self>, req: &ServiceRequest) -> Option<Around> {
+        let is_own = |rule: &Rule| rule.throttle.own_backend().is_some();
+        if self.backend.is_some() || self.rules.iter().all(is_own) {
+            return None;
+        }
+        Some(Around {
+            found: ThrottleBackend::of(req.request()).map(address),
+            limits: Arc::clone(self),
+        })
+    }
+
+    #[cold]
+    fn explain_unseen(&self, req: &HttpRequest) {
+        let is_silent = ThrottleBackend::chosen_for(req).is_some()
+            || self.explained.swap(true, Ordering::Relaxed);
+        if is_silent {
+            return;
+        }
+        let rules = self.rules.iter().map(|rule| &rule.throttle);
+        let names: Vec<_> = rules
+            .filter(|throttle| throttle.own_backend().is_none())
+            .map(|throttle| format!("`{}`", throttle.name()))
+            .collect();
+        log::warn!(
+            "throttle {} does not count in the `ThrottleBackend` in the data of the resource or scope at `{}`, \
+             which is further in than its middleware: wrap that resource or scope itself, or give \
+             the middleware the backend with `.backend(..)`",
+            names.join(", "),
+            req.match_pattern().unwrap_or_default(),
+        );
+    }
+
     async fn admit_later(&self, req: &ServiceRequest, waiting: Waiting) -> Outcome {
         let req = req.request();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
@@ -167,7 +227,10 @@ where
 
     fn new_transform(&self, service: S) -> Self::Future {
         for rule in &self.0.rules {
-            rule.throttle.starts(self.0.backend.as_ref());
+            if let Err(quarrel) = rule.throttle.starts(self.0.backend.as_ref()) {
+                log::error!("{quarrel}");
+                return ready(Err(()));
+            }
         }
         ready(Ok(ThrottleService {
             service: Rc::new(service),
@@ -215,6 +278,7 @@ where
     fn call(&self, req: ServiceRequest) -> Self::Future {
         match self.limits.admit_now(&req) {
             Ok(Outcome::Admitted(receipt)) => ThrottleFuture::Admitted {
+                around: self.limits.look_around(&req),
                 response: self.service.call(req),
                 receipt,
             },
@@ -260,7 +324,8 @@ where
     match outcome {
         Some(Outcome::Admitted(receipt)) => {
             req.set_payload(payload);
-            finish(receipt, service.call(req).await)
+            let around = limits.look_around(&req);
+            finish(receipt, around, service.call(req).await)
         }
         Some(Outcome::Denied(response)) => {
             let (req, _) = req.into_parts();
@@ -290,11 +355,15 @@ fn denied<B>(req: HttpRequest, response: HttpResponse) -> ServiceResponse<Either
 #[inline]
 fn finish<B: MessageBody>(
     receipt: Receipt,
+    around: Option<Around>,
     response: actix_web::Result<ServiceResponse<B>>,
 ) -> actix_web::Result<ServiceResponse<EitherBody<B>>> {
     match response {
         Ok(mut response) => {
             receipt.stamp(response.headers_mut());
+            if let Some(around) = around {
+                around.look_back(&response);
+            }
             Ok(response.map_into_left_body())
         }
         Err(mut error) => {
@@ -318,7 +387,7 @@ pin_project! {
     where
         S: Service<ServiceRequest>,
     {
-        Admitted { #[pin] response: S::Future, receipt: Receipt },
+        Admitted { #[pin] response: S::Future, receipt: Receipt, around: Option<Around> },
         Denied { response: Option<ServiceResponse<EitherBody<B>>> },
         Waiting { response: LocalBoxFuture<'static, actix_web::Result<ServiceResponse<EitherBody<B>>>> },
     }
@@ -334,9 +403,13 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            State::Admitted { response, receipt } => {
+            State::Admitted {
+                response,
+                receipt,
+                around,
+            } => {
                 let response = unwrap_ready!(response.poll(cx));
-                Poll::Ready(finish(std::mem::take(receipt), response))
+                Poll::Ready(finish(std::mem::take(receipt), around.take(), response))
             }
             State::Denied { response } => match response.take() {
                 Some(response) => Poll::Ready(Ok(response)),

@@ -1,23 +1,23 @@
 //! A throttle that knows requests.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
 use traffik_core::{
-    Attempt, Attributes, Cell, Decision, Error, Hit, Identity, IntoRate, OnError, Rate, Result,
-    Stat, Throttle, ThrottleBuilder, Timestamp, headers, strategy::IntoStrategy,
+    Attempt, Attributes, Backend, Cell, Decision, Error, Hit, Identity, IntoRate, OnError,
+    OutageInfo, Rate, Result, Stat, Throttle, ThrottleBuilder, Timestamp, headers,
+    strategy::IntoStrategy,
 };
 
 use crate::ask::{self, Ask};
 use crate::backend::ThrottleBackend;
-use crate::client_ip::ClientIp;
+use crate::by::By;
 use crate::denial::{Denial, DeniedHandler};
-use crate::duplicates;
+use crate::duplicates::{self, Noted};
 use crate::failed::{ErrorPolicy, Failed};
 use crate::headers::{HeaderStyle, Headers, text};
 use crate::hit_error::HitError;
@@ -64,8 +64,24 @@ struct Settings {
     usual_quota: u64,
     /// `RateLimit-Policy` of these.
     policy: HeaderValue,
-    /// The memory that decided last, to notice when there are [several](SEVERAL_STORES).
-    seen_store: AtomicUsize,
+    shares_counts: bool,
+    /// What decided last, as a sum of its stores, to notice when there are [several](SEVERAL_STORES).
+    seen_stores: AtomicUsize,
+    /// Where it was found.
+    seen_at: AtomicUsize,
+}
+
+/// A throttle that may be gone.
+pub(crate) struct WeakThrottle(Weak<Settings>);
+
+impl WeakThrottle {
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn upgrade(&self) -> Option<HttpThrottle> {
+        self.0.upgrade().map(HttpThrottle)
+    }
 }
 
 impl Settings {
@@ -95,6 +111,7 @@ impl HttpThrottle {
             headers: None,
             style: None,
             max_wait: None,
+            shares_counts: false,
         }
     }
 
@@ -103,9 +120,64 @@ impl HttpThrottle {
         self.0.throttle.name()
     }
 
-    /// The throttle without its functions of the request.
-    pub fn throttle(&self) -> &Throttle {
+    /// The rate, unless a function of the request gives it.
+    pub fn rate(&self) -> Option<Rate> {
+        self.0.rate.is_none().then(|| self.0.throttle.rate())
+    }
+
+    /// Whether its backend fails, and how many hits its error policy has decided therefore. One line
+    /// in the log says when that begins, and one when it ends.
+    pub fn outage(&self) -> OutageInfo {
+        self.0.throttle.outage()
+    }
+
+    /// A hit, or a look, by somebody who is known, without a request: by a job, or by a login whose
+    /// account is known only now. It counts where the throttle's requests count; see [`By`].
+    pub fn by<'a>(&'a self, identity: &'a Identity) -> By<'a> {
+        By::new(self, identity)
+    }
+
+    /// The throttle without its functions of the request, which does not know where requests count.
+    pub(crate) fn throttle(&self) -> &Throttle {
         &self.0.throttle
+    }
+
+    pub(crate) fn own_backend(&self) -> Option<&ThrottleBackend> {
+        self.0.backend.as_ref()
+    }
+
+    /// The backend in the extensions of a request, if this throttle has none.
+    #[inline]
+    pub(crate) fn chosen_for(&self, req: &HttpRequest) -> Option<ThrottleBackend> {
+        match self.0.backend {
+            Some(_) => None,
+            None => ThrottleBackend::chosen_for(req),
+        }
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        self.0.scope
+    }
+
+    pub(crate) fn max_wait(&self) -> Option<Duration> {
+        self.0.max_wait
+    }
+
+    /// Whether a function of the request says who asks, under which rate, or at what cost.
+    pub(crate) fn asks(&self) -> Asks {
+        Asks {
+            identity: self.0.identify.is_some(),
+            rate: self.0.rate.is_some(),
+            cost: self.0.cost.is_some(),
+        }
+    }
+
+    pub(crate) fn is(&self, other: &HttpThrottle) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakThrottle {
+        WeakThrottle(Arc::downgrade(&self.0))
     }
 
     /// Decides a request, and charges it if it is admitted. What a denial means is up to you.
@@ -205,7 +277,8 @@ impl HttpThrottle {
     /// If the backend fails, or if a function of the throttle cannot make sense of the request: see
     /// [`is_unresolved`](Error::is_unresolved).
     pub async fn stat(&self, req: &HttpRequest) -> Result<Stat, HitError> {
-        let backend = self.backend_for(req, None);
+        let chosen = self.chosen_for(req);
+        let backend = self.backend_for(req, chosen.as_ref());
         let resolved = self.resolve(req, backend, &self.ask()).await?;
         let attempt = resolved.attempt();
         Ok(self.0.throttle.stat_on(&*backend.backend, &attempt).await?)
@@ -218,21 +291,6 @@ impl HttpThrottle {
     /// As [`stat`](HttpThrottle::stat).
     pub async fn check(&self, req: &HttpRequest) -> Result<bool, HitError> {
         Ok(self.stat(req).await?.verdict == traffik_core::Verdict::Allow)
-    }
-
-    /// Whether one more hit of cost 1 from an address would be admitted, if that can be said at once
-    /// by this throttle's own backend.
-    pub(crate) fn check_peer(&self, peer: Option<SocketAddr>) -> Option<bool> {
-        let backend = self
-            .0
-            .backend
-            .as_ref()
-            .unwrap_or_else(|| ThrottleBackend::global());
-        let identity = ClientIp::peer().identity_of(peer);
-        self.0
-            .throttle
-            .try_check_on(&*backend.backend, Attempt::by(&identity))?
-            .ok()
     }
 
     /// Whether requests may wait for their turn.
@@ -259,34 +317,65 @@ impl HttpThrottle {
     }
 
     /// Notes where this throttle is going to count, as far as that is known before the first request.
-    pub(crate) fn starts(&self, outer: Option<&ThrottleBackend>) {
-        if let Some(backend) = self.0.backend.as_ref().or(outer) {
-            self.notice(backend, None);
-        }
-    }
-
-    /// Says so, once, if throttles of this name count in several memories, or in one by mistake.
-    #[inline]
-    fn notice(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
-        let store = backend.backend.store_id();
-        let seen = self.0.seen_store.load(Ordering::Relaxed);
-        if seen != store && seen != SEVERAL_STORES && backend.backend.is_local() {
-            self.settle(backend, req);
-        }
-    }
-
-    #[cold]
-    fn settle(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
-        let seen = match duplicates::note(self.name(), &backend.backend) {
-            true => SEVERAL_STORES,
-            false => backend.backend.store_id(),
+    ///
+    /// # Errors
+    ///
+    /// If another throttle shares its counts there, but not its rate: one of the limits would not hold.
+    pub(crate) fn starts(
+        &self,
+        outer: Option<&ThrottleBackend>,
+    ) -> std::result::Result<(), String> {
+        let Some(backend) = self.0.backend.as_ref().or(outer) else {
+            return Ok(());
         };
-        self.0.seen_store.store(seen, Ordering::Relaxed);
+        let quarrel = self.note(backend).and_then(|noted| noted.quarrel);
+        quarrel.map_or(Ok(()), Err)
+    }
+
+    /// Says so, once, if throttles of this name count in several memories, or in one by mistake, or share
+    /// their counts at different rates.
+    #[inline]
+    pub(crate) fn notice(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
+        let at = Arc::as_ptr(&backend.backend).addr();
+        if self.0.seen_at.load(Ordering::Relaxed) != at {
+            self.look_at(backend, req);
+        }
+    }
+
+    /// Every worker may have a backend of its own around the same stores: only then is this often called.
+    #[cold]
+    fn look_at(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
+        let seen = self.0.seen_stores.load(Ordering::Relaxed);
+        if backend.is_separate || seen == SEVERAL_STORES || seen == stores(&*backend.backend) {
+            return;
+        }
+        if let Some(noted) = self.note(backend)
+            && let Some(quarrel) = noted.quarrel.filter(|_| noted.is_news)
+        {
+            log::warn!("{quarrel}");
+        }
         if let Some(req) = req
             && std::ptr::eq(backend, ThrottleBackend::global())
         {
             ThrottleBackend::explain_global(self.name(), req);
         }
+    }
+
+    fn note(&self, backend: &ThrottleBackend) -> Option<Noted> {
+        if backend.is_separate {
+            return None;
+        }
+        let noted = duplicates::note(self, &backend.backend);
+        let before = self.0.seen_stores.load(Ordering::Relaxed);
+        let now = stores(&*backend.backend);
+        let stores = match noted.are_several || (before != 0 && before != now) {
+            true => SEVERAL_STORES,
+            false => now,
+        };
+        self.0.seen_stores.store(stores, Ordering::Relaxed);
+        let at = Arc::as_ptr(&backend.backend).addr();
+        self.0.seen_at.store(at, Ordering::Relaxed);
+        Some(noted)
     }
 
     /// Everything about a request that this throttle needs, unless it has to be waited for.
@@ -361,7 +450,7 @@ impl HttpThrottle {
     }
 
     /// A rate that a function gave: whether it suits the strategy could not be checked earlier.
-    fn check_rate(&self, rate: Rate) -> Result<Rate> {
+    pub(crate) fn check_rate(&self, rate: Rate) -> Result<Rate> {
         if !rate.is_unlimited()
             && let Err(error) = self.0.throttle.strategy().validate(&rate)
         {
@@ -411,20 +500,46 @@ impl HttpThrottle {
             (Some(one), Some(two)) => one.backend.store_id() != two.backend.store_id(),
             _ => false,
         };
-        let share = one.throttle != two.throttle
-            && one.throttle.is_namesake_of(&two.throttle)
-            && one.scope == two.scope
-            && !elsewhere;
         let same_rate =
             one.rate.is_none() && two.rate.is_none() && one.throttle.rate() == two.throttle.rate();
         assert!(
-            !share || same_rate,
+            !self.shares_counts_with(other) || elsewhere || same_rate,
+            "{}",
+            self.disagreement(other),
+        );
+    }
+
+    /// Why two throttles cannot be meant that share their counts on a store but meet different requests, if
+    /// their rates differ and neither says that it is meant. Two functions may well be the same.
+    pub(crate) fn quarrel_with(&self, other: &HttpThrottle) -> Option<String> {
+        let (one, two) = (&self.0, &other.0);
+        let is_meant = one.shares_counts || two.shares_counts;
+        let differ =
+            one.rate.is_some() != two.rate.is_some() || one.throttle.rate() != two.throttle.rate();
+        (differ && !is_meant && self.shares_counts_with(other)).then(|| {
+            format!(
+                "{}, or say `.shares_counts()` if it is meant",
+                self.disagreement(other)
+            )
+        })
+    }
+
+    /// Whether both keep the same counts where they share a backend.
+    fn shares_counts_with(&self, other: &HttpThrottle) -> bool {
+        let (one, two) = (&self.0, &other.0);
+        one.throttle != two.throttle
+            && one.throttle.is_namesake_of(&two.throttle)
+            && one.scope == two.scope
+    }
+
+    fn disagreement(&self, other: &HttpThrottle) -> String {
+        format!(
             "two throttles are named `{}` and share their counts, but not their rates ({} and {}), so \
              that one limit would not hold: give them different names",
             self.name(),
-            one.rate_in_words(),
-            two.rate_in_words(),
-        );
+            self.0.rate_in_words(),
+            other.0.rate_in_words(),
+        )
     }
 
     /// `RateLimit-Policy` for a decision with this limit.
@@ -434,6 +549,20 @@ impl HttpThrottle {
             false => policy(&self.0.throttle, rate, quota),
         }
     }
+}
+
+/// What a throttle asks functions about.
+pub(crate) struct Asks {
+    pub(crate) identity: bool,
+    pub(crate) rate: bool,
+    pub(crate) cost: bool,
+}
+
+/// Equal for backends that count in the same stores, those for emergencies included.
+fn stores(backend: &dyn Backend) -> usize {
+    let mut sum = backend.store_id();
+    backend.local_stores(&mut |store| sum = sum.rotate_left(7).wrapping_add(store));
+    sum
 }
 
 fn policy(throttle: &Throttle, rate: &Rate, quota: u64) -> HeaderValue {
@@ -509,6 +638,7 @@ pub struct HttpThrottleBuilder {
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
     max_wait: Option<Duration>,
+    shares_counts: bool,
 }
 
 impl HttpThrottleBuilder {
@@ -548,8 +678,8 @@ impl HttpThrottleBuilder {
         self
     }
 
-    /// Sets the backend. Default: that of the middleware, else of the application, else the memory
-    /// of this process.
+    /// Sets the backend. Default: what is found [in the order that `ThrottleBackend`
+    /// describes](ThrottleBackend).
     pub fn backend(mut self, backend: impl Into<ThrottleBackend>) -> Self {
         self.backend = Some(backend.into());
         self
@@ -669,6 +799,15 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// Says that it is meant if another throttle of the same name, strategy and scope has another rate: both
+    /// count together, and each admits as long as its own rate allows. Without this that is an error
+    /// when the program starts, or a warning with the first request, since one of the limits hardly
+    /// ever holds. Within one middleware it remains an error.
+    pub fn shares_counts(mut self) -> Self {
+        self.shares_counts = true;
+        self
+    }
+
     /// Sets the shortest wait of a denial; admissions stay as they are. Default: none.
     pub fn min_wait(mut self, min_wait: Duration) -> Self {
         self.inner = self.inner.min_wait(min_wait);
@@ -729,6 +868,11 @@ impl HttpThrottleBuilder {
             Some(_) => self.inner.rate(Rate::UNLIMITED),
             None => self.inner,
         };
+        // So that error handlers, which see the throttle alone, look where it counts.
+        let inner = match &self.backend {
+            Some(own) => inner.backend(Arc::clone(&own.backend)),
+            None => inner,
+        };
         let throttle = inner.build()?;
         let usual_quota = usual_quota(&throttle);
         let policy = policy(&throttle, &throttle.rate(), usual_quota);
@@ -746,7 +890,9 @@ impl HttpThrottleBuilder {
             max_wait: self.max_wait,
             usual_quota,
             policy,
-            seen_store: AtomicUsize::new(0),
+            shares_counts: self.shares_counts,
+            seen_stores: AtomicUsize::new(0),
+            seen_at: AtomicUsize::new(0),
         })))
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     settings: Arc<Settings>,
     /// The handshake.
     request: HttpRequest,
+    /// The backend that was chosen for it.
+    chosen: Option<ThrottleBackend>,
     session: Session,
     id: String,
     /// One for each rule.
@@ -83,6 +85,7 @@ impl Connection {
         let mut connection = Connection {
             settings,
             request: request.clone(),
+            chosen: ThrottleBackend::chosen_for(request),
             session,
             id: unique::id(),
             limits: Vec::new(),
@@ -208,7 +211,7 @@ impl Connection {
     }
 
     async fn meet<'a>(&'a self, rule: &'a WsRule) -> Meeting<'a> {
-        let outer = self.settings.backend.as_ref();
+        let outer = self.chosen.as_ref().or(self.settings.backend.as_ref());
         admission::meet(&rule.throttle.ask(), &self.request, outer).await
     }
 

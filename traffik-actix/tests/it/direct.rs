@@ -98,7 +98,7 @@ async fn a_guard_routes_by_what_is_left_and_takes_nothing() {
             web::resource("/")
                 .route(
                     web::get()
-                        .guard(Within::new(throttle.clone()))
+                        .guard(Within::new(throttle.clone()).unwrap())
                         .to(async || "best"),
                 )
                 .route(web::get().to(async || "some")),

@@ -69,7 +69,7 @@ async fn unlimited(
     let free = throttle("named", "1000000/s").build().unwrap();
     let rule = Rule::new(free).path(pattern).unwrap();
     let limits = ThrottleMiddleware::new(rule).backend(MemoryBackend::new());
-    let reached = || async { HttpResponse::Accepted() };
+    let reached = || async { HttpResponse::Accepted().finish() };
     let app = App::new()
         .wrap(normalizer(inside))
         .wrap(limits)

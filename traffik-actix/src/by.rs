@@ -1,0 +1,176 @@
+use actix_web::http::Method;
+use traffik_core::{
+    Attempt, Decision, Error, Hits, Identity, OnError, Rate, Result, Stat, Verdict,
+};
+
+use crate::backend::ThrottleBackend;
+use crate::failed::ErrorPolicy;
+use crate::scope::Scope;
+use crate::throttle::HttpThrottle;
+
+/// A hit, or a look, by somebody who is known, without a request. Made by [`HttpThrottle::by`].
+///
+/// ```
+/// use traffik_actix::{HttpThrottle, Identity, MemoryBackend};
+///
+/// # async fn example() -> Result<(), traffik_actix::Error> {
+/// let exports = HttpThrottle::builder("exports").rate("10/day").backend(MemoryBackend::new()).build()?;
+/// let ann = Identity::of("user:ann");
+/// if exports.by(&ann).cost(3).hit().await?.is_allowed() {
+///     // run the job
+/// }
+/// # Ok(())
+/// # }
+/// # actix_web::rt::System::new().block_on(example()).unwrap();
+/// ```
+///
+/// What requests of this identity took is taken here, and the other way round. Whatever the throttle would
+/// ask a request has to be said, or hitting is an [error](Error::is_invalid): nothing counts elsewhere in
+/// silence. That is
+///
+/// * the backend, [`on`](By::on) which it counts, unless the throttle was built with one;
+/// * the [`rate`](By::rate) or the [`cost`](By::cost), if a function gives them;
+/// * the route or path it is [`at`](By::at), unless its [`Scope`] is the whole throttle.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct By<'a> {
+    throttle: &'a HttpThrottle,
+    identity: &'a Identity,
+    backend: Option<&'a ThrottleBackend>,
+    cost: Option<u32>,
+    rate: Option<Rate>,
+    place: Option<(&'a Method, &'a str)>,
+}
+
+impl<'a> By<'a> {
+    pub(crate) fn new(throttle: &'a HttpThrottle, identity: &'a Identity) -> By<'a> {
+        By {
+            throttle,
+            identity,
+            backend: throttle.own_backend(),
+            cost: None,
+            rate: None,
+            place: None,
+        }
+    }
+
+    /// At another cost than the throttle's.
+    pub fn cost(mut self, cost: u32) -> By<'a> {
+        self.cost = Some(cost);
+        self
+    }
+
+    /// Under another rate than the throttle's. The count is the same.
+    pub fn rate(mut self, rate: Rate) -> By<'a> {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// On the backend where the throttle's requests count, such as the one in the application data, or
+    /// [`ThrottleBackend::global`]. A throttle with a backend of its own stays there.
+    pub fn on(mut self, backend: &'a ThrottleBackend) -> By<'a> {
+        self.backend = self.backend.or(Some(backend));
+        self
+    }
+
+    /// As requests with this method for a route pattern such as `/items/{id}`, or for a path, are counted:
+    /// whichever the throttle's [`Scope`] is.
+    pub fn at(mut self, method: &'a Method, place: &'a str) -> By<'a> {
+        self.place = Some((method, place));
+        self
+    }
+
+    /// Decides, and charges what is admitted. A throttle that lets requests
+    /// [wait](crate::HttpThrottleBuilder::wait_up_to) waits here, too.
+    ///
+    /// # Errors
+    ///
+    /// If something has to be said, see above; if the backend fails and the policy is to
+    /// [raise](OnError::Raise), or a function that wants to see the request.
+    pub async fn hit(self) -> Result<Decision> {
+        let (backend, scope) = (self.backend()?, self.scope()?);
+        let attempt = self.attempt(scope.as_deref())?;
+        let policy = match self.throttle.on_error(backend) {
+            ErrorPolicy::Fixed(policy) => policy,
+            ErrorPolicy::By(_) => &OnError::Raise,
+        };
+        let mut hits = Hits::default();
+        hits.push_on(self.throttle.throttle(), attempt, &*backend.backend, policy);
+        Ok(hits.until_ready().await?[0])
+    }
+
+    /// What would be decided, and why, charging nothing.
+    ///
+    /// # Errors
+    ///
+    /// If something has to be said, see above; if the backend fails.
+    pub async fn stat(self) -> Result<Stat> {
+        let (backend, scope) = (self.backend()?, self.scope()?);
+        let attempt = self.attempt(scope.as_deref())?;
+        let throttle = self.throttle.throttle();
+        throttle.stat_on(&*backend.backend, &attempt).await
+    }
+
+    /// Whether a hit would be admitted, charging nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`stat`](By::stat).
+    pub async fn check(self) -> Result<bool> {
+        Ok(self.stat().await?.verdict == Verdict::Allow)
+    }
+
+    fn backend(&self) -> Result<&'a ThrottleBackend> {
+        let backend = self.backend.ok_or_else(|| {
+            self.unsaid(
+                "where its requests count: build it with `.backend(..)`, or say `.on(&backend)` (the memory \
+                 of this process is `ThrottleBackend::global()`)",
+            )
+        })?;
+        self.throttle.notice(backend, None);
+        Ok(backend)
+    }
+
+    fn scope(&self) -> Result<Option<String>> {
+        let scope = self.throttle.scope();
+        match (scope, self.place) {
+            (Scope::Throttle, _) => Ok(None),
+            (_, Some((method, place))) => Ok(scope.at(method, place)),
+            _ => Err(self.unsaid(
+                "which of its routes or paths is meant: say `.at(&Method::GET, \"/items\")`",
+            )),
+        }
+    }
+
+    fn attempt<'s>(&self, scope: Option<&'s str>) -> Result<Attempt<'s>>
+    where
+        'a: 's,
+    {
+        let asks = self.throttle.asks();
+        let mut attempt = Attempt::by(self.identity);
+        match (self.rate, asks.rate) {
+            (Some(rate), _) => attempt = attempt.rate(self.throttle.check_rate(rate)?),
+            (None, true) => return Err(self.unsaid("the rate: say `.rate(..)`")),
+            (None, false) => {}
+        }
+        match (self.cost, asks.cost) {
+            (Some(cost), _) => attempt = attempt.cost(cost),
+            (None, true) => return Err(self.unsaid("the cost: say `.cost(..)`")),
+            (None, false) => {}
+        }
+        if let Some(scope) = scope {
+            attempt = attempt.scope(scope);
+        }
+        if let Some(max_wait) = self.throttle.max_wait() {
+            attempt = attempt.wait_up_to(max_wait);
+        }
+        Ok(attempt)
+    }
+
+    fn unsaid(&self, what: &str) -> Error {
+        let name = self.throttle.name();
+        Error::invalid(format!(
+            "throttle `{name}` was hit without a request, which would tell it {what}"
+        ))
+    }
+}
