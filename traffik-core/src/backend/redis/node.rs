@@ -77,9 +77,8 @@ pub(super) fn info(url: &str) -> Result<ConnectionInfo> {
     if info.redis_settings().db() < 0 {
         return Err(malformed().with_source("databases count from 0"));
     }
-    match impossible(url, &info) {
-        Some(why) => return Err(Error::invalid(why)),
-        None => {}
+    if let Some(why) = impossible(url, &info) {
+        return Err(Error::invalid(why));
     }
     #[cfg(feature = "redis-tls")]
     super::tls::choose_cryptography(&info);
