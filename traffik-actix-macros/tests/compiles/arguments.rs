@@ -90,7 +90,7 @@ async fn expressions() -> &'static str {
     "expressions"
 }
 
-#[throttle(rate_by = rate_of, cost_by = |req| req.path().len() as u32)]
+#[throttle(rate_by = rate_of, cost_by = |req| u32::try_from(req.path().len()))]
 #[throttle(rate_by = |_req| Rate::parse("5/s"))]
 #[throttle(
     rate_by_async = plan_of,

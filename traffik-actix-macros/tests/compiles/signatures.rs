@@ -1,7 +1,13 @@
 //! Every signature that actix-web takes, is taken.
 #![deny(warnings)]
 #![deny(unreachable_pub)]
-#![allow(clippy::too_many_arguments)]
+#![allow(
+    clippy::too_many_arguments,
+    clippy::just_underscores_and_digits,
+    clippy::multiple_bound_locations,
+    clippy::needless_question_mark,
+    reason = "signatures of all kinds"
+)]
 
 use std::fmt;
 use std::future::Future;
