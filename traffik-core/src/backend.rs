@@ -27,7 +27,9 @@ use crate::error::Result;
 use crate::identity::Attributes;
 use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
-use crate::strategy::{Hit, Strategy};
+#[cfg(any(feature = "memcached", feature = "redis"))]
+use crate::strategy::Settling;
+use crate::strategy::{Hit, Settlement, Strategy};
 use crate::time::Timestamp;
 
 /// A boxed future that may move between threads.
@@ -189,6 +191,16 @@ impl Op<'_> {
         Op { cost: 0, ..*self }.step(cell, now)
     }
 
+    /// After a denial: brings `cell` back if it is further ahead than any can honestly be, since the
+    /// clock has stepped back or the rate was changed. Returns whether it was.
+    ///
+    /// Until a backend has done so, nobody knows when the wait of the denial has begun.
+    #[inline]
+    pub fn realign(&self, cell: &mut Cell, now: Timestamp) -> bool {
+        let settlement = Settlement::Charge(0);
+        !self.rate.is_unlimited() && self.strategy.settle(cell, &self.hit(now, 1), settlement)
+    }
+
     /// What `cell` says about this hit, which is not made.
     pub fn stat(&self, cell: &Cell, now: Timestamp) -> Stat {
         if self.rate.is_unlimited() {
@@ -206,6 +218,23 @@ impl Op<'_> {
             details: self.strategy.details(cell, &self.hit(now, self.cost)),
         }
     }
+}
+
+/// Of a batch that was denied, the operations whose cells have to be [realigned](Op::realign), and
+/// what does it: a step of each at a cost of 1.
+#[cfg(any(feature = "memcached", feature = "redis"))]
+fn realigning<'a>(
+    batch: &Batch<'a>,
+    cells: &[Cell],
+    decisions: &Decisions,
+    now: Timestamp,
+) -> Vec<(&'a Op<'a>, Arc<dyn Strategy>)> {
+    let all = batch.ops().iter().zip(cells).zip(decisions.iter());
+    all.filter(|((op, cell), decision)| {
+        decision.is_denied() && op.realign(&mut (*cell).clone(), now)
+    })
+    .map(|((op, _), _)| (op, Settling::of(op.strategy, Settlement::Charge(0))))
+    .collect()
 }
 
 /// Operations that are applied together or not at all. No two are on the same cell.

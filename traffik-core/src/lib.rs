@@ -104,8 +104,8 @@ pub use store::{Entry, Store};
 pub use strategy::{
     AdaptiveThrottle, CostBasedTokenBucket, Details, DistributedFairness, FixedWindow, Gcra,
     GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue,
-    QuotaWithRollover, Sharing, SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate,
-    TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
+    QuotaWithRollover, Settlement, Sharing, SlidingWindowCounter, SlidingWindowLog, Strategy,
+    TieredRate, TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
 };
 pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Recover, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};

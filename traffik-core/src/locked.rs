@@ -194,13 +194,18 @@ impl<S: Store> Inner<S> {
         let mut cells: SmallVec<[Cell; 3]> = values.iter().map(cell_of).collect();
         let now = self.clock.now();
         let decisions = batch.decide(&mut cells, now);
-        if decisions.is_denied() {
-            return Ok(decisions);
+        let mut changed: SmallVec<[usize; 3]> = SmallVec::new();
+        for (at, op) in batch.ops().iter().enumerate() {
+            let is_changed = match decisions.is_denied() {
+                true => decisions[at].is_denied() && op.realign(&mut cells[at], now),
+                false => op.cost > 0,
+            };
+            changed.extend(is_changed.then_some(at));
         }
 
         let values: SmallVec<[Vec<u8>; 3]> = cells.iter().map(Cell::encode).collect();
-        let entries: SmallVec<[Entry<'_>; 3]> = (0..cells.len())
-            .filter(|at| batch.ops()[*at].cost > 0)
+        let entries: SmallVec<[Entry<'_>; 3]> = changed
+            .into_iter()
             .map(|at| Entry {
                 key: keys[at],
                 value: &values[at],

@@ -40,6 +40,7 @@ mod priority_queue;
 mod quota_with_rollover;
 mod ratio;
 mod schedule;
+mod settle;
 mod shares;
 mod sliding_window_counter;
 mod sliding_window_log;
@@ -70,6 +71,12 @@ pub(crate) use lua::{BUILT_IN, IN_PLACE};
 pub use named::{NAMES, named};
 pub use priority_queue::{PriorityQueue, PriorityQueueStat};
 pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};
+pub use settle::Settlement;
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unused_imports, reason = "the backends of some features")
+)]
+pub(crate) use settle::Settling;
 pub use sliding_window_counter::{SlidingWindowCounter, SlidingWindowCounterStat};
 pub use sliding_window_log::{SlidingWindowLog, SlidingWindowLogStat};
 pub use tiered::{TieredRate, TieredRateStat};
@@ -158,6 +165,34 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     /// depend on the cell or the time had better be computed here and passed as an argument.
     fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
         let _ = (rate, cost, attributes);
+        None
+    }
+
+    /// Corrects what a cell was charged: charges without asking whether it fits, or gives back what
+    /// a hit did not use. Returns whether the cell changed.
+    ///
+    /// Pure, as a step, and the cost of the hit does not matter. A refund never lets the strategy
+    /// admit more than its bound, of what was admitted and not refunded. What a strategy cannot
+    /// honour it leaves: this one charges what fits, and refunds nothing.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        settle::by_steps(self, cell, hit, settlement)
+    }
+
+    /// The same for Redis, as [`lua`](Strategy::lua) is for a step. It sets `admitted` to true,
+    /// whether or not it changes the cell.
+    fn settle_lua(
+        &self,
+        rate: &Rate,
+        settlement: Settlement,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        let _ = (rate, settlement, attributes);
+        None
+    }
+
+    /// What a step of this strategy settles, if that is what its steps do.
+    #[doc(hidden)]
+    fn settlement(&self) -> Option<Settlement> {
         None
     }
 

@@ -191,6 +191,11 @@ impl MemoryBackend {
         }
         let decisions = batch.decide(&mut cells, now);
         let charged = decisions.is_allowed();
+        for ((op, cell), decision) in batch.ops().iter().zip(&mut cells).zip(decisions.iter()) {
+            if decision.is_denied() {
+                op.realign(cell, now);
+            }
+        }
         // Known keys first: an insertion may drop cells that look fresh, as those look that are here.
         for (op, cell) in batch.ops().iter().zip(&mut cells) {
             tables[table_of(op)].put_back(op, cell, now);

@@ -39,12 +39,13 @@ use self::link::{Link, Links, Lost};
 use self::script::{Programs, Step, Steps};
 use self::trip::Terms;
 use super::cas::Attempts;
-use super::{Backend, Batch, BoxFuture, Op};
+use super::{Backend, Batch, BoxFuture, Op, realigning};
 use crate::cell::Cell;
 use crate::decision::Decisions;
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
 use crate::patience::in_time;
+use crate::strategy::Strategy;
 use crate::time::{Clock, Timestamp, micros};
 
 /// Keeps cells in a Redis (or Valkey) of version 5 or later, shared by every process that uses it.
@@ -226,13 +227,39 @@ impl Inner {
             return Box::pin(deciding).await;
         }
         let (decisions, seen) = self.ask_to_decide(link, batch).await?;
-        if let Some(ticket) = ticket
-            && decisions.is_denied()
-        {
-            let answered_us = self.stopwatch();
-            ticket.denied(&decisions, seen.decoded(), seen.now, answered_us);
+        if decisions.is_denied() {
+            let cells = seen.decoded();
+            let realigning = realigning(batch, &cells, &decisions, seen.now);
+            if let Some(ticket) = ticket {
+                let answered_us = self.stopwatch();
+                ticket.denied(&decisions, cells, seen.now, answered_us);
+            }
+            if !realigning.is_empty() {
+                Box::pin(self.realign(link, realigning)).await;
+            }
         }
         Ok(decisions)
+    }
+
+    /// What fails the next denial tries again.
+    async fn realign(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        realigning: Vec<(&Op<'_>, Arc<dyn Strategy>)>,
+    ) {
+        for (op, strategy) in realigning {
+            let op = Op {
+                strategy: &strategy,
+                cost: 1,
+                ..*op
+            };
+            let batch = Batch::new(std::slice::from_ref(&op));
+            let realigned = self.ask_to_decide(link, &batch).await;
+            self.denials.changed([&op.key]);
+            if realigned.is_err() {
+                break;
+            }
+        }
     }
 
     /// Also returns the cells before the decision.

@@ -1,27 +1,4 @@
--- AdaptiveThrottle::step, without a gauge
-local cost, limit, period, threshold, reduction, least, regained = unpack('>I8I8I8I8I8I8I8', arguments)
-
-local function next_limit(taken, of)
-  if taken * 1000000 > of * threshold then
-    return math.max(math.floor(of * reduction / 1000000), least)
-  end
-  return math.min(of + regained, limit)
-end
-
-local start, taken, current = words(3)
-if not start then
-  start, taken, current = now - now % period, 0, limit
-else
-  current = math.min(math.max(current, least), limit)
-  local passed = math.floor(math.max(0, now - start) / period)
-  if passed > 0 then
-    current = math.min(next_limit(taken, current) + regained * (passed - 1), limit)
-    start, taken = now - now % period, 0
-  end
-end
+-- AdaptiveThrottle::step
 if cost <= current - taken then
-  taken = taken + cost
-  -- Kept until the limit has recovered.
-  local lost = math.max(0, limit - next_limit(taken, current))
-  take(start + (1 + math.ceil(lost / regained)) * period, start, taken, current)
+  store(start, taken + cost)
 end

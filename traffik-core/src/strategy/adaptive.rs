@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ratio::Ratio;
+use super::settle::{self, Settlement};
 use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -22,8 +23,8 @@ use crate::time::Timestamp;
 ///
 /// * **Bound**: the rate's limit in each window, hence `limit × (⌈t ÷ period⌉ + 1)` in an interval
 ///   of length *t*, as of a [`FixedWindow`](crate::FixedWindow).
-/// * **State**: three words, start of the window, count and limit, kept until the limit would have
-///   recovered.
+/// * **State**: three words, start of the window, count and what the limit lacks, kept until it
+///   would have recovered.
 /// * **Bursts**: the limit in force at once.
 /// * **Choose it** to shed load before the service suffers. Additive increase and multiplicative
 ///   decrease let many clients converge:
@@ -124,6 +125,23 @@ impl AdaptiveThrottle {
         1 + wanted.saturating_sub(next).div_ceil(self.regained(limit))
     }
 
+    /// Keeps a window until its limit will have recovered.
+    fn store(&self, cell: &mut Cell, window: &Window, rate: &Rate) {
+        let limit = u64::from(rate.limit());
+        // What a gauge will say is not known: at worst it cuts.
+        let next = match self.gauge {
+            Some(_) => self.cut(window.limit, limit),
+            None => self.next_limit(window, limit),
+        };
+        let recovered = self.windows_until(limit, next, limit);
+        let expires = window
+            .start
+            .saturating_add(recovered.saturating_mul(rate.period_us()));
+        // Not the limit itself: if the rate is changed, it is another.
+        let words = [window.start, window.count, limit - window.limit];
+        cell.set(&words, Timestamp::from_micros(expires));
+    }
+
     /// The last window that was written to, the one in force, and how many lie between.
     fn windows(&self, cell: &Cell, hit: &Hit<'_>) -> (Window, Window, u64) {
         let limit = u64::from(hit.rate.limit());
@@ -132,13 +150,13 @@ impl AdaptiveThrottle {
             count: 0,
             limit,
         };
-        let [start, count, remembered] = *cell.words() else {
+        let [start, count, lacking] = *cell.words() else {
             return (fresh, fresh, 0);
         };
         let written = Window {
             start,
             count,
-            limit: remembered.clamp(self.least(limit), limit),
+            limit: limit.saturating_sub(lacking).max(self.least(limit)),
         };
         let passed = hit.now.as_micros().saturating_sub(start) / hit.rate.period_us();
         match passed {
@@ -176,7 +194,9 @@ impl Strategy for AdaptiveThrottle {
         let (now, period) = (hit.now.as_micros(), hit.rate.period_us());
         let (limit, cost) = (u64::from(hit.rate.limit()), u64::from(hit.cost));
         let end = current.start.saturating_add(period);
-        let left = end.saturating_sub(now);
+        // How far the window will be brought back, if it should not be so far ahead.
+        let ahead = current.start - window::honest(current.start, hit);
+        let left = end.saturating_sub(ahead).saturating_sub(now);
 
         let available = current.limit.saturating_sub(current.count);
         if cost <= available {
@@ -185,17 +205,7 @@ impl Strategy for AdaptiveThrottle {
                     count: current.count + cost,
                     ..current
                 };
-                // What a gauge will say is not known: at worst it cuts.
-                let next = match self.gauge {
-                    Some(_) => self.cut(charged.limit, limit),
-                    None => self.next_limit(&charged, limit),
-                };
-                let recovered = self.windows_until(limit, next, limit);
-                let words = [charged.start, charged.count, charged.limit];
-                let expires = charged
-                    .start
-                    .saturating_add(recovered.saturating_mul(period));
-                cell.set(&words, Timestamp::from_micros(expires));
+                self.store(cell, &charged, hit.rate);
             }
             return Decision::allow(current.limit, available - cost).resets_in(left);
         }
@@ -207,6 +217,7 @@ impl Strategy for AdaptiveThrottle {
         let wait = current
             .start
             .saturating_add(until.saturating_mul(period))
+            .saturating_sub(ahead)
             .saturating_sub(now);
         Decision::deny(current.limit, available, wait).resets_in(left)
     }
@@ -231,6 +242,42 @@ impl Strategy for AdaptiveThrottle {
             self.regained(limit),
         ];
         Some(Lua::new(LUA, &arguments))
+    }
+
+    /// A refund counts if it is of this window.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        let (_, current, _) = self.windows(cell, hit);
+        let elapsed = settle::elapsed(current.start, hit.now);
+        let settled = Window {
+            start: window::honest(current.start, hit),
+            count: settlement.of_count(current.count, elapsed, MOST),
+            ..current
+        };
+        let changes = (settled.start, settled.count) != (current.start, current.count);
+        if changes {
+            self.store(cell, &settled, hit.rate);
+        }
+        changes
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        if self.gauge.is_some() {
+            return None;
+        }
+        let limit = u64::from(rate.limit());
+        let [is_refund, amount, age] = settlement.words();
+        let arguments = [
+            limit,
+            rate.period_us(),
+            self.threshold.ppm(),
+            self.reduction.ppm(),
+            self.least(limit),
+            self.regained(limit),
+            is_refund,
+            amount,
+            age,
+        ];
+        Some(Lua::new(SETTLE_LUA, &arguments))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {
@@ -258,7 +305,23 @@ impl Strategy for AdaptiveThrottle {
     }
 }
 
-pub(super) const LUA: &str = include_str!("adaptive.lua");
+/// No window is charged beyond this: above any limit, and a millionfold below 2^53.
+const MOST: u64 = 9_000_000_000;
+
+pub(super) const LUA: &str = concat!(
+    "local cost, limit, period, threshold, reduction, least, regained =\n",
+    "    unpack('>I8I8I8I8I8I8I8', arguments)\n",
+    include_str!("adaptive_window.lua"),
+    include_str!("adaptive.lua")
+);
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local limit, period, threshold, reduction, least, regained, refund, amount, age =\n",
+    "    unpack('>I8I8I8I8I8I8I8I8I8', arguments)\n",
+    include_str!("adaptive_window.lua"),
+    include_str!("settle.lua"),
+    include_str!("adaptive_settle.lua")
+);
 
 /// What an [`AdaptiveThrottle`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::ratio::Ratio;
+use super::settle::{CLOCK_SLACK_US, Settlement};
 use super::{Details, Hit, Lua, Strategy, schedule};
 use crate::cell::{Cell, Queue};
 use crate::decision::Decision;
@@ -79,8 +80,7 @@ impl CostBasedTokenBucket {
             return State::full(now);
         };
         let denominator = hit.rate.limit();
-        let fraction = u32::try_from(fraction).unwrap_or(u32::MAX);
-        let missing = Span::new(micros, fraction.min(denominator - 1));
+        let missing = Span::new(micros, schedule::fraction(fraction, hit.rate));
         let hits = cell.queue().map_or(0, |queue| queue.items().len() as u64);
         if hits == 0 || total_cost / hits > u64::from(u32::MAX) {
             // Nobody wrote this: each charge leaves a cost behind.
@@ -99,6 +99,34 @@ impl CostBasedTokenBucket {
             total_cost,
             hits,
         }
+    }
+
+    /// The state as far as it can honestly be ahead, and whether it is further.
+    fn honest(&self, cell: &Cell, hit: &Hit<'_>) -> (State, bool) {
+        let mut state = self.state(cell, hit);
+        let now = hit.now.as_micros();
+        let capacity = hit.rate.time_for(self.capacity(hit.rate));
+        let word = cell.words().get(2).copied().unwrap_or(0);
+        let most = schedule::most_owed(word, hit, capacity);
+        let owes_more = state.missing.micros() > most.micros() + CLOCK_SLACK_US;
+        if owes_more {
+            state.missing = most;
+        }
+        let is_later = state.since > now.saturating_add(CLOCK_SLACK_US);
+        if is_later {
+            state.since = now;
+        }
+        (state, owes_more || is_later)
+    }
+
+    /// When the bucket is full, as a word.
+    fn full_at(&self, state: &State) -> u64 {
+        let pace = self.pace(state.hits, state.total_cost);
+        let wait = match state.missing {
+            Span::ZERO => 0,
+            missing => pace.time_for(missing.ceil(), state.carry),
+        };
+        state.since.saturating_add(wait).min(Cell::WORD_LIMIT - 1)
     }
 
     fn remaining(&self, rate: &Rate, missing: Span) -> u64 {
@@ -209,6 +237,8 @@ impl Strategy for CostBasedTokenBucket {
             cell.set(&words, Timestamp::from_micros(full));
             return Decision::allow(limit, self.remaining(rate, missing)).resets_in(full - now);
         }
+        let (state, _) = self.honest(cell, hit);
+        let missing = state.missing.plus(price, denominator);
         let pace = self.pace(state.hits, state.total_cost);
         let ahead = state.since - now;
         let after = |span: Span| ahead.saturating_add(pace.time_for(span.ceil(), state.carry));
@@ -241,6 +271,56 @@ impl Strategy for CostBasedTokenBucket {
             cost.into(),
         ];
         Some(Lua::new(LUA, &arguments))
+    }
+
+    /// What was refunded was still expensive: it slows the refill as before.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        let (mut state, is_ahead) = self.honest(cell, hit);
+        let denominator = hit.rate.limit();
+        let capacity = hit.rate.time_for(self.capacity(hit.rate));
+        let (is_refund, price) = schedule::price_of(hit.rate, settlement);
+        let missing = match is_refund {
+            true => state.missing.minus(price, denominator),
+            false => state.missing.plus(price, denominator).min(Span::MAX),
+        };
+        if !is_ahead && missing == state.missing {
+            return false;
+        }
+        state.missing = missing;
+        if let Settlement::Charge(cost @ 1..) = settlement {
+            let (hits, total_cost) = self.remember(cell, &state, cost.into());
+            (state.hits, state.total_cost) = (hits, total_cost);
+        }
+        let words = [
+            state.since,
+            missing.micros(),
+            schedule::word(missing, hit, capacity),
+            state.carry,
+            state.total_cost,
+        ];
+        cell.set(&words, Timestamp::from_micros(self.full_at(&state)));
+        true
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        let capacity = rate.time_for(self.capacity(rate));
+        let (is_refund, price) = schedule::price_of(rate, settlement);
+        let cost = match settlement {
+            Settlement::Charge(cost) => cost,
+            Settlement::Refund { .. } => 0,
+        };
+        let arguments = [
+            rate.limit().into(),
+            price.micros(),
+            price.fraction().into(),
+            capacity.micros(),
+            capacity.fraction().into(),
+            self.cost_window.into(),
+            self.min_refill.ppm().max(1),
+            cost.into(),
+            is_refund.into(),
+        ];
+        Some(Lua::new(SETTLE_LUA, &arguments))
     }
 
     fn parameters(&self) -> String {
@@ -325,7 +405,15 @@ impl Strategy for CostBasedTokenBucket {
     }
 }
 
-pub(super) const LUA: &str = include_str!("cost_based.lua");
+pub(super) const LUA: &str = concat!(
+    include_str!("cost_based_state.lua"),
+    include_str!("cost_based.lua")
+);
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    include_str!("cost_based_state.lua"),
+    include_str!("cost_based_settle.lua")
+);
 
 /// What a [`CostBasedTokenBucket`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

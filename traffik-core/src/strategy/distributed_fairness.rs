@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::ratio::Ratio;
 use super::shares::{self, Share, Shares};
-use super::{Details, Hit, Lua, Sharing, Strategy};
+use super::{Details, Hit, Lua, Settlement, Sharing, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -129,6 +129,28 @@ impl Strategy for DistributedFairness {
         let (name, weight) = (self.instance(attributes), self.weight.ppm());
         let share = Share::Fair;
         Some(shares::lua(rate, cost, self.memory_us, name, weight, share))
+    }
+
+    /// A refund counts if it is of this window.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        self.shares(cell, hit).settle(cell, settlement)
+    }
+
+    fn settle_lua(
+        &self,
+        rate: &Rate,
+        settlement: Settlement,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        let (name, weight) = (self.instance(attributes), self.weight.ppm());
+        Some(shares::settle_lua(
+            rate,
+            settlement,
+            self.memory_us,
+            name,
+            weight,
+            Share::Fair,
+        ))
     }
 
     fn sharing(&self) -> Sharing {

@@ -1,4 +1,4 @@
-use super::{Details, Hit, Lua, Strategy, window};
+use super::{Details, Hit, Lua, Settlement, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::identity::Attributes;
@@ -45,6 +45,14 @@ impl Strategy for FixedWindow {
 
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(window::lua(rate, cost, rate.limit().into()))
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        window::settle(cell, hit, settlement)
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        Some(window::settle_lua(rate, settlement))
     }
 
     fn counts(&self) -> bool {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Details, Hit, Lua, Strategy, schedule};
+use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -83,17 +83,18 @@ impl Gcra {
         let tat = schedule::arrival(cell, hit);
         let price = hit.rate.time_for(u64::from(hit.cost));
         if hit.cost == 0 || tat.ceil() > self.horizon(hit) || price >= Span::MAX {
-            return self.uncharged(tat, hit);
+            return self.uncharged(cell, hit);
         }
         let after = tat.plus(price, hit.rate.limit());
-        schedule::charge(cell, after);
+        schedule::charge_any(cell, hit, after, self.capacity(hit.rate));
         Decision::allow(self.limit(hit.rate), self.available(after, hit))
             .resets_in(after.ceil() - hit.now.as_micros())
     }
 
     /// What is answered to a hit that costs nothing, comes too early, or could never be paid for.
     #[inline(never)]
-    fn uncharged(&self, tat: Span, hit: &Hit<'_>) -> Decision {
+    fn uncharged(&self, cell: &Cell, hit: &Hit<'_>) -> Decision {
+        let (tat, _) = schedule::owed(cell, hit, self.capacity(hit.rate));
         let limit = self.limit(hit.rate);
         let available = self.available(tat, hit);
         let decision = if hit.cost == 0 {
@@ -153,8 +154,17 @@ impl Strategy for Gcra {
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(match self.strict {
             true => schedule::prepaid_lua(rate, cost, self.capacity(rate)),
-            false => schedule::lua(LUA, rate, cost, self.tolerance()),
+            false => schedule::lua(LUA, rate, cost, self.capacity(rate)).and(self.tolerance_us),
         })
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        schedule::settle(cell, hit, settlement, self.capacity(hit.rate))
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        let capacity = self.capacity(rate);
+        Some(schedule::settle_lua(rate, settlement, capacity))
     }
 
     fn parameters(&self) -> String {

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 
 use super::ratio::Ratio;
 use super::shares::{self, Share, Shares};
-use super::{Details, Hit, Lua, Sharing, Strategy, window};
+use super::{Details, Hit, Lua, Settlement, Sharing, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -146,8 +146,8 @@ impl Strategy for GeographicDistribution {
             // Rounded to millionths, parts that add up to one may exceed it by a hair.
             let part = Ratio::of_ppm(shares.me().weight, limit);
             let rest = limit.saturating_sub(shares.used() - shares.me().used);
-            let left = shares.end().saturating_sub(hit.now.as_micros());
-            window::decide(part.min(rest), shares.me().used, hit.cost.into(), left)
+            let free = part.min(rest).saturating_sub(shares.me().used);
+            window::decide(part, part - free, hit.cost.into(), shares.left())
         };
         if decision.is_allowed() && hit.cost > 0 {
             shares.charge(cell);
@@ -164,6 +164,28 @@ impl Strategy for GeographicDistribution {
             memory_us,
             name,
             weight,
+            self.share(),
+        ))
+    }
+
+    /// A refund counts if it is of this window.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        self.shares(cell, hit).settle(cell, settlement)
+    }
+
+    fn settle_lua(
+        &self,
+        rate: &Rate,
+        settlement: Settlement,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        let (name, part) = self.region(attributes);
+        Some(shares::settle_lua(
+            rate,
+            settlement,
+            rate.period_us(),
+            name,
+            part.ppm(),
             self.share(),
         ))
     }

@@ -1,4 +1,4 @@
-use super::{Details, Hit, Lua, Strategy, schedule};
+use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::identity::Attributes;
@@ -48,6 +48,14 @@ impl Strategy for LeakyBucket {
 
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, capacity(rate)))
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        schedule::settle(cell, hit, settlement, capacity(hit.rate))
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        Some(schedule::settle_lua(rate, settlement, capacity(rate)))
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

@@ -1,9 +1,10 @@
 use super::log::{self, Entry, Log};
-use super::{Details, Hit, Lua, Strategy, leaky_bucket, schedule};
+use super::{Details, Hit, Lua, Settlement, Strategy, leaky_bucket, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::identity::Attributes;
 use crate::rate::Rate;
+use crate::span::Span;
 use crate::time::Timestamp;
 
 /// A [`LeakyBucket`](crate::LeakyBucket) that knows which hits are still in it: they leak out in
@@ -33,19 +34,14 @@ impl Strategy for LeakyBucketWithQueue {
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         let gone = dropped(cell);
+        let left = left(cell, hit);
         let decision = leaky_bucket::fill(cell, hit);
         if let [micros, fraction] = *cell.words()
             && decision.is_allowed()
             && hit.cost > 0
         {
             let leaves = cell.expires();
-            let left = Log::of(cell, gone).until(hit.now.as_micros());
-            let entry = Entry {
-                instant: leaves.as_micros(),
-                amount: 1,
-                tag: 0,
-            };
-            let gone = log::merge(cell, gone, left, &entry);
+            let gone = enqueue(cell, gone, left, leaves);
             cell.set(&[micros, fraction, gone], leaves);
         }
         decision
@@ -60,10 +56,34 @@ impl Strategy for LeakyBucketWithQueue {
         log::coarsen(cell)
     }
 
+    /// What was refunded, or brought back, counts as queued until its time all the same.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        let gone = dropped(cell);
+        let left = left(cell, hit);
+        let changed = leaky_bucket::LeakyBucket.settle(cell, hit, settlement);
+        if let [micros, word] = *cell.words()
+            && changed
+        {
+            let leaves = cell.expires();
+            let gone = match settlement {
+                Settlement::Charge(1..) => enqueue(cell, gone, left, leaves),
+                Settlement::Charge(0) | Settlement::Refund { .. } => gone,
+            };
+            cell.set(&[micros, word, gone], leaves);
+        }
+        changed
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        let capacity = leaky_bucket::capacity(rate);
+        let lua = schedule::settlement_lua(SETTLE_LUA, rate, settlement, capacity);
+        Some(lua.and(matches!(settlement, Settlement::Charge(1..)).into()))
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let log = Log::of(cell, dropped(cell));
         Details::LeakyBucketWithQueue(LeakyBucketWithQueueStat {
-            queue_size: log.sum_from(log.until(hit.now.as_micros())),
+            queue_size: log.sum_from(left(cell, hit)),
             queue_cost: leaky_bucket::level(cell, hit),
             bucket_capacity: hit.rate.limit().into(),
             leak: *hit.rate,
@@ -71,6 +91,33 @@ impl Strategy for LeakyBucketWithQueue {
         })
     }
 }
+
+/// How many entries have left: all if the bucket is empty, for it may be by a refund.
+fn left(cell: &Cell, hit: &Hit<'_>) -> usize {
+    let (log, now) = (Log::of(cell, dropped(cell)), hit.now.as_micros());
+    match schedule::arrival(cell, hit) == Span::from_micros(now) {
+        true => log.len(),
+        false => log.until(now),
+    }
+}
+
+/// Logs a hit that leaves at this instant. Returns how many have been dropped from the log.
+fn enqueue(cell: &mut Cell, gone: u64, left: usize, leaves: Timestamp) -> u64 {
+    let entry = Entry {
+        instant: leaves.as_micros(),
+        amount: 1,
+        tag: 0,
+    };
+    log::merge(cell, gone, left, &entry)
+}
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local count = 3\n",
+    include_str!("log.lua"),
+    "local tat, word = stored[1], stored[2]\n",
+    include_str!("schedule_settle.lua"),
+    include_str!("leaky_bucket_with_queue_settle.lua")
+);
 
 pub(super) const LUA: &str = concat!(
     "local count = 3\n",

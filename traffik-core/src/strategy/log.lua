@@ -61,8 +61,11 @@ local function append(left, before, instant, amount, tag, merged, till, ...)
   else
     before = 0
   end
+  -- What was brought back leaves earlier than what was logged before it.
+  instant = math.max(instant, last)
   local item = pack('>I8I8', instant, (total + amount) % WRAP * 4 + tag)
-  local place = merged and last == instant and size - 1 or size
+  local joined = merged == 'in any case' or merged and last == instant
+  local place = joined and size - 1 or size
   local values = {...}
   values[count] = before
   local function header(popped)

@@ -5,10 +5,11 @@
 //! totals, so that looking takes a binary search and a denied hit need not touch, or pay for, what
 //! has already left.
 
-use super::Hit;
-use super::Lua;
+use super::settle::{CLOCK_SLACK_US, Settlement};
+use super::{Hit, Lua};
 use crate::cell::{Cell, Queue};
 use crate::rate::Rate;
+use crate::time::Timestamp;
 
 /// Totals wrap here, far above any limit.
 const WRAP: u64 = 1 << 50;
@@ -118,7 +119,164 @@ pub(super) const WINDOW_LUA: &str = concat!(
     include_str!("log_window.lua")
 );
 
-/// An amount to log, at an instant no earlier than the last.
+/// How a log keeps hits.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    /// How many entries count at most.
+    pub(super) most: u64,
+    /// Of an amount that is charged, less than four.
+    pub(super) tag: u64,
+    /// Whether hits of the same instant are one entry.
+    pub(super) merged: bool,
+}
+
+/// The instant at which an entry was logged as far as it can honestly be: once the log is further
+/// ahead than a clock explains, at the latest now.
+pub(super) fn honest(log: &Log<'_>, instant: u64, hit: &Hit<'_>) -> u64 {
+    match is_ahead(log, hit) {
+        true => instant.min(hit.now.as_micros()),
+        false => instant,
+    }
+}
+
+fn is_ahead(log: &Log<'_>, hit: &Hit<'_>) -> bool {
+    let latest = hit.now.as_micros().saturating_add(CLOCK_SLACK_US);
+    log.last_instant().is_some_and(|last| last > latest)
+}
+
+/// Settles a log of the hits of the last period that is the only state of its cell.
+///
+/// What is given back is taken from the oldest hits that count, since these leave first: so it is
+/// never worth more than if it were taken from the very hit.
+pub(super) fn settle(
+    cell: &mut Cell,
+    hit: &Hit<'_>,
+    settlement: Settlement,
+    manner: Manner,
+) -> bool {
+    let period = hit.rate.period_us();
+    let log = Log::of(cell, dropped(cell));
+    let left = log.departed(hit);
+    let taken = log.sum_from(left);
+    let is_ahead = is_ahead(&log, hit);
+    let charged = match settlement {
+        Settlement::Charge(cost) => u64::from(cost).min((WRAP / 2).saturating_sub(taken)),
+        Settlement::Refund { .. } => 0,
+    };
+    let returned = match settlement {
+        Settlement::Refund { cost, age_us } if age_us < period => u64::from(cost).min(taken),
+        _ => 0,
+    };
+    if !is_ahead && charged == 0 && returned == 0 {
+        return false;
+    }
+    let mut gone = dropped(cell);
+    if is_ahead {
+        gone = rewrite(cell, gone, left, |at, total, _| {
+            (at.min(hit.now.as_micros()), total)
+        });
+    }
+    let left = if is_ahead { 0 } else { left };
+    if charged > 0 {
+        gone = add(cell, gone, left, hit, charged, manner);
+    } else if returned > 0 {
+        gone = give_back(cell, gone, left, returned, manner);
+    }
+    let expires = match cell.queue().and_then(|queue| queue.items().last()) {
+        Some([last, _]) => last.saturating_add(period),
+        None => hit.now.as_micros(),
+    };
+    cell.set(&[gone], Timestamp::from_micros(expires));
+    true
+}
+
+fn add(cell: &mut Cell, gone: u64, left: usize, hit: &Hit<'_>, amount: u64, manner: Manner) -> u64 {
+    let log = Log::of(cell, gone);
+    let entry = Entry {
+        instant: log.last_instant().unwrap_or(0).max(hit.now.as_micros()),
+        amount,
+        tag: manner.tag,
+    };
+    // If there are as many as there may be, the last one is of both.
+    if (log.len() - left) as u64 >= manner.most {
+        let (gone, total) = drop_first(cell, gone, left);
+        let item = [entry.instant, entry.word(total)];
+        cell.queue_mut().replace_last(item);
+        return gone;
+    }
+    match manner.merged {
+        true => merge(cell, gone, left, &entry),
+        false => append(cell, gone, left, &entry),
+    }
+}
+
+fn give_back(cell: &mut Cell, gone: u64, left: usize, amount: u64, manner: Manner) -> u64 {
+    let log = Log::of(cell, gone);
+    let until = log.sum(left) + amount;
+    let after = (gone % WRAP + until) % WRAP;
+    if manner.merged {
+        let mut spent = left;
+        while spent < log.len() && log.sum(spent + 1) <= until {
+            spent += 1;
+        }
+        drop_first(cell, gone, spent);
+    } else {
+        // Each entry is a hit, of which one is undone: if it was not the oldest, what is left of
+        // that counts with the next.
+        let undone = usize::from(log.len() - left > 1 || log.sum(left + 1) <= until);
+        rewrite(cell, gone, left + undone, |at, _, sum| {
+            (at, (gone % WRAP + sum.max(until)) % WRAP)
+        });
+    }
+    match cell.queue().is_some_and(|queue| !queue.items().is_empty()) {
+        true => after,
+        false => 0,
+    }
+}
+
+/// Drops the first `dropped` entries, and replaces instant and total of the others, given also what
+/// they add up to. Returns the total of what has been dropped.
+fn rewrite(
+    cell: &mut Cell,
+    gone: u64,
+    dropped: usize,
+    entry: impl Fn(u64, u64, u64) -> (u64, u64),
+) -> u64 {
+    let log = Log::of(cell, gone);
+    let items: Vec<[u64; 2]> = (dropped..log.len())
+        .map(|at| {
+            let [instant, word] = log.items[at];
+            let (instant, total) = entry(instant, word / TAGS, log.sum(at + 1));
+            [instant, total * TAGS + word % TAGS]
+        })
+        .collect();
+    let (gone, _) = drop_first(cell, gone, dropped);
+    let queue = cell.queue_mut();
+    while queue.pop().is_some() {}
+    for item in items {
+        queue.push(item);
+    }
+    gone
+}
+
+/// [`settle`] for Redis.
+pub(super) fn settle_lua(rate: &Rate, settlement: Settlement, manner: Manner) -> Lua {
+    let [is_refund, amount, age] = settlement.words();
+    let Manner { most, tag, merged } = manner;
+    let (period, merged) = (rate.period_us(), merged.into());
+    Lua::new(
+        SETTLE_LUA,
+        &[period, most, tag, merged, is_refund, amount, age],
+    )
+}
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local count = 1\n",
+    include_str!("log.lua"),
+    include_str!("log_settle.lua")
+);
+
+/// An amount to log, at an instant that should be no earlier than the last.
 pub(super) struct Entry {
     pub(super) instant: u64,
     pub(super) amount: u64,
@@ -131,9 +289,10 @@ pub(super) struct Entry {
 pub(super) fn merge(cell: &mut Cell, gone: u64, dropped: usize, entry: &Entry) -> u64 {
     let (gone, total) = drop_first(cell, gone, dropped);
     let queue = cell.queue_mut();
-    let item = [entry.instant, entry.word(total)];
+    let last = queue.items().last().map_or(0, |[last, _]| *last);
+    let item = [entry.instant.max(last), entry.word(total)];
     match queue.items().last() {
-        Some([last, _]) if *last == entry.instant => queue.replace_last(item),
+        Some([last, _]) if *last >= entry.instant => queue.replace_last(item),
         _ => queue.push(item),
     }
     gone

@@ -56,6 +56,19 @@ impl Lua {
         }
     }
 
+    /// The same arguments for another script.
+    pub(super) fn of(mut self, source: &'static str) -> Lua {
+        self.source = source;
+        self
+    }
+
+    /// The same with one more argument.
+    pub(super) fn and(mut self, argument: u64) -> Lua {
+        debug_assert!(argument < Cell::WORD_LIMIT);
+        self.arguments.push(argument);
+        self
+    }
+
     /// The script.
     pub fn source(&self) -> &'static str {
         self.source
@@ -69,7 +82,7 @@ impl Lua {
 
 /// Every script of this crate; Redis gets them all as one, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 9] = [
+pub(crate) const BUILT_IN: [&str; 17] = [
     window::LUA,
     schedule::PREPAID_LUA,
     gcra::LUA,
@@ -79,8 +92,21 @@ pub(crate) const BUILT_IN: [&str; 9] = [
     shares::LUA,
     cost_based::LUA,
     time_of_day::LUA,
+    window::SETTLE_LUA,
+    schedule::SETTLE_LUA,
+    sliding_window_counter::SETTLE_LUA,
+    quota_with_rollover::SETTLE_LUA,
+    adaptive::SETTLE_LUA,
+    shares::SETTLE_LUA,
+    cost_based::SETTLE_LUA,
+    time_of_day::SETTLE_LUA,
 ];
 
 /// Those of them that read and write their cells themselves, because these may be large.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const IN_PLACE: [&str; 2] = [log::WINDOW_LUA, leaky_bucket_with_queue::LUA];
+pub(crate) const IN_PLACE: [&str; 4] = [
+    log::WINDOW_LUA,
+    log::SETTLE_LUA,
+    leaky_bucket_with_queue::LUA,
+    leaky_bucket_with_queue::SETTLE_LUA,
+];

@@ -1,6 +1,6 @@
-use super::log::{self, Entry, Log};
+use super::log::{self, Entry, Log, Manner};
 use super::ratio::Ratio;
-use super::{Details, Hit, Lua, Strategy};
+use super::{Details, Hit, Lua, Settlement, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -66,6 +66,14 @@ impl PriorityQueue {
         attributes.priority.unwrap_or(self.default_priority)
     }
 
+    fn manner(&self, attributes: &Attributes) -> Manner {
+        Manner {
+            most: self.max_queue_size.into(),
+            tag: level(self.priority(attributes)) as u64,
+            merged: false,
+        }
+    }
+
     /// What hits of this priority and lower ones may take of the limit.
     fn share(&self, rate: &Rate, priority: Priority) -> u64 {
         let limit = u64::from(rate.limit());
@@ -107,7 +115,9 @@ impl Strategy for PriorityQueue {
 
         if cost == 0 || cost > available {
             let last = log.last_instant().unwrap_or(0);
-            let reset = last.saturating_add(period).saturating_sub(now);
+            let reset = log::honest(&log, last, hit)
+                .saturating_add(period)
+                .saturating_sub(now);
             if cost == 0 {
                 return Decision::allow(share, available).resets_in(reset);
             }
@@ -119,6 +129,7 @@ impl Strategy for PriorityQueue {
             let excess = (taken + cost).checked_sub(share + 1).map(|less| less + 1);
             let room = excess.and_then(|excess| log.reaching(log.sum(left) + excess));
             let leaves = place.max(room).unwrap_or(last);
+            let leaves = log::honest(&log, leaves, hit);
             let wait = leaves.saturating_add(period).saturating_sub(now);
             return Decision::deny(share, available, wait).resets_in(reset);
         }
@@ -142,6 +153,20 @@ impl Strategy for PriorityQueue {
         let (share, tag) = (self.share(rate, priority), level(priority) as u64);
         let most = self.max_queue_size.into();
         Some(log::window_lua(rate, cost, share, most, tag, false))
+    }
+
+    /// A refund counts for a period.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        log::settle(cell, hit, settlement, self.manner(hit.attributes))
+    }
+
+    fn settle_lua(
+        &self,
+        rate: &Rate,
+        settlement: Settlement,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        Some(log::settle_lua(rate, settlement, self.manner(attributes)))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {

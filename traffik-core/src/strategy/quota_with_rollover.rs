@@ -1,4 +1,5 @@
 use super::ratio::Ratio;
+use super::settle::{self, Settlement};
 use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -108,6 +109,15 @@ struct Period {
     rollover: u64,
 }
 
+impl Period {
+    /// For `length` and those in which the client is known.
+    fn store(self, cell: &mut Cell, length: u64) {
+        let forgotten = self.start.saturating_add((1 + KNOWN as u64) * length);
+        let words = [self.start, self.used, self.rollover];
+        cell.set(&words, Timestamp::from_micros(forgotten));
+    }
+}
+
 impl Default for QuotaWithRollover {
     fn default() -> Self {
         QuotaWithRollover::new()
@@ -125,14 +135,15 @@ impl Strategy for QuotaWithRollover {
         let (limit, cost) = (u64::from(hit.rate.limit()), u64::from(hit.cost));
         let quota = limit.saturating_add(period.rollover);
         let end = period.start.saturating_add(length);
-        let left = end.saturating_sub(now);
+        // How far the period will be brought back, if it should not be so far ahead.
+        let ahead = period.start - window::honest(period.start, hit);
+        let left = end.saturating_sub(ahead).saturating_sub(now);
 
         let available = quota.saturating_sub(period.used);
         if cost <= available {
             if cost > 0 {
-                let words = [period.start, period.used + cost, period.rollover];
-                let forgotten = end.saturating_add(KNOWN as u64 * length);
-                cell.set(&words, Timestamp::from_micros(forgotten));
+                let used = period.used + cost;
+                Period { used, ..period }.store(cell, length);
             }
             return Decision::allow(quota, available - cost).resets_in(left);
         }
@@ -143,7 +154,8 @@ impl Strategy for QuotaWithRollover {
             None if cost <= limit => end,
             None => return Decision::never(quota, available).resets_in(left),
         };
-        Decision::deny(quota, available, ready.saturating_sub(now)).resets_in(left)
+        let wait = ready.saturating_sub(ahead).saturating_sub(now);
+        Decision::deny(quota, available, wait).resets_in(left)
     }
 
     fn grows(&self) -> bool {
@@ -160,6 +172,37 @@ impl Strategy for QuotaWithRollover {
             self.cumulative.into(),
         ];
         Some(Lua::new(LUA, &arguments))
+    }
+
+    /// A refund counts if it is of this period.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        let (period, _) = self.periods(cell, hit);
+        let elapsed = settle::elapsed(period.start, hit.now);
+        let settled = Period {
+            start: window::honest(period.start, hit),
+            used: settlement.of_count(period.used, elapsed, MOST),
+            ..period
+        };
+        let changes = (settled.start, settled.used) != (period.start, period.used);
+        if changes {
+            settled.store(cell, hit.rate.period_us());
+        }
+        changes
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        let [is_refund, amount, age] = settlement.words();
+        let arguments = [
+            rate.limit().into(),
+            rate.period_us(),
+            self.percentage.ppm(),
+            self.max_rollover.into(),
+            self.cumulative.into(),
+            is_refund,
+            amount,
+            age,
+        ];
+        Some(Lua::new(SETTLE_LUA, &arguments))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {
@@ -181,7 +224,22 @@ impl Strategy for QuotaWithRollover {
     }
 }
 
-pub(super) const LUA: &str = include_str!("quota_with_rollover.lua");
+/// No period is charged beyond this.
+const MOST: u64 = 1 << 50;
+
+pub(super) const LUA: &str = concat!(
+    "local cost, limit, length, ppm, most, cumulative = unpack('>I8I8I8I8I8I8', arguments)\n",
+    include_str!("quota_period.lua"),
+    include_str!("quota_with_rollover.lua")
+);
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local limit, length, ppm, most, cumulative, refund, amount, age =\n",
+    "    unpack('>I8I8I8I8I8I8I8I8', arguments)\n",
+    include_str!("quota_period.lua"),
+    include_str!("settle.lua"),
+    include_str!("quota_with_rollover_settle.lua")
+);
 
 /// What a [`QuotaWithRollover`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

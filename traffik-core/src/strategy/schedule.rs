@@ -5,6 +5,13 @@
 //! is exact because the part below a microsecond is kept as a fraction (see [`Span`]).
 //! <https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>
 
+//!
+//! A cell that owes more than its capacity, since it was charged beyond its limit or post-paid, has
+//! that written into the bits of its second word that no fraction needs (see [`Beyond`]). All others
+//! owe their capacity at most: an arrival time further ahead was written under another rate, or
+//! before the clock stepped back.
+
+use super::settle::{CLOCK_SLACK_US, Settlement};
 use super::{Hit, Lua};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -18,21 +25,181 @@ pub(super) fn arrival(cell: &Cell, hit: &Hit<'_>) -> Span {
     let now = hit.now.as_micros();
     match *cell.words() {
         [micros, fraction, ..] if micros >= now => {
-            // The rate may have changed since: a fraction is below one in any case.
-            let fraction = fraction.min(u64::from(hit.rate.limit() - 1));
-            #[expect(clippy::cast_possible_truncation, reason = "below the limit, a u32")]
-            Span::new(micros, fraction as u32)
+            Span::new(micros, self::fraction(fraction, hit.rate))
         }
         _ => Span::from_micros(now),
     }
 }
 
-pub(super) fn charge(cell: &mut Cell, tat: Span) {
-    cell.set(
-        &[tat.micros(), u64::from(tat.fraction())],
-        Timestamp::from_micros(tat.ceil()),
-    );
+#[inline]
+fn charge(cell: &mut Cell, hit: &Hit<'_>, tat: Span) {
+    let word = u64::from(tat.fraction()) | kept(cell, hit, tat);
+    let expires = Timestamp::from_micros(tat.ceil());
+    cell.set(&[tat.micros(), word], expires);
 }
+
+/// Within a microsecond the upper bits stay, so that the words become greater with every charge.
+#[inline]
+fn kept(cell: &Cell, hit: &Hit<'_>, tat: Span) -> u64 {
+    match *cell.words() {
+        [micros, word, ..] if micros == tat.micros() => {
+            let is_expired = micros == hit.now.as_micros() && word & FRACTION == 0;
+            if is_expired { 0 } else { word & !FRACTION }
+        }
+        _ => 0,
+    }
+}
+
+/// The same if it may be beyond the capacity.
+#[inline]
+pub(super) fn charge_any(cell: &mut Cell, hit: &Hit<'_>, tat: Span, capacity: Span) {
+    let horizon = Span::from_micros(hit.now.as_micros()).plus(capacity, hit.rate.limit());
+    if tat <= horizon {
+        return charge(cell, hit, tat);
+    }
+    let owed = Span::from_micros(tat.ceil() - hit.now.as_micros());
+    let upper = Beyond::new(owed, hit, capacity).0.max(kept(cell, hit, tat));
+    let word = u64::from(tat.fraction()) | upper;
+    let expires = Timestamp::from_micros(tat.ceil());
+    cell.set(&[tat.micros(), word], expires);
+}
+
+/// Of the second word, what is a fraction: no limit has more bits.
+const FRACTION: u64 = (1 << 30) - 1;
+
+/// The upper bits of the second word of a cell that owes more than its capacity: that it does, which
+/// rate and capacity those are, and how much it owes at most, as a power of two.
+#[derive(Clone, Copy)]
+struct Beyond(u64);
+
+impl Beyond {
+    const MARK: u64 = 1 << 52;
+
+    fn new(owed: Span, hit: &Hit<'_>, capacity: Span) -> Beyond {
+        let bits = owed.ceil().next_power_of_two().trailing_zeros();
+        Beyond(Self::MARK | Self::rate(hit, capacity) << 36 | u64::from(bits) << 30)
+    }
+
+    /// What a rate is told by, in 16 bits.
+    fn rate(hit: &Hit<'_>, capacity: Span) -> u64 {
+        (u64::from(hit.rate.limit()) * 31 + capacity.micros()) % 65_521
+    }
+
+    /// How much a cell can owe that was written under this rate.
+    fn most(self, hit: &Hit<'_>, capacity: Span) -> Option<Span> {
+        let same = self.0 & Self::MARK != 0 && self.0 >> 36 & 0xffff == Self::rate(hit, capacity);
+        same.then(|| Span::from_micros(1 << (self.0 >> 30 & 63)))
+    }
+}
+
+/// The fraction in the second word of a cell, which under another rate may have been greater.
+pub(super) fn fraction(word: u64, rate: &Rate) -> u32 {
+    let fraction = (word & FRACTION).min(u64::from(rate.limit() - 1));
+    #[expect(clippy::cast_possible_truncation, reason = "below the limit, a u32")]
+    let fraction = fraction as u32;
+    fraction
+}
+
+/// The second word of a cell that owes so much.
+pub(super) fn word(owed: Span, hit: &Hit<'_>, capacity: Span) -> u64 {
+    let upper = match owed > capacity {
+        true => Beyond::new(owed, hit, capacity).0,
+        false => 0,
+    };
+    upper | u64::from(owed.fraction())
+}
+
+/// The most that a cell with this second word can honestly owe.
+pub(super) fn most_owed(word: u64, hit: &Hit<'_>, capacity: Span) -> Span {
+    let most = Beyond(word).most(hit, capacity).unwrap_or(capacity);
+    most.max(capacity)
+}
+
+/// The arrival time as far as it can honestly be ahead, and whether the stored one is further.
+#[inline]
+pub(super) fn owed(cell: &Cell, hit: &Hit<'_>, capacity: Span) -> (Span, bool) {
+    let tat = arrival(cell, hit);
+    let now = hit.now.as_micros();
+    let is_ahead = |owed: Span| tat.micros() > now + owed.micros() + CLOCK_SLACK_US;
+    if !is_ahead(capacity) {
+        return (tat, false);
+    }
+    let word = cell.words().get(1).copied().unwrap_or(0);
+    let owed = most_owed(word, hit, capacity);
+    match is_ahead(owed) {
+        true => (Span::from_micros(now).plus(owed, hit.rate.limit()), true),
+        false => (tat, false),
+    }
+}
+
+/// Settles a bucket that holds `capacity`.
+pub(super) fn settle(
+    cell: &mut Cell,
+    hit: &Hit<'_>,
+    settlement: Settlement,
+    capacity: Span,
+) -> bool {
+    let denominator = hit.rate.limit();
+    let now = Span::from_micros(hit.now.as_micros());
+    let (tat, is_ahead) = owed(cell, hit, capacity);
+    let (is_refund, price) = price_of(hit.rate, settlement);
+    let after = match is_refund {
+        true => tat.minus(price, denominator).max(now),
+        false => tat
+            .plus(price, denominator)
+            .min(now.plus(Span::MAX, denominator)),
+    };
+    let changes = is_ahead || after != tat;
+    if changes {
+        charge_any(cell, hit, after, capacity);
+    }
+    changes
+}
+
+/// What to take, or to give back: of a refund what cannot have drained since.
+pub(super) fn price_of(rate: &Rate, settlement: Settlement) -> (bool, Span) {
+    match settlement {
+        Settlement::Charge(cost) => (false, rate.time_for(cost.into())),
+        Settlement::Refund { cost, age_us } => {
+            let price = rate.time_for(cost.into());
+            let drained = Span::from_micros(age_us);
+            (true, price.minus(drained, rate.limit()))
+        }
+    }
+}
+
+/// [`settle`] for Redis.
+pub(super) fn settle_lua(rate: &Rate, settlement: Settlement, capacity: Span) -> Lua {
+    settlement_lua(SETTLE_LUA, rate, settlement, capacity)
+}
+
+/// A script that goes on with `schedule_settle.lua`, after `tat` and `word`.
+pub(super) fn settlement_lua(
+    source: &'static str,
+    rate: &Rate,
+    settlement: Settlement,
+    capacity: Span,
+) -> Lua {
+    let (is_refund, price) = price_of(rate, settlement);
+    let part = |span: Span| u64::from(span.fraction());
+    Lua::new(
+        source,
+        &[
+            rate.limit().into(),
+            capacity.micros(),
+            part(capacity),
+            is_refund.into(),
+            price.micros(),
+            part(price),
+        ],
+    )
+}
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local tat, word = words(2)\n",
+    include_str!("schedule_settle.lua"),
+    "if after then\n  take(after_ceil, after, after_word)\nend\n",
+);
 
 /// Admits what fits into a bucket that holds `capacity`, given both in units and as the time in
 /// which the rate earns it.
@@ -47,17 +214,18 @@ pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span
     let after = tat.plus(price, denominator);
     match horizon.checked_minus(after, denominator) {
         Some(left) if hit.cost > 0 => {
-            charge(cell, after);
+            charge(cell, hit, after);
             let remaining = hit.rate.earned_in(left).min(limit);
             Decision::allow(limit, remaining).resets_in(after.ceil() - now.micros())
         }
-        _ => uncharged(tat, hit, limit, capacity),
+        _ => uncharged(cell, hit, limit, capacity),
     }
 }
 
 /// What is answered to a hit that costs nothing, or does not fit.
 #[inline(never)]
-fn uncharged(tat: Span, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
+fn uncharged(cell: &Cell, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
+    let (tat, _) = owed(cell, hit, capacity);
     let denominator = hit.rate.limit();
     let now = Span::from_micros(hit.now.as_micros());
     let horizon = now.plus(capacity, denominator);

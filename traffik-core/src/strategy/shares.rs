@@ -20,6 +20,7 @@
 
 use smallvec::SmallVec;
 
+use super::settle::{self, CLOCK_SLACK_US, Settlement};
 use super::{Hit, Lua, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -44,6 +45,7 @@ pub(super) struct Party {
 }
 
 /// Everybody who is active in the window of a hit, and who hits.
+#[derive(Clone)]
 pub(super) struct Shares<'a> {
     hit: &'a Hit<'a>,
     start: u64,
@@ -135,6 +137,42 @@ impl<'a> Shares<'a> {
         self.start.saturating_add(self.hit.rate.period_us())
     }
 
+    /// How long the window lasts.
+    pub(super) fn left(&self) -> u64 {
+        let end = window::honest(self.start, self.hit) + self.hit.rate.period_us();
+        end.saturating_sub(self.hit.now.as_micros())
+    }
+
+    /// As far ahead as it can honestly be, and whether it is further.
+    fn honest(&self) -> (Shares<'a>, bool) {
+        let mut honest = self.clone();
+        honest.start = window::honest(self.start, self.hit);
+        let now = self.hit.now.as_micros();
+        let latest = now.saturating_add(self.hit.rate.period_us().max(CLOCK_SLACK_US));
+        let mut is_ahead = honest.start != self.start;
+        for party in honest.parties.iter_mut().filter(|one| one.seen > latest) {
+            party.seen = now;
+            is_ahead = true;
+        }
+        (honest, is_ahead)
+    }
+
+    /// Settles what this party has taken; a refund counts if it is of this window.
+    pub(super) fn settle(&self, cell: &mut Cell, settlement: Settlement) -> bool {
+        let (mut settled, is_ahead) = self.honest();
+        let (used, now) = (self.me().used, self.hit.now);
+        let me = &mut settled.parties[self.me];
+        me.used = settlement.of_count(used, settle::elapsed(self.start, now), MOST);
+        if me.used > used {
+            me.seen = me.seen.max(now.as_micros());
+        }
+        let changes = is_ahead || me.used != used;
+        if changes {
+            settled.store(cell);
+        }
+        changes
+    }
+
     /// What is kept for the others, if those in `others` are active: `share` tells the share of a
     /// weight among the sum of all.
     fn kept(
@@ -160,12 +198,12 @@ impl<'a> Shares<'a> {
         let now = self.hit.now.as_micros();
         let kept = self.kept(&share, |_| true, |party| party.used);
         let taken = self.me().used.saturating_add(kept);
-        let left = self.end().saturating_sub(now);
+        let left = self.left();
         let decision = window::decide(limit, taken, cost, left);
         if decision.retry_after().is_none() {
             return decision;
         }
-        let ready = self.ready(limit, &share);
+        let ready = self.honest().0.ready(limit, &share);
         Decision::deny(limit, decision.remaining(), ready.saturating_sub(now)).resets_in(left)
     }
 
@@ -202,6 +240,10 @@ impl<'a> Shares<'a> {
         let me = &mut self.parties[self.me];
         me.used += u64::from(self.hit.cost);
         me.seen = me.seen.max(self.hit.now.as_micros());
+        self.store(cell);
+    }
+
+    fn store(&self, cell: &mut Cell) {
         let queue = cell.queue_mut();
         while queue.pop().is_some() {}
         let mut expires = self.end();
@@ -232,6 +274,37 @@ impl Share {
     }
 }
 
+/// No party is charged beyond this, so that sums of all are exact.
+const MOST: u64 = 1 << 40;
+
+/// [`Shares::settle`] for Redis.
+pub(super) fn settle_lua(
+    rate: &Rate,
+    settlement: Settlement,
+    memory_us: u64,
+    name: &str,
+    weight: u64,
+    share: Share,
+) -> Lua {
+    let label = KeyHasher::label(name);
+    let [is_refund, amount, age] = settlement.words();
+    let (period, kind) = (rate.period_us(), share as u64);
+    Lua::new(
+        SETTLE_LUA,
+        &[
+            period, memory_us, label, weight, kind, is_refund, amount, age,
+        ],
+    )
+}
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local period, memory, label, weight, kind_of_share, refund, amount, age =\n",
+    "    unpack('>I8I8I8I8I8I8I8I8', arguments)\n",
+    include_str!("shares_parties.lua"),
+    include_str!("settle.lua"),
+    include_str!("shares_settle.lua")
+);
+
 /// Deciding and charging for Redis.
 pub(super) fn lua(
     rate: &Rate,
@@ -249,7 +322,12 @@ pub(super) fn lua(
     )
 }
 
-pub(super) const LUA: &str = include_str!("shares.lua");
+pub(super) const LUA: &str = concat!(
+    "local cost, limit, period, memory, label, weight, kind_of_share =\n",
+    "    unpack('>I8I8I8I8I8I8I8', arguments)\n",
+    include_str!("shares_parties.lua"),
+    include_str!("shares.lua")
+);
 
 fn total_weight<'a>(parties: impl Iterator<Item = &'a Party>) -> u64 {
     parties.fold(0, |sum, party| sum.saturating_add(party.weight))

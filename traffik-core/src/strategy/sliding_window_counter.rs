@@ -1,3 +1,4 @@
+use super::settle::{self, Settlement};
 use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -77,6 +78,16 @@ impl Counts {
         whole + u64::from(part > 0)
     }
 
+    /// When nothing counts any more.
+    fn clear(&self, hit: &Hit<'_>) -> u64 {
+        let period = hit.rate.period_us();
+        match (self.current, self.previous) {
+            (1.., _) => self.start.saturating_add(2 * period),
+            (0, 1..) => self.start.saturating_add(period),
+            (0, 0) => hit.now.as_micros(),
+        }
+    }
+
     /// When `room`, the limit without the cost of a hit, holds what then counts.
     fn ready(&self, hit: &Hit<'_>, room: u64) -> u64 {
         let period = hit.rate.period_us();
@@ -104,7 +115,7 @@ impl Strategy for SlidingWindowCounter {
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         let counts = Counts::of(cell, hit);
-        let (now, period) = (hit.now.as_micros(), hit.rate.period_us());
+        let now = hit.now.as_micros();
         let (limit, cost) = (u64::from(hit.rate.limit()), u64::from(hit.cost));
         let taken = counts.current + counts.lingering(hit);
         let available = limit.saturating_sub(taken);
@@ -114,18 +125,22 @@ impl Strategy for SlidingWindowCounter {
             current,
             previous,
         } = counts;
-        let clear = match (current + cost.min(available), previous) {
-            (1.., _) => start.saturating_add(2 * period),
-            (0, 1..) => start.saturating_add(period),
-            (0, 0) => now,
+        if cost > 0 && cost <= available {
+            let charged = Counts {
+                current: current + cost,
+                ..counts
+            };
+            let (words, clear) = ([start, charged.current, previous], charged.clear(hit));
+            cell.set(&words, Timestamp::from_micros(clear));
+            return Decision::allow(limit, available - cost).resets_in(clear.saturating_sub(now));
+        }
+        let counts = Counts {
+            start: window::honest(start, hit),
+            ..counts
         };
+        let clear = counts.clear(hit);
         if cost == 0 {
             return Decision::allow(limit, available).resets_in(clear.saturating_sub(now));
-        }
-        if cost <= available {
-            let words = [start, current + cost, previous];
-            cell.set(&words, Timestamp::from_micros(clear));
-            return Decision::allow(limit, available - cost).resets_in(clear - now);
         }
         let Some(room) = limit.checked_sub(cost) else {
             return Decision::never(limit, available).resets_in(clear.saturating_sub(now));
@@ -143,6 +158,28 @@ impl Strategy for SlidingWindowCounter {
         Some(Lua::new(LUA, &[cost.into(), limit, rate.period_us()]))
     }
 
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        let counts = Counts::of(cell, hit);
+        let elapsed = settle::elapsed(counts.start, hit.now);
+        let settled = Counts {
+            start: window::honest(counts.start, hit),
+            current: settlement.of_count(counts.current, elapsed, MOST),
+            ..counts
+        };
+        let changes = (settled.start, settled.current) != (counts.start, counts.current);
+        if changes {
+            let words = [settled.start, settled.current, settled.previous];
+            cell.set(&words, Timestamp::from_micros(settled.clear(hit)));
+        }
+        changes
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        let [is_refund, amount, age] = settlement.words();
+        let arguments = [rate.period_us(), is_refund, amount, age];
+        Some(Lua::new(SETTLE_LUA, &arguments))
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         let counts = Counts::of(cell, hit);
         let period = hit.rate.period_us();
@@ -156,7 +193,16 @@ impl Strategy for SlidingWindowCounter {
     }
 }
 
+/// No count is charged beyond this, so that its product with a period is exact in Lua.
+const MOST: u64 = 1 << 40;
+
 pub(super) const LUA: &str = include_str!("sliding_window_counter.lua");
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local period, refund, amount, age = unpack('>I8I8I8I8', arguments)\n",
+    include_str!("settle.lua"),
+    include_str!("sliding_window_counter_settle.lua")
+);
 
 /// What a [`SlidingWindowCounter`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-use super::log::{self, Entry, Log};
-use super::{Details, Hit, Lua, Strategy};
+use super::log::{self, Entry, Log, Manner};
+use super::{Details, Hit, Lua, Settlement, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::identity::Attributes;
@@ -30,6 +30,16 @@ impl SlidingWindowLog {
     }
 }
 
+impl SlidingWindowLog {
+    fn manner(&self) -> Manner {
+        Manner {
+            most: Cell::WORD_LIMIT - 1,
+            tag: 0,
+            merged: true,
+        }
+    }
+}
+
 impl Strategy for SlidingWindowLog {
     fn id(&self) -> &'static str {
         "sliding_window_log"
@@ -46,7 +56,9 @@ impl Strategy for SlidingWindowLog {
 
         if cost == 0 || cost > available {
             let last = log.last_instant().unwrap_or(0);
-            let reset = last.saturating_add(period).saturating_sub(now);
+            let reset = log::honest(&log, last, hit)
+                .saturating_add(period)
+                .saturating_sub(now);
             if cost == 0 {
                 return Decision::allow(limit, available).resets_in(reset);
             }
@@ -55,6 +67,7 @@ impl Strategy for SlidingWindowLog {
             }
             let excess = taken + cost - limit;
             let leaves = log.reaching(log.sum(left) + excess).unwrap_or(last);
+            let leaves = log::honest(&log, leaves, hit);
             let wait = leaves.saturating_add(period).saturating_sub(now);
             return Decision::deny(limit, available, wait).resets_in(reset);
         }
@@ -76,6 +89,15 @@ impl Strategy for SlidingWindowLog {
 
     fn coarsen(&self, cell: &mut Cell) -> bool {
         log::coarsen(cell)
+    }
+
+    /// A refund counts for a period.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        log::settle(cell, hit, settlement, self.manner())
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        Some(log::settle_lua(rate, settlement, self.manner()))
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use super::ratio::Ratio;
-use super::{Details, Hit, Lua, Strategy, window};
+use super::{Details, Hit, Lua, Settlement, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -131,6 +131,14 @@ impl Strategy for TieredRate {
 
     fn lua(&self, rate: &Rate, cost: u32, attributes: &Attributes) -> Option<Lua> {
         Some(window::lua(rate, cost, self.limit(rate, attributes)))
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        window::settle(cell, hit, settlement)
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        Some(window::settle_lua(rate, settlement))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {

@@ -2,8 +2,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::ratio::Ratio;
+use super::settle::{self, Settlement};
 use super::zone::{FixedOffset, Zone};
-use super::{Details, Hit, Lua, Strategy};
+use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -198,7 +199,7 @@ impl TimeOfDay {
     fn part(&self, cell: &Cell, hit: &Hit<'_>) -> Part {
         let now = hit.now.as_micros();
         let (remembered, count) = match *cell.words() {
-            [start, count] => (start, count),
+            [start, count] => (window::honest(start, hit), count),
             _ => (0, 0),
         };
         // If the clock stepped back, the part that was counted in still counts.
@@ -327,6 +328,32 @@ impl Strategy for TimeOfDay {
         ))
     }
 
+    /// A refund counts if it is of this part.
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        let part = self.part(cell, hit);
+        let elapsed = settle::elapsed(part.start, hit.now);
+        let count = settlement.of_count(part.count, elapsed, MOST);
+        let is_ahead = match *cell.words() {
+            [start, _] => window::honest(start, hit) != start,
+            _ => false,
+        };
+        let changes = is_ahead || count != part.count;
+        if changes {
+            let end = Timestamp::from_micros(part.end());
+            cell.set(&[part.start, count], end);
+        }
+        changes
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        let [is_refund, amount, age] = settlement.words();
+        let mut lua = self.lua(rate, 0, &Attributes::NONE)?.of(SETTLE_LUA);
+        for argument in [is_refund, amount, age] {
+            lua = lua.and(argument);
+        }
+        Some(lua)
+    }
+
     fn validate(&self, _rate: &Rate) -> Result<()> {
         if self.hours.is_empty() {
             return Err(Error::invalid("the hours of a time of day are missing"));
@@ -367,7 +394,20 @@ impl Strategy for TimeOfDay {
     }
 }
 
-pub(super) const LUA: &str = include_str!("time_of_day.lua");
+/// No part is charged beyond this.
+const MOST: u64 = 1 << 52;
+
+pub(super) const LUA: &str = concat!(
+    include_str!("time_of_day_part.lua"),
+    include_str!("time_of_day.lua")
+);
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    include_str!("time_of_day_part.lua"),
+    "local refund, amount, age = unpack('>I8I8I8', arguments, 41 + 24 * count)\n",
+    include_str!("settle.lua"),
+    include_str!("time_of_day_settle.lua")
+);
 
 /// What a [`TimeOfDay`] knows about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Details, Hit, Lua, Strategy, schedule};
+use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
@@ -67,6 +67,18 @@ impl Strategy for TokenBucket {
 
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, self.time_to_fill(rate)))
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        schedule::settle(cell, hit, settlement, self.time_to_fill(hit.rate))
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        Some(schedule::settle_lua(
+            rate,
+            settlement,
+            self.time_to_fill(rate),
+        ))
     }
 
     fn parameters(&self) -> String {

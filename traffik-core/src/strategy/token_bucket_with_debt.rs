@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Details, Hit, Lua, Strategy, schedule};
+use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
@@ -77,6 +77,16 @@ impl Strategy for TokenBucketWithDebt {
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let capacity = rate.time_for(self.capacity(rate));
         Some(schedule::prepaid_lua(rate, cost, capacity))
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        let capacity = hit.rate.time_for(self.capacity(hit.rate));
+        schedule::settle(cell, hit, settlement, capacity)
+    }
+
+    fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
+        let capacity = rate.time_for(self.capacity(rate));
+        Some(schedule::settle_lua(rate, settlement, capacity))
     }
 
     fn parameters(&self) -> String {

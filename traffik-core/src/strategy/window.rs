@@ -1,5 +1,6 @@
 //! Windows of one period, aligned to the epoch, that counting strategies share.
 
+use super::settle::{self, CLOCK_SLACK_US, Settlement};
 use super::{Hit, Lua};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -12,7 +13,8 @@ pub(super) fn step(cell: &mut Cell, hit: &Hit<'_>, limit: u64) -> Decision {
     let (start, taken) = count(cell, hit);
     let cost = u64::from(hit.cost);
     let end = start + hit.rate.period_us();
-    let decision = decide(limit, taken, cost, end - hit.now.as_micros());
+    let left = honest(start, hit) + hit.rate.period_us() - hit.now.as_micros();
+    let decision = decide(limit, taken, cost, left);
     if decision.is_allowed() && cost > 0 {
         cell.set(&[start, taken + cost], Timestamp::from_micros(end));
     }
@@ -25,6 +27,32 @@ pub(super) fn lua(rate: &Rate, cost: u32, limit: u64) -> Lua {
 }
 
 pub(super) const LUA: &str = include_str!("window.lua");
+
+/// Settles a cell of [`step`]; a refund counts if it is of this window.
+pub(super) fn settle(cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+    let (start, count) = count(cell, hit);
+    let elapsed = settle::elapsed(start, hit.now);
+    let after = settlement.of_count(count, elapsed, Cell::WORD_LIMIT - 1);
+    let honest = honest(start, hit);
+    let changes = honest != start || after != count;
+    if changes {
+        let end = honest.saturating_add(hit.rate.period_us());
+        cell.set(&[honest, after], Timestamp::from_micros(end));
+    }
+    changes
+}
+
+/// [`settle`] for Redis.
+pub(super) fn settle_lua(rate: &Rate, settlement: Settlement) -> Lua {
+    let [is_refund, amount, age] = settlement.words();
+    Lua::new(SETTLE_LUA, &[rate.period_us(), is_refund, amount, age])
+}
+
+pub(super) const SETTLE_LUA: &str = concat!(
+    "local period, refund, amount, age = unpack('>I8I8I8I8', arguments)\n",
+    include_str!("settle.lua"),
+    include_str!("window_settle.lua")
+);
 
 /// The start and count of the window in force.
 #[inline]
@@ -48,6 +76,27 @@ pub(super) fn in_force(remembered: u64, hit: &Hit<'_>) -> (u64, bool) {
         (remembered, true)
     } else {
         (aligned(hit), false)
+    }
+}
+
+/// The start of a remembered window, unless that is further ahead than a clock that steps back a
+/// little explains: then of the next one, in which its count goes on to count. So nobody is told to
+/// wait for more than two periods, and no more is admitted, as windows still begin a period apart.
+#[inline]
+pub(super) fn honest(remembered: u64, hit: &Hit<'_>) -> u64 {
+    let now = hit.now.as_micros();
+    if remembered <= now {
+        return remembered;
+    }
+    ahead(remembered, hit)
+}
+
+#[cold]
+fn ahead(remembered: u64, hit: &Hit<'_>) -> u64 {
+    let period = hit.rate.period_us();
+    match remembered - hit.now.as_micros() > period.max(CLOCK_SLACK_US) {
+        true => aligned(hit) + period,
+        false => remembered,
     }
 }
 

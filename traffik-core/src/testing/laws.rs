@@ -179,8 +179,12 @@ pub enum Law {
     Honest,
     /// What is admitted in any interval is within the documented bound.
     Bounded,
-    /// The same when the clock steps back, the time being the latest it ever showed.
+    /// The same when the clock steps back, over the time that really passed.
     StepsBack,
+    /// A [settlement](Strategy::settle) takes at least what it charges, and a refund of what was just
+    /// taken leaves as much as there was. Refunds count for [`Law::Bounded`]: it is about what was
+    /// admitted and not refunded.
+    Settled,
     /// Every stored word is below 2^53.
     Small,
     /// Words become greater, under any rate, if the strategy [says so](Strategy::grows).
@@ -203,6 +207,7 @@ impl fmt::Display for Law {
             Law::Honest => "waits are exact",
             Law::Bounded => "bounded",
             Law::StepsBack => "bounded when the clock steps back",
+            Law::Settled => "settlements take what they charge and return what they refund",
             Law::Small => "words are below 2^53",
             Law::Grows => "words become greater",
             Law::Consistent => "what remains is what can be taken",

@@ -12,7 +12,7 @@ use super::server::{Counted, Item, Server};
 use super::tracked::Tracked;
 use super::value;
 use crate::backend::cas::Attempts;
-use crate::backend::{Batch, Op};
+use crate::backend::{Batch, Op, realigning};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
@@ -88,11 +88,29 @@ impl Session<'_> {
                 .zip(&items)
                 .map(|(op, item)| cell_of(op, item.as_ref()))
                 .collect();
-            let decisions = batch.decide(&mut cells, self.shared.clock.now());
+            let now = self.shared.clock.now();
+            let decisions = batch.decide(&mut cells, now);
+            if decisions.is_denied() {
+                self.realign(batch, &cells, &decisions, now);
+            }
             if decisions.is_denied() || !charges || self.write_all(batch, &cells, &items)? {
                 return Ok(decisions);
             }
             self.sleep(attempts.again()?)?;
+        }
+    }
+
+    /// What fails the next denial tries again.
+    fn realign(&self, batch: &Batch<'_>, cells: &[Cell], decisions: &Decisions, now: Timestamp) {
+        for (op, strategy) in realigning(batch, cells, decisions, now) {
+            let op = Op {
+                strategy: &strategy,
+                cost: 1,
+                ..*op
+            };
+            if self.apply(&Batch::new(std::slice::from_ref(&op))).is_err() {
+                break;
+            }
         }
     }
 
@@ -124,10 +142,12 @@ impl Session<'_> {
             self.return_one(op, &name, &before);
             return Ok(None);
         }
-        let mut cell = before.clone();
-        let decision = op.step(&mut cell, self.shared.clock.now());
+        let (mut cell, now) = (before.clone(), self.shared.clock.now());
+        let decision = op.step(&mut cell, now);
         if decision.is_denied() {
             self.return_one(op, &name, &before);
+            let (batch, decisions) = (Batch::new(std::slice::from_ref(op)), decision.into());
+            self.realign(&batch, &[before], &decisions, now);
             return Ok(Some(decision));
         }
         // Else the window is over: the increment went to one that counts no more.

@@ -119,6 +119,9 @@ impl Table {
         match self.find(&op.key) {
             Some(cell) => {
                 let decision = op.step(cell, now);
+                if decision.is_denied() {
+                    op.realign(cell, now);
+                }
                 if cell.is_large() {
                     let bytes = weigh(cell);
                     self.account(bytes, op, now);

@@ -107,8 +107,10 @@ while last < operations do
       end
       local from, lost = #arguments - 1 - hint, not cell
       if doubtful and type(cell) == 'string' and #cell == hint - 8
-          and byte(cell) == byte(arguments, from + 8) then
-        -- Whether less is in the cell than there was. See Strategy::grows.
+          and byte(cell) == byte(arguments, from + 8)
+          and unpack('>I8', arguments, from) <= now then
+        -- Unless the clock has stepped back since, which brings cells back, too: whether less is in
+        -- the cell than there was. See Strategy::grows.
         for word = 9, #cell - 8, 8 do
           local now_there = unpack('>I8', cell, 1 + word)
           local was_there = unpack('>I8', arguments, from + 8 + word)

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use smallvec::SmallVec;
 
 use super::answer::Answer;
-use crate::backend::Batch;
+use crate::backend::{Batch, Op};
 use crate::cell::Cell;
 use crate::key::Key;
 use crate::time::Timestamp;
@@ -87,9 +87,17 @@ impl Hints {
             let hint = Hint::new(cell, answer.now, answer.era);
             // Where there was no cell, Redis knew better than to restore it: see reset.rs.
             let doubted = !answer.cells[at].is_empty() && op.strategy.grows();
-            match doubted && shard.get(&op.key).is_some_and(|known| known.is_past(&hint)) {
-                true => is_older = true,
-                false => shard.insert(op.key, hint, self.max_per_half),
+            let known = shard.get(&op.key);
+            let past = known.filter(|known| doubted && known.is_past(&hint));
+            match past.map(|known| known.is_honest(op, answer.now)) {
+                Some(true) => is_older = true,
+                // What was settled may be less than it was, and so may what was further ahead than
+                // it should have been.
+                Some(false) => shard.replace(op.key, hint, self.max_per_half),
+                None if op.strategy.settlement().is_some() => {
+                    shard.replace(op.key, hint, self.max_per_half);
+                }
+                None => shard.insert(op.key, hint, self.max_per_half),
             }
         }
         is_older
@@ -135,6 +143,13 @@ impl Shard {
         }
     }
 
+    /// Whatever it knows.
+    fn replace(&mut self, key: Key, hint: Hint, max_per_half: usize) {
+        self.recent.remove(&key);
+        self.earlier.remove(&key);
+        self.insert(key, hint, max_per_half);
+    }
+
     /// Unless it knows a newer one than was seen now.
     fn remove(&mut self, key: &Key, now: Timestamp) {
         if !self.knows_better(key, now) {
@@ -165,6 +180,13 @@ impl Hint {
             .first_chunk()
             .expect("`Hint::new` begins with eight bytes");
         Timestamp::from_micros(u64::from_be_bytes(*seen))
+    }
+
+    /// Whether the cell still counts, and is no further ahead than it should be, given the time and
+    /// rate of a hit.
+    fn is_honest(&self, op: &Op<'_>, now: Timestamp) -> bool {
+        let mut cell = Cell::decode(&self.bytes[8..]);
+        !cell.is_expired(now) && !op.realign(&mut cell, now)
     }
 
     /// Whether it was seen earlier, by the same server as far as we know, and is yet further on.

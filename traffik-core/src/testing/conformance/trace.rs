@@ -1,6 +1,7 @@
 use super::{Arc, Attributes, Backend, Batch, Cell, Decision, ManualClock, Op, Rate, Strategy};
 use super::{Timestamp, decide, key};
 use crate::identity::Priority;
+use crate::strategy::{Settlement, Settling};
 use crate::time::Clock;
 
 /// A random sequence of hits, applied to a backend and to cells of our own.
@@ -9,6 +10,8 @@ pub(super) struct Trace<'a> {
     clock: &'a ManualClock,
     seed: u64,
     choices: Choices,
+    /// What was done before, for the reader of a failure.
+    story: Vec<String>,
     lanes: Vec<Lane<'a>>,
     askers: [Attributes; 4],
     /// The clock does not step back before this: some cell has expired since, and the backend may
@@ -54,6 +57,7 @@ impl<'a> Trace<'a> {
             clock,
             seed,
             lanes,
+            story: Vec::new(),
             askers: askers(),
             choices,
             earliest: clock.now(),
@@ -70,8 +74,9 @@ impl<'a> Trace<'a> {
             hit.sort_unstable();
             hit.dedup();
             let costs: Vec<u32> = hit.iter().map(|lane| self.cost(*lane)).collect();
+            let settlements: Vec<_> = hit.iter().map(|lane| self.settlement(*lane)).collect();
             let asker = self.askers[self.choices.index(4)].clone();
-            self.compare(step, &hit, &costs, &asker).await;
+            self.compare(step, &hit, &costs, &settlements, &asker).await;
             if self.choices.below(8) == 0 {
                 let lane = &mut self.lanes[hit[0]];
                 lane.rate = self.choices.rate(&**lane.strategy);
@@ -89,7 +94,7 @@ impl<'a> Trace<'a> {
                 instance: Some(format!("{instance}").into()),
                 ..Attributes::NONE
             };
-            self.compare(step, &[0], &[1], &asker).await;
+            self.compare(step, &[0], &[1], &[None], &asker).await;
             if step >= 200 {
                 self.clock.advance_micros(60 * 60 * 1_000_000);
             }
@@ -136,11 +141,52 @@ impl<'a> Trace<'a> {
         }
     }
 
-    async fn compare(&mut self, step: u32, hit: &[usize], costs: &[u32], asker: &Attributes) {
+    fn last_steps(&self) -> &[String] {
+        &self.story[self.story.len().saturating_sub(5)..]
+    }
+
+    /// Now and then the hit is a settlement instead.
+    fn settlement(&mut self, lane: usize) -> Option<Settlement> {
+        let cost = self.cost(lane);
+        let period = self.lanes[lane].rate.period_us();
+        match self.choices.below(8) {
+            0 => Some(Settlement::Charge(cost)),
+            1 => Some(Settlement::Refund {
+                cost,
+                age_us: match self.choices.below(4) {
+                    0 | 1 => 0,
+                    2 => self.choices.below(period / 8 + 2),
+                    _ => self.choices.below(2 * period),
+                },
+            }),
+            _ => None,
+        }
+    }
+
+    async fn compare(
+        &mut self,
+        step: u32,
+        hit: &[usize],
+        costs: &[u32],
+        settlements: &[Option<Settlement>],
+        asker: &Attributes,
+    ) {
+        let settling: Vec<Arc<dyn Strategy>> = hit
+            .iter()
+            .zip(settlements)
+            .map(|(lane, settlement)| match settlement {
+                Some(settlement) => Settling::of(self.lanes[*lane].strategy, *settlement),
+                None => Arc::clone(self.lanes[*lane].strategy),
+            })
+            .collect();
         let ops: Vec<Op<'_>> = hit
             .iter()
-            .zip(costs)
-            .map(|(lane, cost)| self.lanes[*lane].op(*cost, asker))
+            .zip(costs.iter().zip(settlements))
+            .zip(&settling)
+            .map(|((lane, (cost, settlement)), strategy)| Op {
+                strategy,
+                ..self.lanes[*lane].op(settlement.map_or(*cost, |_| 1), asker)
+            })
             .collect();
         let batch = Batch::new(&ops);
         let now = self.clock.now();
@@ -154,20 +200,35 @@ impl<'a> Trace<'a> {
         assert_eq!(
             ops[0].stat(&loaded, now),
             ops[0].stat(&cells[0], now),
-            "{} loads another cell in step {step} of trace {}: {loaded:?} for {:?}",
+            "{} loads another cell in step {step} of trace {}: {loaded:?} for {:?}, after {:#?}",
             ops[0].strategy.id(),
             self.seed,
             cells[0],
+            self.last_steps(),
         );
 
         let expected = batch.decide(&mut cells, now);
         let actual = decide(self.backend, &batch).await;
         assert_eq!(
-            actual, expected,
+            actual,
+            expected,
             "step {step} of trace {} differs (left: the backend; right: the strategy): {ops:?}, \
-             cells after it {cells:?}",
+             cells after it {cells:?}, before it {:#?}",
             self.seed,
+            self.last_steps(),
         );
+        self.story.push(format!(
+            "at {}: {:?}, {expected:?}, {cells:?}",
+            now.as_micros(),
+            ops.iter()
+                .map(|op| (&op.strategy, op.rate, op.cost))
+                .collect::<Vec<_>>(),
+        ));
+        for ((op, cell), decision) in ops.iter().zip(&mut cells).zip(expected.iter()) {
+            if decision.is_denied() {
+                op.realign(cell, now);
+            }
+        }
         for ((lane, cell), decision) in hit.iter().zip(cells).zip(expected.iter()) {
             let lane = &mut self.lanes[*lane];
             lane.cell = cell;

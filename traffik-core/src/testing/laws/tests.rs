@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::cell::Cell;
 use crate::decision::{Decision, Verdict};
-use crate::strategy::{FixedWindow, Hit};
+use crate::strategy::{FixedWindow, Hit, Settlement};
 use crate::time::Timestamp;
 
 /// Of traces that are the same each time: which mistake they come upon first is chance.
@@ -36,6 +36,10 @@ enum Wrong {
     PromisesTooLittle,
     TellsAnotherLimit,
     Panics,
+    ChargesTooLittle,
+    RefundsTooLittle,
+    RefundsWhatIsOver,
+    NeverRealigns,
 }
 
 impl Strategy for Mutant {
@@ -95,6 +99,38 @@ impl Strategy for Mutant {
         decision
     }
 
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        if self.wrong == Wrong::CountsDown {
+            let mut up = upside_down(cell);
+            let changed = FixedWindow.settle(&mut up, hit, settlement);
+            *cell = upside_down(&up);
+            return changed;
+        }
+        let now = hit.now.as_micros();
+        let begun = cell.words().first().is_none_or(|start| *start <= now);
+        if self.wrong == Wrong::ForgetsWhenTimeStepsBack && !begun {
+            let mut forgotten = Cell::fresh();
+            let changed = FixedWindow.settle(&mut forgotten, hit, settlement);
+            if changed {
+                *cell = forgotten;
+            }
+            return changed;
+        }
+        let settlement = match (&self.wrong, settlement) {
+            (Wrong::NeverRealigns, Settlement::Charge(0)) => return false,
+            (Wrong::ChargesTooLittle, Settlement::Charge(cost)) => Settlement::Charge(cost / 2),
+            (Wrong::RefundsTooLittle, Settlement::Refund { cost, age_us }) => Settlement::Refund {
+                cost: cost.div_ceil(2),
+                age_us,
+            },
+            (Wrong::RefundsWhatIsOver, Settlement::Refund { cost, .. }) => {
+                Settlement::Refund { cost, age_us: 0 }
+            }
+            (_, settlement) => settlement,
+        };
+        FixedWindow.settle(cell, hit, settlement)
+    }
+
     fn grows(&self) -> bool {
         matches!(self.wrong, Wrong::Nothing | Wrong::CountsDown)
     }
@@ -103,7 +139,7 @@ impl Strategy for Mutant {
 fn upside_down(cell: &Cell) -> Cell {
     let mut turned = cell.clone();
     if let [start, count] = *cell.words() {
-        turned.set(&[start, Cell::WORD_LIMIT - 1 - count], cell.expires());
+        turned.set(&[start, Cell::WORD_LIMIT / 4 - count], cell.expires());
     }
     turned
 }
@@ -140,6 +176,10 @@ fn each_law_catches_who_breaks_it() {
         (Wrong::PromisesTooLittle, Law::Consistent),
         (Wrong::TellsAnotherLimit, Law::Consistent),
         (Wrong::Panics, Law::Total),
+        (Wrong::ChargesTooLittle, Law::Settled),
+        (Wrong::RefundsTooLittle, Law::Settled),
+        (Wrong::RefundsWhatIsOver, Law::Bounded),
+        (Wrong::NeverRealigns, Law::Honest),
     ] {
         let name = format!("{wrong:?}");
         assert_eq!(broken_by(wrong), Some(law), "{name}");

@@ -21,13 +21,24 @@ pub(super) struct Trace {
     pub(super) corrupt: Cell,
 }
 
-/// Some time passes, then somebody hits.
+/// Some time passes, then somebody does something.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Move {
     pub(super) gap: Gap,
     pub(super) cost: Cost,
     /// Which of the askers.
     pub(super) who: usize,
+    pub(super) deed: Deed,
+}
+
+/// What somebody does.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deed {
+    Hit,
+    /// Charges the cost without asking.
+    Charge,
+    /// Refunds one of the last admissions: the last is 0.
+    Refund(u8),
 }
 
 /// How far the clock moves before a hit.
@@ -156,5 +167,15 @@ fn one(askers: usize, steps_back: bool) -> impl Strategy<Value = Move> {
         2 => (-1..=2_i8).prop_map(Cost::Limit),
         1 => prop_oneof![(256..2_000_u16).prop_map(Cost::Part), Just(Cost::Units(u32::MAX))],
     ];
-    (gap, cost, 0..askers).prop_map(|(gap, cost, who)| Move { gap, cost, who })
+    let deed = prop_oneof![
+        14 => Just(Deed::Hit),
+        1 => Just(Deed::Charge),
+        3 => (0..4_u8).prop_map(Deed::Refund),
+    ];
+    (gap, cost, 0..askers, deed).prop_map(|(gap, cost, who, deed)| Move {
+        gap,
+        cost,
+        who,
+        deed,
+    })
 }

@@ -1,11 +1,11 @@
 //! One trace against one strategy, checking every law at every hit.
 
-use super::trace::{Gap, Move, Trace};
+use super::trace::{Deed, Gap, Move, Trace};
 use super::{Broken, Law, Laws};
 use crate::cell::Cell;
 use crate::decision::{Decision, Verdict};
 use crate::rate::Rate;
-use crate::strategy::Hit;
+use crate::strategy::{Hit, Settlement};
 use crate::time::{Timestamp, micros};
 
 /// Clocks of traces run at most this far ahead, 30 years in µs, so that the sum of any instant
@@ -17,14 +17,14 @@ pub(super) struct Walk<'a> {
     laws: &'a Laws<'a>,
     rate: Rate,
     now: u64,
-    /// The latest the clock showed at an admission: what nobody wrote down nobody can know.
-    latest: u64,
+    /// How much time has really passed: the clock may step back, but time does not.
+    real: u64,
     end: u64,
     stepped_back: bool,
     cell: Cell,
     /// When the last denial said to come again.
     ready: u64,
-    /// The latest time at each admission, and its cost.
+    /// When something was taken, in real time, and how much of it was not refunded.
     admitted: Vec<(u64, u32)>,
     /// What has happened, for the reader of a failure.
     story: Vec<String>,
@@ -38,7 +38,7 @@ impl<'a> Walk<'a> {
             laws,
             rate: trace.rate,
             now: trace.start_us,
-            latest: 0,
+            real: 0,
             end: trace.start_us + MAX_AHEAD_US,
             stepped_back: false,
             cell: Cell::fresh(),
@@ -51,7 +51,7 @@ impl<'a> Walk<'a> {
     pub(super) fn go(&mut self, trace: &Trace) -> Lawful {
         // An attempt may bring a rate that nobody validated.
         if self.laws.strategy.validate(&self.rate).is_ok() {
-            trace.moves.iter().try_for_each(|one| self.hit(*one))?;
+            trace.moves.iter().try_for_each(|one| self.go_on(*one))?;
         }
         self.bears(&Cell::fresh());
         self.bears(&trace.corrupt);
@@ -72,8 +72,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn hit(&mut self, one: Move) -> Lawful {
+    fn go_on(&mut self, one: Move) -> Lawful {
         self.pass(one.gap);
+        match one.deed {
+            Deed::Hit => self.hit(one),
+            Deed::Charge => self.charge(one),
+            Deed::Refund(which) => self.refund(usize::from(which), one),
+        }
+    }
+
+    fn hit(&mut self, one: Move) -> Lawful {
         let (cost, who) = (one.cost.of(&self.rate), one.who);
         self.story.push(format!(
             "at {} µs: cost {cost} by {who} on {:?}",
@@ -93,6 +101,7 @@ impl<'a> Walk<'a> {
         self.consistent(&before, who, cost, &decision, &peek)?;
         self.grows(&before, cost, who)?;
         if decision.is_allowed() {
+            self.restored(cost, who, &peek)?;
             self.admitted(cost, &decision, who)
         } else {
             self.denied(&before, cost, who, &decision)
@@ -120,6 +129,7 @@ impl<'a> Walk<'a> {
         if to <= self.end {
             // Only an explicit step goes back.
             self.now = now.max(to);
+            self.real += self.now - now;
         }
     }
 
@@ -205,8 +215,7 @@ impl<'a> Walk<'a> {
         if cost == 0 {
             return Ok(());
         }
-        self.latest = self.latest.max(self.now);
-        self.admitted.push((self.latest, cost));
+        self.admitted.push((self.real, cost));
         self.small()?;
         self.bounded()?;
         self.fresh(cost, who)
@@ -216,6 +225,7 @@ impl<'a> Walk<'a> {
         if self.cell != *before {
             return Err(self.broken(Law::Denial, format!("it became {:?}", self.cell)));
         }
+        self.realign(who);
         if decision.verdict() == Verdict::Never {
             return self.never(cost, who);
         }
@@ -223,12 +233,12 @@ impl<'a> Walk<'a> {
         if wait == 0 {
             return Err(self.broken(Law::Honest, "denied, but without a wait".into()));
         }
-        self.ready = self.now + wait;
+        self.ready = self.now.saturating_add(wait);
         if self.ready > self.end {
             return Ok(());
         }
         for after in [wait / 2, wait - 1, wait] {
-            let again = self.step(&mut before.clone(), self.now + after, cost, who);
+            let again = self.step(&mut self.cell.clone(), self.now + after, cost, who);
             if again.is_allowed() != (after == wait) {
                 let why = format!(
                     "to wait {wait} µs, but after {after} µs {:?}",
@@ -240,9 +250,93 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// What backends do after a denial.
+    fn realign(&mut self, who: usize) {
+        let mut cell = std::mem::take(&mut self.cell);
+        if self.settle(&mut cell, Settlement::Charge(0), who) {
+            self.story.push(format!("  realigned to {cell:?}"));
+        }
+        self.cell = cell;
+    }
+
+    /// Takes more than there may be. What there was counts as admitted.
+    fn charge(&mut self, one: Move) -> Lawful {
+        let (cost, who) = (one.cost.of(&self.rate), one.who);
+        let before = self.peeks(&self.cell, who)?.remaining();
+        self.settles(Settlement::Charge(cost), who)?;
+        let after = self.peeks(&self.cell, who)?.remaining();
+        if after > before.saturating_sub(cost.into()) {
+            let why = format!("{cost} were charged, and {after} of {before} remain");
+            return Err(self.broken(Law::Settled, why));
+        }
+        let taken = u32::try_from(before).unwrap_or(u32::MAX).min(cost);
+        if taken > 0 {
+            self.admitted.push((self.real, taken));
+        }
+        Ok(())
+    }
+
+    /// Gives back what one of the last admissions has taken, or a part of it.
+    fn refund(&mut self, which: usize, one: Move) -> Lawful {
+        let Some(place) = self.admitted.len().checked_sub(1 + which) else {
+            return Ok(());
+        };
+        let (at, taken) = self.admitted[place];
+        let cost = match one.cost.of(&self.rate) {
+            part if part < taken => part,
+            _ => taken,
+        };
+        let age_us = self.real - at;
+        self.settles(Settlement::Refund { cost, age_us }, one.who)?;
+        self.admitted[place].1 -= cost;
+        Ok(())
+    }
+
+    /// Settles the cell itself, and a copy of it for comparison.
+    fn settles(&mut self, settlement: Settlement, who: usize) -> Lawful {
+        let before = self.cell.clone();
+        self.story.push(format!(
+            "at {} µs: {settlement:?} by {who} on {before:?}",
+            self.now
+        ));
+        let (mut cell, mut twin) = (before.clone(), before.clone());
+        let changed = self.settle(&mut cell, settlement, who);
+        if self.settle(&mut twin, settlement, who) != changed || cell != twin {
+            let why = format!("the same settlement again: {twin:?}, not {cell:?}");
+            return Err(self.broken(Law::Pure, why));
+        }
+        if !changed && cell != before {
+            let why = format!("a settlement that changed nothing made it {cell:?}");
+            return Err(self.broken(Law::Settled, why));
+        }
+        self.cell = cell;
+        self.small()
+    }
+
+    /// A refund of what was just taken leaves as much as there was.
+    fn restored(&self, cost: u32, who: usize, before: &Decision) -> Lawful {
+        let mut cell = self.cell.clone();
+        let refund = Settlement::Refund { cost, age_us: 0 };
+        if cost == 0 || !self.settle(&mut cell, refund, who) {
+            // What a strategy cannot refund it may keep.
+            return Ok(());
+        }
+        let after = self.step(&mut cell, self.now, 0, who);
+        if after.remaining() != before.remaining() {
+            let why = format!(
+                "{} remained before a hit of cost {cost} that was refunded at once, {} after it",
+                before.remaining(),
+                after.remaining()
+            );
+            return Err(self.broken(Law::Settled, why));
+        }
+        Ok(())
+    }
+
     /// Under the rate of the trace and others, which the same cell may meet as well.
     fn grows(&self, before: &Cell, cost: u32, who: usize) -> Lawful {
-        if !self.laws.strategy.grows() || before.is_fresh() || before.queue().is_some() {
+        let is_over = before.is_expired(Timestamp::from_micros(self.now));
+        if !self.laws.strategy.grows() || is_over || before.queue().is_some() {
             return Ok(());
         }
         let others = [(1, 2), (3, 1)];
@@ -260,6 +354,11 @@ impl<'a> Walk<'a> {
                     ..self.hit_of(self.now, cost, who)
                 };
                 let mut after = before.clone();
+                let realign = Settlement::Charge(0);
+                if self.laws.strategy.settle(&mut after, &hit, realign) {
+                    // It is further ahead than it should be, and comes back.
+                    continue;
+                }
                 let decision = self.laws.strategy.step(&mut after, &hit);
                 if cost > 0 && decision.is_allowed() && after.words() <= before.words() {
                     let why = format!("a cost of {cost} at {rate} made {before:?} into {after:?}");
@@ -306,7 +405,7 @@ impl<'a> Walk<'a> {
             total += u128::from(cost);
             let most = self.laws.bound.most(&self.rate, end - start);
             let counted = match self.laws.post_paid {
-                true => total - u128::from(last - 1),
+                true => total - u128::from(last.saturating_sub(1)),
                 false => total,
             };
             if counted > most {
@@ -352,11 +451,24 @@ impl<'a> Walk<'a> {
                 let _ = self.laws.strategy.details(&cell, &hit);
                 let _ = self.laws.strategy.step(&mut cell, &hit);
             }
+            for age_us in [0, u64::MAX] {
+                for settlement in [
+                    Settlement::Charge(cost),
+                    Settlement::Refund { cost, age_us },
+                ] {
+                    self.laws.strategy.settle(&mut cell, &hit, settlement);
+                }
+            }
         }
     }
 
     fn step(&self, cell: &mut Cell, now: u64, cost: u32, who: usize) -> Decision {
         self.laws.strategy.step(cell, &self.hit_of(now, cost, who))
+    }
+
+    fn settle(&self, cell: &mut Cell, settlement: Settlement, who: usize) -> bool {
+        let hit = self.hit_of(self.now, 1, who);
+        self.laws.strategy.settle(cell, &hit, settlement)
     }
 
     fn hit_of(&self, now: u64, cost: u32, who: usize) -> Hit<'_> {
