@@ -17,8 +17,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = std::env::var("REDIS_URL").unwrap_or("redis://127.0.0.1:6379".into());
     // Connects when the first request comes; Redis may be down until then, and any time after.
     let redis = RedisBackend::builder(&url).namespace("hello").build()?;
-    // With four servers, add `.nodes(4)`: each then gives a quarter while they cannot share.
-    let backend = redis.failover(MemoryBackend::new(), CircuitBreaker::new());
+    // How many servers there are: each gives so great a part of a limit while they cannot share it.
+    let servers = std::env::var("SERVERS").map_or(Ok(1), |servers| servers.parse())?;
+    let backend = redis
+        .failover(MemoryBackend::new(), CircuitBreaker::new())
+        .nodes(servers);
 
     let burst = HttpThrottle::builder("burst")
         .rate("20/minute")

@@ -7,6 +7,8 @@ mod load;
 mod nodes;
 mod report;
 mod scenarios;
+mod settlement;
+mod shards;
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
 #[cfg(any(feature = "memcached", feature = "redis"))]
 use crate::strategy::Settling;
-use crate::strategy::{Hit, Settlement, Strategy};
+use crate::strategy::{FixedWindow, Hit, Settlement, Strategy};
 use crate::time::Timestamp;
 
 /// A boxed future that may move between threads.
@@ -78,6 +78,33 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Releases what the backend holds; resets it first unless it is persistent.
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Whether it would decide hits now, asked by a [breaker](crate::CircuitBreaker) that has opened: an
+    /// error if not. Of several shards the one of `key` is meant.
+    ///
+    /// Default: a hit on a count of its own beside that key, which lives for a millisecond. So a
+    /// store that answers and yet refuses to write is not ready.
+    fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let strategy: Arc<dyn Strategy> = Arc::new(FixedWindow);
+            let op = Op {
+                key: key.neighbour("ready"),
+                strategy: &strategy,
+                rate: const { Rate::literal("1000000/ms") },
+                cost: 1,
+                attributes: &Attributes::NONE,
+            };
+            let batch = Batch::new(std::slice::from_ref(&op));
+            self.apply(&batch).await.map(drop)
+        })
+    }
+
+    /// Which of several servers that fail independently has a key: the same number for all keys of
+    /// one. Default: 0, there are not several.
+    fn shard_of(&self, key: &Key) -> u64 {
+        let _ = key;
+        0
     }
 
     /// Equal for handles that share their cells, such as clones: hits on them are one batch.
@@ -133,6 +160,14 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         (**self).close()
+    }
+
+    fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        (**self).ready(key)
+    }
+
+    fn shard_of(&self, key: &Key) -> u64 {
+        (**self).shard_of(key)
     }
 
     fn store_id(&self) -> usize {

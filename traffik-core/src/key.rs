@@ -34,6 +34,15 @@ impl Key {
         self.who.wrapping_add(self.throttle).wrapping_add(scope)
     }
 
+    /// Of another purpose, on the same shard. No throttle has it: their digests are of more parts.
+    pub(crate) fn neighbour(&self, purpose: &str) -> Key {
+        Key {
+            throttle: KeyHasher::throttle(&[purpose]),
+            scope: 0,
+            who: self.who,
+        }
+    }
+
     /// The length of its text.
     const TEXT: usize = 82;
 

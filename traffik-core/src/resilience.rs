@@ -17,10 +17,12 @@
 //! that they failed. Give all throttles on one store the same wrapped backend: the hits of a request
 //! on one store are one batch, which goes through the wrappers of its first throttle.
 
+mod background;
 mod backoff;
 mod breaker;
 #[cfg(feature = "tokio")]
 mod deadline;
+mod debts;
 mod fallback;
 mod follow;
 mod guarded;
@@ -29,7 +31,6 @@ mod outage;
 mod retry;
 mod share;
 
-#[cfg(feature = "tokio")]
 use std::time::Duration;
 
 pub use backoff::{Backoff, Jitter};
@@ -90,17 +91,24 @@ pub trait BackendExt: Backend + Sized {
 
     /// Lets another backend decide what this one fails to.
     fn fallback<F: Backend>(self, fallback: F) -> Fallback<Self, F> {
-        Fallback::new(self, fallback)
+        Fallback::new(self, fallback, PROBED)
     }
 
     /// Lets another backend decide what this one fails to, and whatever comes while the breaker is
     /// open.
     fn failover<F: Backend>(self, fallback: F, breaker: CircuitBreaker) -> Failover<Self, F> {
-        self.guarded(breaker).fallback(fallback)
+        let probed = breaker.longest_wait().saturating_add(ANSWERED);
+        Fallback::new(self.guarded(breaker), fallback, probed)
     }
 }
 
 impl<B: Backend> BackendExt for B {}
+
+/// Where no breaker says how long nodes leave a failing store alone: they do not, but may have no hits.
+const PROBED: Duration = Duration::from_secs(5);
+
+/// How long a probe may take, and a payment after it.
+const ANSWERED: Duration = Duration::from_millis(250);
 
 /// A wrapper is the store it wraps: hits on both are one batch, on the same cells, under the same
 /// keys.
@@ -117,6 +125,11 @@ macro_rules! same_store_as {
         fn local_stores(&self, found: &mut dyn FnMut(usize)) {
             self.$inner.local_stores(found);
             $(self.$other.local_stores(found);)?
+        }
+
+        #[inline]
+        fn shard_of(&self, key: &crate::key::Key) -> u64 {
+            self.$inner.shard_of(key)
         }
 
         #[inline]

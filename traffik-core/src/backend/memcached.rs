@@ -33,7 +33,7 @@ use super::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::Decisions;
 use crate::error::{Error, Result};
-use crate::key::KeyHasher;
+use crate::key::{Key, KeyHasher};
 use crate::name::{LONGEST_NAMESPACE, check_length};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -270,6 +270,14 @@ impl Backend for MemcachedBackend {
             self.0.lanes.close();
             reset
         })
+    }
+
+    /// Servers fail one by one.
+    fn shard_of(&self, key: &Key) -> u64 {
+        match self.0.shared.servers.len() {
+            1 => 0,
+            _ => self.0.shared.server_of(key) as u64 + 1,
+        }
     }
 
     fn store_id(&self) -> usize {

@@ -279,6 +279,13 @@ impl Backend for MemoryBackend {
         ))
     }
 
+    fn ready<'a>(&'a self, _: &'a Key) -> BoxFuture<'a, Result<()>> {
+        Box::pin(ready(match self.is_closed() {
+            false => Ok(()),
+            true => Err(closed()),
+        }))
+    }
+
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         self.clear();
         Box::pin(ready(Ok(())))

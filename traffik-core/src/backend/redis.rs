@@ -8,6 +8,8 @@ mod denials;
 mod failure;
 mod hints;
 mod link;
+#[cfg(feature = "redis-cluster")]
+mod map;
 mod node;
 #[cfg(feature = "store")]
 mod redlock;
@@ -43,7 +45,7 @@ use super::{Backend, Batch, BoxFuture, Op, realigning};
 use crate::cell::Cell;
 use crate::decision::Decisions;
 use crate::error::{Error, Result};
-use crate::key::KeyHasher;
+use crate::key::{Key, KeyHasher};
 use crate::patience::in_time;
 use crate::strategy::Strategy;
 use crate::time::{Clock, Timestamp, micros};
@@ -438,6 +440,13 @@ impl Backend for RedisBackend {
             self.0.links.close();
             reset
         })
+    }
+
+    fn shard_of(&self, key: &Key) -> u64 {
+        match self.0.links.connect().has_slots() {
+            true => self.0.links.connect().shard_of(key),
+            false => 0,
+        }
     }
 
     fn store_id(&self) -> usize {

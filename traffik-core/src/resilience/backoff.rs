@@ -99,6 +99,19 @@ impl Backoff {
         }
     }
 
+    /// The first wait, without chance.
+    pub(super) fn first(&self) -> Duration {
+        self.computed(1)
+    }
+
+    /// No wait is longer.
+    pub(super) fn longest(&self) -> Duration {
+        match self.growth {
+            Growth::Constant => self.first(),
+            _ => self.max,
+        }
+    }
+
     fn computed(&self, attempt: u32) -> Duration {
         let before = attempt.saturating_sub(1);
         let wait = match self.growth {

@@ -1,26 +1,35 @@
 //! When to leave a failing store alone.
 
 mod builder;
+mod shards;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use builder::CircuitBreakerBuilder;
 use builder::Settings;
 
 use crate::error::{Error, Result};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, micros};
 
 /// Decides whether a store that has been failing is asked at all.
 ///
 /// * **Closed**, at first: every call passes. [`failure_threshold`] failures in a row open it; a
 ///   success forgets the failures before it.
 /// * **Open**: no call passes, so a dead store costs nobody a timeout.
-/// * **Half open**, once [`recovery_timeout`] is over: one call at a time passes, as a probe.
-///   [`success_threshold`] successes in a row close the breaker, a failure opens it again. A probe
-///   that is dropped unfinished, such as when its client goes away, proves nothing and makes room
-///   for the next.
+/// * **Half open**, after a [wait](CircuitBreakerBuilder::recovery) of 100 ms at first, and twice as
+///   long each time, up to 5 s: one call at a time passes, as a probe. [`success_threshold`]
+///   successes in a row close the breaker, a failure opens it again. A probe that is dropped
+///   unfinished proves nothing and makes room for the next.
+///
+/// In a tokio runtime the probe is no client's hit, but one that asks the backend whether it is
+/// [ready](crate::Backend::ready), in a task of its own; clients are spared until it has succeeded.
+/// Elsewhere the call of a client is the probe.
+///
+/// A store whose keys are on several [shards](crate::Backend::shard_of), such as a Redis Cluster, has a
+/// breaker per shard, all with these settings: one node that is dead does not take the keys of the
+/// others away. This is then the sum of them: open if any is.
 ///
 /// Only calls of the store itself count. What a fallback achieves meanwhile says nothing about the
 /// store, nor does a denial that a backend remembers and gives at once. Calls that were sent before
@@ -38,7 +47,7 @@ use crate::time::Timestamp;
 /// let breaker = CircuitBreaker::builder()
 ///     .name("redis")
 ///     .failure_threshold(3)
-///     .recovery_timeout(Duration::from_secs(5))
+///     .recovery_timeout(Duration::from_millis(500))
 ///     .build()?;
 /// let backend = redis.failover(MemoryBackend::new(), breaker.clone());
 /// assert!(!breaker.state().is_open());
@@ -47,13 +56,14 @@ use crate::time::Timestamp;
 /// ```
 ///
 /// [`failure_threshold`]: CircuitBreakerBuilder::failure_threshold
-/// [`recovery_timeout`]: CircuitBreakerBuilder::recovery_timeout
 /// [`success_threshold`]: CircuitBreakerBuilder::success_threshold
 #[derive(Clone)]
 pub struct CircuitBreaker(Arc<Inner>);
 
 struct Inner {
-    settings: Settings,
+    settings: Arc<Settings>,
+    /// Of the settings; of a shard it says which.
+    name: String,
     /// State and generation in one word, so that a permit knows whether the state has changed
     /// since. Written under the lock, read without.
     phase: AtomicU64,
@@ -65,6 +75,9 @@ struct Inner {
     opened: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
+    /// Whether there are any shards.
+    is_sharded: AtomicBool,
+    shards: RwLock<Vec<(u64, CircuitBreaker)>>,
 }
 
 /// What only changes of state and half-open calls touch.
@@ -73,6 +86,8 @@ struct Trial {
     probing: bool,
     successes: u32,
     since: Timestamp,
+    /// How often it opened since it was closed.
+    openings: u32,
 }
 
 /// Whether a [`CircuitBreaker`] lets calls pass.
@@ -125,10 +140,10 @@ pub struct Transition<'a> {
 }
 
 impl CircuitBreaker {
-    /// A breaker that opens after 5 failures in a row, probes after 60 seconds and closes after 2
-    /// successes.
+    /// A breaker that opens after 5 failures in a row, probes after 100 ms, then less and less often,
+    /// and closes after 2 successes.
     pub fn new() -> CircuitBreaker {
-        Self::from_settings(Settings::default())
+        Self::from_settings(Arc::new(Settings::default()), None)
     }
 
     /// A breaker with other settings.
@@ -136,10 +151,15 @@ impl CircuitBreaker {
         CircuitBreakerBuilder::default()
     }
 
-    fn from_settings(settings: Settings) -> CircuitBreaker {
+    fn from_settings(settings: Arc<Settings>, shard: Option<u64>) -> CircuitBreaker {
         let since = settings.clock.now();
+        let name = match shard {
+            None => settings.name.clone(),
+            Some(shard) => format!("{}, shard {shard:x}", settings.name),
+        };
         CircuitBreaker(Arc::new(Inner {
             settings,
+            name,
             phase: AtomicU64::new(BreakerState::Closed as u64),
             failures: AtomicU32::new(0),
             probe_at: AtomicU64::new(0),
@@ -147,28 +167,47 @@ impl CircuitBreaker {
                 probing: false,
                 successes: 0,
                 since,
+                openings: 0,
             }),
             opened: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            is_sharded: AtomicBool::new(false),
+            shards: RwLock::default(),
         }))
     }
 
     /// The name given at construction.
     pub fn name(&self) -> &str {
-        &self.0.settings.name
+        &self.0.name
     }
 
-    /// The present state.
+    /// The present state; of several shards the worst.
     pub fn state(&self) -> BreakerState {
+        let own = self.own_state();
+        match self.0.is_sharded.load(Ordering::Acquire) {
+            false => own,
+            true => self.worst_state(own),
+        }
+    }
+
+    fn own_state(&self) -> BreakerState {
         BreakerState::of(self.phase())
     }
 
-    /// What it has seen.
+    /// What it has seen, on all shards together.
     pub fn info(&self) -> BreakerInfo {
+        let own = self.own_info();
+        match self.0.is_sharded.load(Ordering::Acquire) {
+            false => own,
+            true => self.sum_of_infos(own),
+        }
+    }
+
+    fn own_info(&self) -> BreakerInfo {
         let trial = self.lock();
         BreakerInfo {
-            state: self.state(),
+            state: self.own_state(),
             state_age_us: self.0.settings.clock.now().micros_since(trial.since),
             failures: self.0.failures.load(Ordering::Relaxed),
             successes: trial.successes,
@@ -180,6 +219,7 @@ impl CircuitBreaker {
 
     /// Opens it until [`force_close`](CircuitBreaker::force_close): no probe passes meanwhile.
     pub fn force_open(&self) {
+        self.of_each_shard(CircuitBreaker::force_open);
         let mut trial = self.lock();
         let change = self.change(&mut trial, BreakerState::Open);
         self.0.probe_at.store(u64::MAX, Ordering::Relaxed);
@@ -189,6 +229,7 @@ impl CircuitBreaker {
 
     /// Closes it, all failures forgotten.
     pub fn force_close(&self) {
+        self.of_each_shard(CircuitBreaker::force_close);
         let mut trial = self.lock();
         let change = self.change(&mut trial, BreakerState::Closed);
         drop(trial);
@@ -213,6 +254,16 @@ impl CircuitBreaker {
         })
     }
 
+    /// A call was not let pass, since a probe is made in its stead.
+    pub(super) fn refuse(&self) {
+        self.0.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The longest time between two probes.
+    pub(super) fn longest_wait(&self) -> std::time::Duration {
+        self.0.settings.recovery.longest()
+    }
+
     fn is_probe_due(&self) -> bool {
         self.0.settings.clock.now().as_micros() >= self.0.probe_at.load(Ordering::Relaxed)
     }
@@ -220,7 +271,7 @@ impl CircuitBreaker {
     #[cold]
     fn probe(&self) -> Option<u64> {
         let mut trial = self.lock();
-        let (free, change) = match self.state() {
+        let (free, change) = match self.own_state() {
             BreakerState::Closed => return Some(self.phase()),
             BreakerState::HalfOpen => (!trial.probing, None),
             BreakerState::Open if self.is_probe_due() => {
@@ -294,10 +345,12 @@ impl CircuitBreaker {
     /// Enters a state, forgetting what led to the one before; tells from where, unless it is there
     /// already.
     fn change(&self, trial: &mut Trial, to: BreakerState) -> Option<(BreakerState, BreakerState)> {
-        let (inner, from) = (&*self.0, self.state());
+        let (inner, from) = (&*self.0, self.own_state());
         let now = inner.settings.clock.now();
         if to == BreakerState::Open {
-            let probe_at = now.plus_micros(inner.settings.recovery_us);
+            trial.openings = trial.openings.saturating_add(1);
+            let wait = inner.settings.recovery.wait(trial.openings);
+            let probe_at = now.plus_micros(micros(wait));
             inner
                 .probe_at
                 .store(probe_at.as_micros(), Ordering::Relaxed);
@@ -310,6 +363,10 @@ impl CircuitBreaker {
             probing: false,
             successes: 0,
             since: now,
+            openings: match to {
+                BreakerState::Closed => 0,
+                BreakerState::Open | BreakerState::HalfOpen => trial.openings,
+            },
         };
         if to == BreakerState::Open {
             inner.opened.fetch_add(1, Ordering::Relaxed);
@@ -371,6 +428,21 @@ pub struct Permit<'a> {
 }
 
 impl Permit<'_> {
+    /// Whether it is for a probe.
+    pub(super) fn is_probe(&self) -> bool {
+        BreakerState::of(self.phase) == BreakerState::HalfOpen
+    }
+
+    /// The same, to be used by a task.
+    pub(super) fn detach(self) -> Probe {
+        let (breaker, phase) = (self.breaker.clone(), self.phase);
+        std::mem::forget(self);
+        Probe {
+            breaker,
+            phase: Some(phase),
+        }
+    }
+
     /// The store answered.
     pub fn succeed(self) {
         self.breaker.succeed(self.phase);
@@ -399,6 +471,42 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.breaker.abandon(self.phase);
+    }
+}
+
+/// Leave to make one probe, at any time; dropped unused, it makes room for the next.
+#[derive(Debug)]
+pub(super) struct Probe {
+    breaker: CircuitBreaker,
+    /// `None` once it has been used.
+    phase: Option<u64>,
+}
+
+impl Probe {
+    pub(super) fn is_of(&self, breaker: &CircuitBreaker) -> bool {
+        Arc::ptr_eq(&self.breaker.0, &breaker.0)
+    }
+
+    /// Tells how it went, and whether another one is wanted at once.
+    pub(super) fn settle(mut self, outcome: &Result<()>) -> Option<Probe> {
+        let breaker = self.breaker.clone();
+        let permit = self.phase.take().map(|phase| Permit {
+            breaker: &breaker,
+            phase,
+        });
+        permit?.settle(outcome);
+        match outcome.is_ok() && breaker.own_state() == BreakerState::HalfOpen {
+            true => breaker.acquire().map(Permit::detach),
+            false => None,
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(phase) = self.phase {
+            self.breaker.abandon(phase);
+        }
     }
 }
 

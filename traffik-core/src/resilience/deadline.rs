@@ -7,6 +7,7 @@ use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::patience::in_time;
 use crate::time::Timestamp;
 
@@ -66,6 +67,10 @@ impl<B: Backend> Backend for Deadline<B> {
 
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
         Box::pin(self.bounded(self.inner.load(op)))
+    }
+
+    fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.bounded(self.inner.ready(key)))
     }
 
     fn reset(&self) -> BoxFuture<'_, Result<()>> {

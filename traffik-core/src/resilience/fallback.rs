@@ -1,16 +1,21 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::debts::Debts;
 use super::follow::follow;
-use super::outage::Outage;
+use super::outage::{Outage, Phase};
 use super::share::Share;
-use super::{CircuitBreaker, Guarded, OutageInfo, same_store_as};
+
+use super::{Backoff, CircuitBreaker, Guarded, Jitter, OutageInfo, background, same_store_as};
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
-use crate::time::{Clock, MonotonicClock, Timestamp};
+use crate::key::Key;
+use crate::strategy::{Settlement, Settling};
+use crate::time::{Clock, MonotonicClock, SystemClock, Timestamp, micros};
+use crate::together::together;
 
 /// A backend with another one, usually [memory](crate::MemoryBackend), that decides what it fails
 /// to. Made by [`BackendExt::fallback`](super::BackendExt::fallback) and
@@ -31,46 +36,79 @@ use crate::time::{Clock, MonotonicClock, Timestamp};
 ///   cost × nodes leaves room for) every hit is denied for a second, until the primary is back.
 /// * Post-paid [`Gcra`](crate::Gcra) admits one hit as soon as the ones before are paid for, on each
 ///   node, so up to `nodes - 1` more at one instant.
+/// * A [`PriorityQueue`](crate::PriorityQueue) whose size is below its limit counts hits, not costs: each
+///   node has a queue of that size.
 /// * [`AdaptiveThrottle`](crate::AdaptiveThrottle) reacts to the load of its own node only. Together
 ///   they keep its limit, not what it would have lowered that to.
 ///
 /// # Before and after an outage
 ///
 /// A fallback in memory follows the primary: after each of its decisions it has no more left of a
-/// limit than the primary said. An outage starts from there, not from full quotas; only requests
-/// that were under way when it began may be admitted beyond, and on several nodes what one of them
-/// was not told since its own last hit.
+/// limit than the primary said. An outage starts from there, not from full quotas.
 ///
-/// On a single node it knows everything that was admitted. So for one period after an outage it
-/// must agree to what the primary admits, which may have missed the hits of the outage, or have
-/// come back empty: a limit is kept through an outage, a crash of the store and its recovery. What
-/// the primary admits and memory denies has been charged there, which brings it up to date. Denials
-/// of less than 50 ms are not insisted upon, since clocks and round trips differ by that. A
-/// [reset](Backend::reset) meanwhile must be made through this backend, which resets both.
-#[derive(Clone)]
+/// What the fallback admits is owed to the primary, and **charged there** when it decides again,
+/// beyond the limit if need be: so far as it still counts then, since windows end and buckets drain
+/// meanwhile. Each node charges what it has admitted itself, not the multiple of its share. Hits pay
+/// what their keys owe, in trips that are made anyway; in a tokio runtime a task pays the rest, within
+/// 50 ms or so. If the answer to a payment is lost it is made again: then less is admitted, never more.
+///
+/// Until everybody has paid, memory has a say: what it denies is denied without asking the primary,
+/// what it admits the primary decides. On a single node, which knows everything that was admitted,
+/// that goes on for one period, so that a limit is kept though the store has come back empty. Among
+/// several it goes on, in shares, until the others have noticed too: for four times as long as the
+/// outage lasted, at most for as long as a breaker waits between two probes.
+///
+/// So a limit is not given again after an outage, however often there is one. Through an outage that
+/// cuts all nodes off there is admitted at most the limit, and
+///
+/// * the hits that were under way when it began, since memory has not heard of them;
+/// * on several nodes, what one was not told since its own last hit on that key: at most its share;
+/// * of a [bucket](crate::TokenBucket), what it refills during the outage, as ever.
+///
+/// A **partial outage**, in which `k` of `n` nodes are cut off and the others are not, cannot be exact
+/// without the store: at most limit × (1 + k/n) is admitted, and settled afterwards. So it is with a
+/// store that comes and goes, and nodes that miss that it was there.
+///
+/// Debts are kept for up to 131,072 keys at once, until they would not matter any more. Beyond these,
+/// what is admitted is known to memory only. A [reset](Backend::reset) must be made through this
+/// backend, which resets both and forgets debts; [closing](Backend::close) tries to pay them first.
 pub struct Fallback<B, F> {
-    primary: B,
-    fallback: F,
+    /// Shared with the task that pays debts.
+    primary: Arc<B>,
+    fallback: Arc<F>,
     on: Arc<dyn Fn(&Error) -> bool + Send + Sync>,
     nodes: Arc<dyn Fn() -> u32 + Send + Sync>,
     outage: Arc<Outage>,
+    debts: Arc<Debts>,
+    probed: Duration,
 }
 
 /// A [`Fallback`] that is asked without further ado while a [`CircuitBreaker`] is open. Made by
 /// [`BackendExt::failover`](super::BackendExt::failover).
 pub type Failover<B, F> = Fallback<Guarded<B>, F>;
 
-/// By how much a clock and a round trip may differ from the next.
-const SLACK: Duration = Duration::from_millis(50);
+/// How long the task that pays debts waits before it tries, and tries again.
+const PAUSES: Backoff = Backoff::exponential(Duration::from_millis(50))
+    .max(Duration::from_secs(1))
+    .jitter(Jitter::Equal);
+
+/// A store that has not taken a payment within this does not take it now.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many debts of other keys a hit pays, where there is no task for it.
+const ALONG: usize = 8;
 
 impl<B: Backend, F: Backend> Fallback<B, F> {
-    pub(super) fn new(primary: B, fallback: F) -> Fallback<B, F> {
+    pub(super) fn new(primary: B, fallback: F, probed: Duration) -> Fallback<B, F> {
+        let outage = Outage::with_fallback(Arc::new(MonotonicClock::new()), micros(probed));
         Fallback {
-            primary,
-            fallback,
+            primary: Arc::new(primary),
+            fallback: Arc::new(fallback),
             on: Arc::new(|error| !error.is_invalid()),
             nodes: Arc::new(|| 1),
-            outage: Arc::new(Outage::with_fallback(Arc::new(MonotonicClock::new()))),
+            outage: Arc::new(outage),
+            debts: Arc::new(Debts::new(Arc::new(SystemClock::new()))),
+            probed,
         }
     }
 
@@ -82,7 +120,8 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
     }
 
     /// Sets how many nodes share the limits, for a [fair share](Fallback#fair-share) of each while
-    /// they cannot see each other. Default: 1, which is also what zero means.
+    /// they cannot see each other. Default: 1, which is also what zero means: with more nodes than
+    /// that each admits the whole limit during an outage.
     pub fn nodes(self, nodes: u32) -> Self {
         self.nodes_by(move || nodes)
     }
@@ -94,16 +133,22 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         self
     }
 
-    /// Sets another clock, for tests: it tells how long ago an outage was. Default: a
-    /// [`MonotonicClock`](crate::MonotonicClock).
+    /// Sets another clock, for tests: it tells how long ago an outage was, and what of a debt still
+    /// counts. Default: the clocks of this machine.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.outage = Arc::new(Outage::with_fallback(Arc::new(clock)));
+        let clock: Arc<dyn Clock> = Arc::new(clock);
+        let outage = Outage::with_fallback(Arc::clone(&clock), micros(self.probed));
+        self.outage = Arc::new(outage);
+        self.debts = Arc::new(Debts::new(clock));
         self
     }
 
     /// What it has seen.
     pub fn info(&self) -> OutageInfo {
-        self.outage.info()
+        OutageInfo {
+            owing: self.debts.len(),
+            ..self.outage.info()
+        }
     }
 
     /// The backend that decides if it can.
@@ -111,60 +156,273 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         &self.primary
     }
 
+    fn share(&self) -> Share {
+        Share::of((self.nodes)())
+    }
+
     /// Takes an error for an outage, or returns it.
-    fn take_over(&self, error: Error) -> Result<Share> {
+    fn take_over(&self, ops: &[Op<'_>], error: Error) -> Result<Share> {
         if !(self.on)(&error) {
             return Err(error);
         }
-        self.outage.fail(&error);
-        Ok(Share::of((self.nodes)()))
+        self.outage.fail_on(self.shard_of_all(ops), &error);
+        Ok(self.share())
     }
 
-    fn degraded(&self, share: Share, decisions: Result<Decisions>) -> Result<Decisions> {
-        let mut decisions = decisions?;
+    /// Of several shards the first: a batch on more than one is rare.
+    #[inline]
+    fn shard_of_all(&self, ops: &[Op<'_>]) -> u64 {
+        ops.first().map_or(0, |op| self.primary.shard_of(&op.key))
+    }
+
+    #[inline]
+    fn phase(&self, ops: &[Op<'_>]) -> Phase {
+        self.outage.phase_of(self.shard_of_all(ops))
+    }
+
+    async fn decide_here(&self, share: Share, batch: &Batch<'_>) -> Result<Decisions> {
+        let before = self.debts.before(&*self.fallback, batch.ops());
+        let ops = share.of_ops(batch);
+        let decisions = self.fallback.apply(&Batch::new(&ops)).await?;
+        Ok(self.degraded(share, batch, &before, decisions))
+    }
+
+    /// Takes note of what the fallback decided.
+    fn degraded(
+        &self,
+        share: Share,
+        batch: &Batch<'_>,
+        before: &[Cell],
+        mut decisions: Decisions,
+    ) -> Decisions {
+        if decisions.is_allowed() {
+            self.owe(share, batch.ops(), before);
+        }
         for decision in decisions.iter_mut() {
             *decision = share.of_decision(*decision);
         }
         self.outage.degrade(decisions.len());
-        Ok(decisions)
-    }
-
-    /// Lets a fallback in memory know what the primary decided, and hears it if an outage was a
-    /// short while ago.
-    #[inline]
-    fn confirm(&self, batch: &Batch<'_>, decisions: Decisions) -> Decisions {
-        let outage_ago_us = self.outage.succeed();
-        if !self.fallback.is_local() {
-            return decisions;
-        }
-        if let Some(ago_us) = outage_ago_us
-            && decisions.is_allowed()
-            && self.knows_all_since(ago_us, batch)
-        {
-            return self.objection(batch).unwrap_or(decisions);
-        }
-        for (op, decision) in batch.ops().iter().zip(decisions.iter()) {
-            follow(&self.fallback, op, decision);
-        }
         decisions
     }
 
-    /// Whether memory may know of hits that the primary missed, and of all there were: what other
-    /// nodes admitted during an outage is not known here.
-    fn knows_all_since(&self, outage_ago_us: u64, batch: &Batch<'_>) -> bool {
-        let matters = |op: &Op<'_>| outage_ago_us < op.rate.period_us();
-        batch.ops().iter().any(matters) && (self.nodes)() <= 1
+    fn owe(&self, share: Share, ops: &[Op<'_>], before: &[Cell]) {
+        for (op, before) in ops.iter().zip(before) {
+            self.debts.add(op, share.of_op(op).cost, before);
+        }
+        if !self.debts.is_driven() && background::is_possible() && self.debts.drive() {
+            let (debts, outage) = (Arc::clone(&self.debts), Arc::clone(&self.outage));
+            background::spawn(pay(Arc::downgrade(&self.primary), debts, outage));
+        }
     }
 
-    /// Makes the hits that the primary admitted in memory too; what it decides, if that denies.
+    /// Whether memory has a say in what the primary decides, or may not have been told of yet.
+    #[inline]
+    fn is_wary(&self, ops: &[Op<'_>]) -> bool {
+        match self.phase(ops) {
+            Phase::Never => false,
+            Phase::Lasts => true,
+            Phase::Over { ago_us, unnoticed } => self.is_wary_after(ops, ago_us, unnoticed),
+        }
+    }
+
     #[cold]
-    fn objection(&self, batch: &Batch<'_>) -> Option<Decisions> {
-        let known = self.fallback.try_apply(batch)?.ok()?;
-        if known.iter().all(|decision| decision.wait() <= SLACK) {
-            return None;
+    fn is_wary_after(&self, ops: &[Op<'_>], ago_us: u64, unnoticed: bool) -> bool {
+        ops.iter().any(|op| self.debts.has(&op.key))
+            || match self.share().is_whole() {
+                true => ops.iter().any(|op| ago_us < op.rate.period_us()),
+                false => unnoticed,
+            }
+    }
+
+    /// Whether memory is asked before the primary. While the outage lasts it is not: of a share of
+    /// nothing nobody would ever find out that it is over.
+    fn asks_memory_first(&self, ops: &[Op<'_>]) -> bool {
+        match self.phase(ops) {
+            Phase::Never | Phase::Lasts => false,
+            Phase::Over { ago_us, unnoticed } => self.is_wary_after(ops, ago_us, unnoticed),
+        }
+    }
+
+    /// Lets a fallback in memory know what the primary decided, and hears it if there is an outage or
+    /// was one a short while ago.
+    #[inline]
+    fn confirm(&self, batch: &Batch<'_>, decisions: Decisions) -> Decisions {
+        // What is denied may have been remembered, however dead the store.
+        let admitted = decisions.is_allowed();
+        let objection = match admitted && self.fallback.is_local() && self.is_wary(batch.ops()) {
+            true => self.objection(batch, &decisions),
+            false => None,
+        };
+        if admitted {
+            self.outage.succeed_on(self.shard_of_all(batch.ops()));
+        }
+        if self.fallback.is_local() {
+            self.follow(batch, &decisions);
+        }
+        objection.unwrap_or(decisions)
+    }
+
+    fn follow(&self, batch: &Batch<'_>, decisions: &Decisions) {
+        for (op, decision) in batch.ops().iter().zip(decisions.iter()) {
+            follow(&*self.fallback, op, decision);
+        }
+    }
+
+    /// Makes the hits that the primary admitted in memory too; what both admit.
+    #[cold]
+    fn objection(&self, batch: &Batch<'_>, decisions: &Decisions) -> Option<Decisions> {
+        let share = self.share();
+        let known = self.fallback.try_apply(&Batch::new(&share.of_ops(batch)))?;
+        let known = known.ok()?;
+        Some(match known.is_denied() {
+            true => self.refused(share, known),
+            false => least(share, &known, decisions),
+        })
+    }
+
+    fn refused(&self, share: Share, mut known: Decisions) -> Decisions {
+        for decision in known.iter_mut() {
+            *decision = share.of_decision(*decision);
         }
         self.outage.degrade(known.len());
-        Some(known.iter().map(|known| known.into_degraded()).collect())
+        known
+    }
+
+    /// Asks memory, and then the primary, which is paid at the same time.
+    async fn decide_warily(&self, batch: &Batch<'_>) -> Result<Decisions> {
+        let share = self.share();
+        let before = self.debts.before(&*self.fallback, batch.ops());
+        let ops = share.of_ops(batch);
+        let Some(known) = self.fallback.try_apply(&Batch::new(&ops)) else {
+            return self.decide_and_pay(batch).await;
+        };
+        let known = known?;
+        if known.is_denied() {
+            self.pay_along(batch).await;
+            return Ok(self.refused(share, known));
+        }
+        match self.decide_and_pay(batch).await {
+            Ok(decisions) => {
+                let both = match decisions.is_allowed() {
+                    true => {
+                        self.outage.succeed_on(self.shard_of_all(batch.ops()));
+                        least(share, &known, &decisions)
+                    }
+                    false => {
+                        give_back(&*self.fallback, &ops);
+                        decisions.clone()
+                    }
+                };
+                self.follow(batch, &decisions);
+                Ok(both)
+            }
+            Err(error) => {
+                let share = self.take_over(batch.ops(), error)?;
+                Ok(self.degraded(share, batch, &before, known))
+            }
+        }
+    }
+
+    /// What is owed for its keys is paid in the same breath as a batch is decided, in this order where
+    /// the store keeps to it. Nothing depends on that: memory has admitted the batch.
+    async fn decide_and_pay(&self, batch: &Batch<'_>) -> Result<Decisions> {
+        let mut asked = self.payments(batch);
+        if asked.is_empty() {
+            return self.primary.apply(batch).await;
+        }
+        asked.push(self.primary.apply(batch));
+        // What could not be paid is owed as before.
+        let decided = together(asked).await.pop();
+        decided.unwrap_or_else(|| unreachable!("the batch was pushed above"))
+    }
+
+    /// Pays where there is no task for it, though a hit does not depend on it: if all were denied, by
+    /// memory or by the store, nobody would.
+    async fn pay_along(&self, batch: &Batch<'_>) {
+        if !self.debts.is_driven() {
+            let paid = Box::pin(together(self.payments(batch))).await;
+            if paid.first().is_some_and(Result::is_ok) {
+                self.outage.succeed_on(self.shard_of_all(batch.ops()));
+            }
+        }
+    }
+
+    /// Payments of what is owed for the keys of a batch, and where there is no task for them, of some
+    /// others.
+    fn payments<'a>(&'a self, batch: &Batch<'_>) -> Vec<BoxFuture<'a, Result<Decisions>>> {
+        if self.debts.is_empty() {
+            return Vec::new();
+        }
+        let own = batch.ops().iter().flat_map(|op| self.debts.of(&op.key));
+        let mut payments: Vec<_> = own.collect();
+        if !self.debts.is_driven() {
+            payments.extend(self.debts.some(ALONG));
+        }
+        let paying = payments.into_iter().map(|one| one.make(&*self.primary));
+        paying.collect()
+    }
+}
+
+/// Pays debts until there are none. While the outage lasts it asks whether the store is ready, less and
+/// less often: that counts for no breaker, and nobody else may ask.
+async fn pay<B: Backend>(store: Weak<B>, debts: Arc<Debts>, outage: Arc<Outage>) {
+    /// However the task ends.
+    struct Leave<'a>(&'a Debts);
+    impl Drop for Leave<'_> {
+        fn drop(&mut self) {
+            self.0.leave();
+        }
+    }
+    let leave = Leave(&debts);
+    let mut attempt = 1;
+    while let Some(key) = debts.any(attempt) {
+        background::pause(PAUSES.wait(attempt)).await;
+        let Some(store) = store.upgrade() else { break };
+        let paying = async {
+            let shard = store.shard_of(&key);
+            let lasts = outage.phase_of(shard) == Phase::Lasts;
+            let ready = !lasts || store.ready(&key).await.is_ok();
+            if lasts && ready {
+                outage.succeed_on(shard);
+            }
+            ready && debts.pay(&*store).await
+        };
+        attempt = match background::within(PATIENCE, paying).await {
+            Some(true) => 1,
+            _ => attempt.saturating_add(1),
+        };
+    }
+    drop(leave);
+}
+
+/// What is left if both have decided.
+fn least(share: Share, known: &Decisions, decisions: &Decisions) -> Decisions {
+    let both = known.iter().zip(decisions.iter());
+    both.map(|(known, decision)| {
+        let known = share.part_of(*known);
+        match known.remaining() < decision.remaining() {
+            true => known,
+            false => *decision,
+        }
+    })
+    .collect()
+}
+
+/// Undoes in memory what the primary has denied.
+fn give_back(memory: &dyn Backend, ops: &[Op<'_>]) {
+    for op in ops {
+        let refund = Settlement::Refund {
+            cost: op.cost,
+            age_us: 0,
+        };
+        let strategy = Settling::of(op.strategy, refund);
+        let op = Op {
+            strategy: &strategy,
+            cost: 1,
+            ..*op
+        };
+        // Memory that was closed has nothing to give back.
+        let _ = memory.try_step(&op);
     }
 }
 
@@ -177,14 +435,21 @@ impl<B: Backend, F: Backend> Failover<B, F> {
 
 impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        if self.asks_memory_first(batch.ops()) {
+            return Box::pin(self.decide_warily(batch));
+        }
         Box::pin(async move {
             match self.primary.apply(batch).await {
-                Ok(decisions) => Ok(self.confirm(batch, decisions)),
+                Ok(decisions) => {
+                    let decisions = self.confirm(batch, decisions);
+                    if !self.debts.is_empty() {
+                        self.pay_along(batch).await;
+                    }
+                    Ok(decisions)
+                }
                 Err(error) => {
-                    let share = self.take_over(error)?;
-                    let ops = share.of_ops(batch);
-                    let decided = self.fallback.apply(&Batch::new(&ops)).await;
-                    self.degraded(share, decided)
+                    let share = self.take_over(batch.ops(), error)?;
+                    self.decide_here(share, batch).await
                 }
             }
         })
@@ -195,7 +460,7 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
             match self.primary.load(op).await {
                 Ok(loaded) => Ok(loaded),
                 Err(error) => {
-                    let share = self.take_over(error)?;
+                    let share = self.take_over(std::slice::from_ref(op), error)?;
                     let (cell, now) = self.fallback.load(op).await?;
                     Ok((share.of_cell(op, cell, now), now))
                 }
@@ -203,9 +468,14 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
         })
     }
 
+    fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        self.primary.ready(key)
+    }
+
     /// Resets both, even if one cannot be.
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
+            self.debts.clear();
             let primary = self.primary.reset().await;
             self.fallback.reset().await.and(primary)
         })
@@ -216,11 +486,11 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
             Ok(decisions) => return Some(Ok(self.confirm(batch, decisions))),
             Err(error) => error,
         };
-        Some(match self.take_over(error) {
+        Some(match self.take_over(batch.ops(), error) {
             Ok(share) => {
-                let ops = share.of_ops(batch);
-                let decided = self.fallback.try_apply(&Batch::new(&ops))?;
-                self.degraded(share, decided)
+                let before = self.debts.before(&*self.fallback, batch.ops());
+                let decided = self.fallback.try_apply(&Batch::new(&share.of_ops(batch)))?;
+                decided.map(|decisions| self.degraded(share, batch, &before, decisions))
             }
             Err(error) => Err(error),
         })
@@ -234,11 +504,14 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
             }
             Err(error) => error,
         };
-        Some(match self.take_over(error) {
+        Some(match self.take_over(std::slice::from_ref(op), error) {
             Ok(share) => {
+                let ops = std::slice::from_ref(op);
+                let before = self.debts.before(&*self.fallback, ops);
                 let decided = self.fallback.try_step(&share.of_op(op))?;
-                self.outage.degrade(1);
-                decided.map(|decision| share.of_decision(decision))
+                decided.map(|decision| {
+                    self.degraded(share, &Batch::new(ops), &before, decision.into())[0]
+                })
             }
             Err(error) => Err(error),
         })
@@ -249,7 +522,7 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
             Ok(loaded) => return Some(Ok(loaded)),
             Err(error) => error,
         };
-        Some(match self.take_over(error) {
+        Some(match self.take_over(std::slice::from_ref(op), error) {
             Ok(share) => {
                 let loaded = self.fallback.try_load(op)?;
                 loaded.map(|(cell, now)| (share.of_cell(op, cell, now), now))
@@ -258,15 +531,32 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
         })
     }
 
-    /// Closes both, even if one cannot be.
+    /// Pays what is owed if that can be, and closes both, even if one cannot be.
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
+            if !self.debts.is_empty() {
+                self.debts.pay(&*self.primary).await;
+            }
             let primary = self.primary.close().await;
             self.fallback.close().await.and(primary)
         })
     }
 
     same_store_as!(primary, fallback);
+}
+
+impl<B, F> Clone for Fallback<B, F> {
+    fn clone(&self) -> Self {
+        Fallback {
+            primary: Arc::clone(&self.primary),
+            fallback: Arc::clone(&self.fallback),
+            on: Arc::clone(&self.on),
+            nodes: Arc::clone(&self.nodes),
+            outage: Arc::clone(&self.outage),
+            debts: Arc::clone(&self.debts),
+            probed: self.probed,
+        }
+    }
 }
 
 impl<B: fmt::Debug, F: fmt::Debug> fmt::Debug for Fallback<B, F> {
@@ -276,6 +566,7 @@ impl<B: fmt::Debug, F: fmt::Debug> fmt::Debug for Fallback<B, F> {
             .field("fallback", &self.fallback)
             .field("nodes", &(self.nodes)())
             .field("outage", &self.outage)
+            .field("debts", &self.debts)
             .finish_non_exhaustive()
     }
 }

@@ -1,24 +1,44 @@
+use std::borrow::Cow;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{CircuitBreaker, Permit, same_store_as};
+use smallvec::SmallVec;
+
+use super::breaker::Probe;
+use super::{CircuitBreaker, Permit, background, same_store_as};
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::time::Timestamp;
 
 /// A backend that is not asked while its [`CircuitBreaker`] is open. Made by
 /// [`BackendExt::guarded`](super::BackendExt::guarded).
-#[derive(Clone, Debug)]
+///
+/// Keys on different [shards](Backend::shard_of) have breakers of their own.
 pub struct Guarded<B> {
-    inner: B,
+    /// Shared with probes.
+    inner: Arc<B>,
     breaker: CircuitBreaker,
 }
 
+/// Of each shard that is asked. There is hardly ever more than one.
+type Breakers<'a> = SmallVec<[Cow<'a, CircuitBreaker>; 1]>;
+type Permits<'a> = SmallVec<[Permit<'a>; 1]>;
+
+/// A store that has not said within this whether it is ready is not.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl<B: Backend> Guarded<B> {
     pub(super) fn new(inner: B, breaker: CircuitBreaker) -> Guarded<B> {
-        Guarded { inner, breaker }
+        Guarded {
+            inner: Arc::new(inner),
+            breaker,
+        }
     }
 
     /// The breaker.
@@ -27,23 +47,69 @@ impl<B: Backend> Guarded<B> {
     }
 
     #[inline]
-    fn acquire(&self) -> Result<Permit<'_>> {
-        self.breaker.acquire().ok_or_else(refusal)
+    fn breakers(&self, ops: &[Op<'_>]) -> Breakers<'_> {
+        let mut shards = SmallVec::<[u64; 2]>::new();
+        for op in ops {
+            let shard = self.inner.shard_of(&op.key);
+            if !shards.contains(&shard) {
+                shards.push(shard);
+            }
+        }
+        let breakers = shards.iter().map(|shard| self.breaker.of_shard(*shard));
+        breakers.collect()
     }
 
-    /// What has to be waited for was not asked yet: then the permit goes back unused.
+    #[inline]
+    fn acquire<'a>(&self, breakers: &'a Breakers<'_>, ops: &[Op<'_>]) -> Result<Permits<'a>> {
+        let mut permits = Permits::new();
+        for breaker in breakers {
+            let permit = breaker.acquire().ok_or_else(refusal)?;
+            if permit.is_probe() && background::is_possible() {
+                breaker.refuse();
+                self.probe(permit.detach(), ops);
+                return Err(refusal());
+            }
+            permits.push(permit);
+        }
+        Ok(permits)
+    }
+
+    /// Asks in a task whether the store is ready, so that no client has to wait to find out.
+    #[cold]
+    fn probe(&self, first: Probe, ops: &[Op<'_>]) {
+        let of_shard = |op: &&Op<'_>| {
+            let breaker = self.breaker.of_shard(self.inner.shard_of(&op.key));
+            first.is_of(&breaker)
+        };
+        let Some(key) = ops.iter().find(of_shard).map(|op| op.key) else {
+            return;
+        };
+        let store = Arc::clone(&self.inner);
+        background::spawn(async move {
+            let mut next = Some(first);
+            while let Some(probe) = next {
+                let late = || Err(Error::timeout("the store did not say whether it is ready"));
+                let ready = background::within(PATIENCE, store.ready(&key)).await;
+                next = probe.settle(&ready.unwrap_or_else(late));
+            }
+        });
+    }
+
+    /// What has to be waited for was not asked yet: then the permits go back unused.
     #[inline]
     fn try_guard<T>(
         &self,
+        ops: &[Op<'_>],
         call: impl FnOnce() -> Option<Result<T>>,
         proves: impl FnOnce(&T) -> bool,
     ) -> Option<Result<T>> {
-        let permit = match self.acquire() {
-            Ok(permit) => permit,
+        let breakers = self.breakers(ops);
+        let permits = match self.acquire(&breakers, ops) {
+            Ok(permits) => permits,
             Err(refusal) => return Some(Err(refusal)),
         };
         let outcome = call()?;
-        settle(permit, &outcome, proves);
+        settle(permits, &outcome, proves);
         Some(outcome)
     }
 
@@ -56,10 +122,14 @@ impl<B: Backend> Guarded<B> {
 }
 
 #[inline]
-fn settle<T>(permit: Permit<'_>, outcome: &Result<T>, proves: impl FnOnce(&T) -> bool) {
-    match outcome {
-        Ok(answer) if !proves(answer) => drop(permit),
-        outcome => permit.settle(outcome),
+fn settle<T>(permits: Permits<'_>, outcome: &Result<T>, proves: impl FnOnce(&T) -> bool) {
+    if outcome.as_ref().is_ok_and(|answer| !proves(answer)) {
+        return;
+    }
+    // Which of several shards has failed the error does not say; of those that have not, others'
+    // calls succeed.
+    for permit in permits {
+        permit.settle(outcome);
     }
 }
 
@@ -83,20 +153,30 @@ fn refusal() -> Error {
 impl<B: Backend> Backend for Guarded<B> {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
         Box::pin(async move {
-            let permit = self.acquire()?;
+            let breakers = self.breakers(batch.ops());
+            let permits = self.acquire(&breakers, batch.ops())?;
             let (outcome, waited) = noting_waits(self.inner.apply(batch)).await;
-            settle(permit, &outcome, |decisions| self.proves(decisions, waited));
+            settle(permits, &outcome, |decisions| {
+                self.proves(decisions, waited)
+            });
             outcome
         })
     }
 
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
         Box::pin(async move {
-            let permit = self.acquire()?;
+            let ops = std::slice::from_ref(op);
+            let breakers = self.breakers(ops);
+            let permits = self.acquire(&breakers, ops)?;
             let outcome = self.inner.load(op).await;
-            permit.settle(&outcome);
+            settle(permits, &outcome, |_| true);
             outcome
         })
+    }
+
+    /// Asks the backend, whatever its breaker says.
+    fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        self.inner.ready(key)
     }
 
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
@@ -105,16 +185,19 @@ impl<B: Backend> Backend for Guarded<B> {
 
     fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
         let ask = || self.inner.try_apply(batch);
-        self.try_guard(ask, |decisions| self.proves(decisions, false))
+        self.try_guard(batch.ops(), ask, |decisions| self.proves(decisions, false))
     }
 
     fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
         let ask = || self.inner.try_step(op);
-        self.try_guard(ask, |decision| self.proves(&[*decision], false))
+        self.try_guard(std::slice::from_ref(op), ask, |decision| {
+            self.proves(&[*decision], false)
+        })
     }
 
     fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
-        self.try_guard(|| self.inner.try_load(op), |_| true)
+        let ask = || self.inner.try_load(op);
+        self.try_guard(std::slice::from_ref(op), ask, |_| true)
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
@@ -122,4 +205,22 @@ impl<B: Backend> Backend for Guarded<B> {
     }
 
     same_store_as!(inner);
+}
+
+impl<B> Clone for Guarded<B> {
+    fn clone(&self) -> Self {
+        Guarded {
+            inner: Arc::clone(&self.inner),
+            breaker: self.breaker.clone(),
+        }
+    }
+}
+
+impl<B: fmt::Debug> fmt::Debug for Guarded<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded")
+            .field("inner", &self.inner)
+            .field("breaker", &self.breaker)
+            .finish()
+    }
 }

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::Error;
 use crate::time::{Clock, MonotonicClock};
@@ -12,13 +12,25 @@ pub(crate) struct Outage {
     of: Cow<'static, str>,
     instead: &'static str,
     clock: Arc<dyn Clock>,
-    /// Whether the backend failed last time.
-    failing: AtomicBool,
-    /// When it first succeeded after it had failed, in µs of the clock; `NEVER` before that.
-    ended_us: AtomicU64,
+    /// Of a store that has no shards.
+    whole: Course,
+    shards: RwLock<Vec<(u64, Arc<Course>)>>,
+    probed_us: u64,
     /// Whether the log was told that it fails, and not yet that it does no more.
     announced: AtomicBool,
     degraded: AtomicU64,
+}
+
+/// How the outage of a shard goes.
+#[derive(Debug)]
+struct Course {
+    /// When the backend first succeeded after it had failed, in µs of the clock; `NEVER` before it has
+    /// failed, `LASTS` while it does.
+    ended_us: AtomicU64,
+    /// When it failed after it had succeeded, as all nodes knew.
+    began_us: AtomicU64,
+    /// Until when other nodes may not have noticed that it decides again.
+    noticed_us: AtomicU64,
 }
 
 /// What a [`Fallback`](super::Fallback), or a [`Throttle`](crate::Throttle) without one, has seen of
@@ -32,17 +44,37 @@ pub struct OutageInfo {
     pub lasts: bool,
     /// How many decisions were made without it.
     pub degraded_total: u64,
+    /// On how many counts something was admitted without it that it does not know of yet.
+    pub owing: usize,
 }
 
 const NEVER: u64 = u64::MAX;
+const LASTS: u64 = u64::MAX - 1;
+
+/// Where an outage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// There never was one.
+    Never,
+    /// The backend failed last time.
+    Lasts,
+    /// It ended so many µs ago; other nodes may not have noticed that yet.
+    Over { ago_us: u64, unnoticed: bool },
+}
 
 /// So long without an error, an outage is over. Errors now and then are one outage, not many.
 const QUIET_US: u64 = 1_000_000;
 
 impl Outage {
     /// Of a backend with a fallback.
-    pub(super) fn with_fallback(clock: Arc<dyn Clock>) -> Outage {
-        Self::new("rate limits".into(), "its fallback decides", clock)
+    ///
+    /// `probed_us` is the longest that another node leaves it alone after it has failed.
+    pub(super) fn with_fallback(clock: Arc<dyn Clock>, probed_us: u64) -> Outage {
+        let of = "rate limits".into();
+        Outage {
+            probed_us,
+            ..Self::new(of, "its fallback decides", clock)
+        }
     }
 
     /// Of a throttle without one.
@@ -60,8 +92,9 @@ impl Outage {
             of,
             instead,
             clock,
-            failing: AtomicBool::new(false),
-            ended_us: AtomicU64::new(NEVER),
+            whole: Course::default(),
+            shards: RwLock::default(),
+            probed_us: 0,
             announced: AtomicBool::new(false),
             degraded: AtomicU64::new(0),
         }
@@ -71,20 +104,66 @@ impl Outage {
         OutageInfo {
             lasts: self.announced.load(Ordering::Relaxed),
             degraded_total: self.degraded.load(Ordering::Relaxed),
+            owing: 0,
         }
     }
 
-    /// The backend failed. While an outage lasts every request comes along here, so it neither
-    /// reads the clock nor writes what other threads read.
+    /// The backend of a throttle failed.
     #[inline]
     pub(crate) fn fail(&self, error: &Error) {
-        if !self.failing.load(Ordering::Relaxed) {
-            self.failing.store(true, Ordering::Relaxed);
-            if !self.announced.swap(true, Ordering::Relaxed) {
-                let Outage { of, instead, .. } = self;
-                log::warn!("the backend of {of} fails, {instead}: {error}");
+        self.fail_on(0, error);
+    }
+
+    /// A shard failed. While an outage lasts every request comes along here, so it neither reads the
+    /// clock nor writes what other threads read.
+    #[inline]
+    pub(super) fn fail_on(&self, shard: u64, error: &Error) {
+        self.with(shard, |course| {
+            if course.ended_us.load(Ordering::Relaxed) != LASTS {
+                self.begin(course, error);
             }
+        });
+    }
+
+    #[cold]
+    fn begin(&self, course: &Course, error: &Error) {
+        let now_us = self.clock.now().as_micros();
+        // Whoever has not noticed yet that it was over waits on: to them it is one outage.
+        if now_us >= course.noticed_us.load(Ordering::Relaxed) {
+            course.began_us.store(now_us, Ordering::Relaxed);
         }
+        course.ended_us.store(LASTS, Ordering::Relaxed);
+        if !self.announced.swap(true, Ordering::Relaxed) {
+            let Outage { of, instead, .. } = self;
+            log::warn!("the backend of {of} fails, {instead}: {error}");
+        }
+    }
+
+    #[inline]
+    fn with<T>(&self, shard: u64, act: impl FnOnce(&Course) -> T) -> T {
+        match shard {
+            0 => act(&self.whole),
+            shard => act(&self.find_or_add(shard)),
+        }
+    }
+
+    fn find_or_add(&self, shard: u64) -> Arc<Course> {
+        let find = |all: &[(u64, Arc<Course>)]| {
+            let found = all.iter().find(|(of, _)| *of == shard);
+            found.map(|(_, course)| Arc::clone(course))
+        };
+        // Consistent between statements.
+        let known = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(course) = find(&known) {
+            return course;
+        }
+        drop(known);
+        let mut all = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        find(&all).unwrap_or_else(|| {
+            let course = Arc::<Course>::default();
+            all.push((shard, Arc::clone(&course)));
+            course
+        })
     }
 
     /// So many operations were decided without it.
@@ -93,29 +172,70 @@ impl Outage {
         self.degraded.fetch_add(decisions as u64, Ordering::Relaxed);
     }
 
-    /// The backend decided. Tells how many µs ago an outage ended, if there ever was one.
+    /// Where the outage of a shard is. Whoever has never seen one reads one word and no clock.
     #[inline]
-    pub(crate) fn succeed(&self) -> Option<u64> {
-        let failing = self.failing.load(Ordering::Relaxed);
-        let ended_us = self.ended_us.load(Ordering::Relaxed);
-        (failing || ended_us != NEVER).then(|| self.recover(failing, ended_us))
+    pub(super) fn phase_of(&self, shard: u64) -> Phase {
+        let phase = |course: &Course| match course.ended_us.load(Ordering::Relaxed) {
+            NEVER => Phase::Never,
+            LASTS => Phase::Lasts,
+            ended_us => {
+                let now_us = self.clock.now().as_micros();
+                Phase::Over {
+                    ago_us: now_us.saturating_sub(ended_us),
+                    unnoticed: now_us < course.noticed_us.load(Ordering::Relaxed),
+                }
+            }
+        };
+        self.with(shard, phase)
     }
 
-    fn recover(&self, failing: bool, ended_us: u64) -> u64 {
+    /// The backend of a throttle decided.
+    #[inline]
+    pub(crate) fn succeed(&self) {
+        self.succeed_on(0);
+    }
+
+    /// A shard decided.
+    #[inline]
+    pub(super) fn succeed_on(&self, shard: u64) {
+        self.with(shard, |course| {
+            if course.ended_us.load(Ordering::Relaxed) != NEVER {
+                self.recover(course);
+            }
+        });
+    }
+
+    #[cold]
+    fn recover(&self, course: &Course) {
         let now_us = self.clock.now().as_micros();
-        if failing {
-            self.ended_us.store(now_us, Ordering::Relaxed);
-            self.failing.store(false, Ordering::Relaxed);
-            return 0;
+        let ended_us = course.ended_us.load(Ordering::Relaxed);
+        if ended_us == LASTS {
+            // Whoever leaves it alone for twice as long each time, from 100 ms on, has not done so for
+            // four times as long as it was away when that was over.
+            let lasted_us = now_us.saturating_sub(course.began_us.load(Ordering::Relaxed));
+            let unnoticed_us = lasted_us.saturating_mul(4).min(self.probed_us);
+            course
+                .noticed_us
+                .fetch_max(now_us.saturating_add(unnoticed_us), Ordering::Relaxed);
+            course.ended_us.store(now_us, Ordering::Relaxed);
+            return;
         }
-        let ago_us = now_us.saturating_sub(ended_us);
-        if ago_us >= QUIET_US
+        if now_us.saturating_sub(ended_us) >= QUIET_US
             && self.announced.load(Ordering::Relaxed)
             && self.announced.swap(false, Ordering::Relaxed)
         {
             log::info!("the backend of {} decides again", self.of);
         }
-        ago_us
+    }
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Course {
+            ended_us: AtomicU64::new(NEVER),
+            began_us: AtomicU64::new(0),
+            noticed_us: AtomicU64::new(0),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::time::Timestamp;
 
 /// How often to ask again, after which errors, and how long to wait in between.
@@ -140,6 +141,10 @@ impl<B: Backend> Backend for Retrying<B> {
 
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
         Box::pin(self.persist(|| self.inner.load(op)))
+    }
+
+    fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
+        self.inner.ready(key)
     }
 
     fn reset(&self) -> BoxFuture<'_, Result<()>> {

@@ -32,10 +32,18 @@ impl Share {
         batch.ops().iter().map(|op| self.of_op(op)).collect()
     }
 
+    /// Whether there is nobody to share with.
+    pub(super) fn is_whole(self) -> bool {
+        self.nodes == 1
+    }
+
     pub(super) fn of_decision(self, decision: Decision) -> Decision {
-        decision
-            .into_share(self.nodes, OnError::WAIT)
-            .into_degraded()
+        self.part_of(decision).into_degraded()
+    }
+
+    /// The same of a decision in which the store has a say as well.
+    pub(super) fn part_of(self, decision: Decision) -> Decision {
+        decision.into_share(self.nodes, OnError::WAIT)
     }
 
     /// The cell as it would be had the other nodes taken their parts of what remains: so a hit of

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-#[cfg(feature = "redis-tls")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +16,11 @@ use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult,
 use super::RedisBackend;
 use super::builder::RedisBackendBuilder;
 use super::link::{Connect, Wire};
+use super::map::{Map, Range};
 use super::node::{info, tcp_settings};
 use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
+use crate::key::Key;
 
 impl RedisBackend {
     /// A backend on a Redis Cluster, of which some nodes are at `urls`. Needs the feature
@@ -56,6 +57,7 @@ struct Cluster {
     client: ClusterClient,
     /// Where it was said to be.
     nodes: Vec<ConnectionInfo>,
+    map: Arc<Map>,
 }
 
 impl Cluster {
@@ -67,7 +69,11 @@ impl Cluster {
             ));
         }
         let client = Self::builder(nodes.clone()).build().map_err(unusable)?;
-        Ok(Cluster { client, nodes })
+        Ok(Cluster {
+            client,
+            nodes,
+            map: Arc::default(),
+        })
     }
 
     fn builder(nodes: Vec<ConnectionInfo>) -> ClusterClientBuilder {
@@ -87,8 +93,19 @@ fn unusable(error: RedisError) -> Error {
 
 impl Connect for Cluster {
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
-        let client = self.client.clone();
-        Box::pin(async move { Ok(Box::new(client.get_async_connection().await?) as Box<dyn Wire>) })
+        let (client, map) = (self.client.clone(), Arc::clone(&self.map));
+        Box::pin(async move {
+            let mut cluster = client.get_async_connection().await?;
+            // A hint for breakers: whoever cannot tell may still decide.
+            if let Ok(ranges) = ranges(&mut cluster).await {
+                map.learn(ranges);
+            }
+            Ok(Box::new(cluster) as Box<dyn Wire>)
+        })
+    }
+
+    fn shard_of(&self, key: &Key) -> u64 {
+        self.map.shard_of(key)
     }
 
     fn has_slots(&self) -> bool {
@@ -106,7 +123,8 @@ impl Connect for Cluster {
         }
         let client = Self::builder(nodes.clone()).certs(certificates.clone());
         let client = client.build().map_err(super::tls::unusable)?;
-        Ok(Arc::new(Cluster { client, nodes }))
+        let map = Arc::default();
+        Ok(Arc::new(Cluster { client, nodes, map }))
     }
 
     fn connect_all(&self) -> BoxFuture<'static, RedisResult<Vec<Box<dyn Wire>>>> {
@@ -125,6 +143,12 @@ impl Connect for Cluster {
 }
 
 async fn masters(cluster: &mut ClusterConnection) -> RedisResult<BTreeSet<(String, u16)>> {
+    let ranges = ranges(cluster).await?;
+    Ok(ranges.into_iter().map(|range| range.master).collect())
+}
+
+/// Who has which slots.
+async fn ranges(cluster: &mut ClusterConnection) -> RedisResult<Vec<Range>> {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
     let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
@@ -134,20 +158,23 @@ async fn masters(cluster: &mut ClusterConnection) -> RedisResult<BTreeSet<(Strin
         .extract_error()?;
     // First and last slot, the master, its replicas; of each its address and more.
     let slots: Vec<Vec<Value>> = redis::from_redis_value(slots)?;
-    let mut masters = BTreeSet::new();
+    let mut ranges = Vec::with_capacity(slots.len());
     for range in slots {
-        let master: Vec<Value> = match range.into_iter().nth(2) {
-            Some(master) => redis::from_redis_value(master)?,
-            None => continue,
+        let [_, last, master, ..] = &*range else {
+            continue;
         };
+        let master: Vec<Value> = redis::from_redis_value_ref(master)?;
         if let [host, port, ..] = &*master {
-            masters.insert((
-                redis::from_redis_value_ref(host)?,
-                redis::from_redis_value_ref(port)?,
-            ));
+            ranges.push(Range {
+                last: redis::from_redis_value_ref(last)?,
+                master: (
+                    redis::from_redis_value_ref(host)?,
+                    redis::from_redis_value_ref(port)?,
+                ),
+            });
         }
     }
-    Ok(masters)
+    Ok(ranges)
 }
 
 /// The connection to one node.

@@ -19,6 +19,7 @@ use super::script::Program;
 use super::trip::Trips;
 use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::patience::{Patience, in_time};
 
 /// A connection of any kind whose clones share one stream.
@@ -40,6 +41,12 @@ pub(super) trait Connect: fmt::Debug + Send + Sync {
     /// Whether a script can only use keys of one slot.
     fn has_slots(&self) -> bool {
         false
+    }
+
+    /// See [`Backend::shard_of`](crate::Backend::shard_of).
+    fn shard_of(&self, key: &Key) -> u64 {
+        let _ = key;
+        0
     }
 
     /// The same with certificates of the user's.

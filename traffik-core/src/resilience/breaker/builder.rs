@@ -5,14 +5,15 @@ use std::time::Duration;
 use super::{CircuitBreaker, Transition};
 use crate::error::{Error, Result};
 use crate::rate::Rate;
-use crate::time::{Clock, MonotonicClock, micros};
+use crate::resilience::{Backoff, Jitter};
+use crate::time::{Clock, MonotonicClock};
 
 pub(super) type Hook = dyn Fn(&Transition<'_>) + Send + Sync;
 
 pub(super) struct Settings {
     pub(super) name: String,
     pub(super) failure_threshold: u32,
-    pub(super) recovery_us: u64,
+    pub(super) recovery: Backoff,
     pub(super) success_threshold: u32,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) hook: Option<Box<Hook>>,
@@ -23,7 +24,7 @@ impl Default for Settings {
         Settings {
             name: "store".into(),
             failure_threshold: 5,
-            recovery_us: 60_000_000,
+            recovery: CircuitBreakerBuilder::RECOVERY,
             success_threshold: 2,
             clock: Arc::new(MonotonicClock::new()),
             hook: None,
@@ -49,9 +50,24 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Sets how long an open breaker waits before it lets a probe pass. Default: 60 seconds.
-    pub fn recovery_timeout(mut self, timeout: Duration) -> Self {
-        self.0.recovery_us = micros(timeout);
+    /// Soon, since after a second's outage a limit in shares for a minute would be the longer one;
+    /// and less and less often, with chance, so that many nodes do not probe at the same moment.
+    const RECOVERY: Backoff = Backoff::exponential(Duration::from_millis(100))
+        .max(Duration::from_secs(5))
+        .jitter(Jitter::Equal);
+
+    /// Sets how long an open breaker waits before it lets a probe pass, always the same. Default: as
+    /// [`recovery`](CircuitBreakerBuilder::recovery) says.
+    pub fn recovery_timeout(self, timeout: Duration) -> Self {
+        let always = Backoff::constant(timeout).max(timeout).jitter(Jitter::None);
+        self.recovery(always)
+    }
+
+    /// Sets how long an open breaker waits before it lets a probe pass: the first wait is the one
+    /// after it has opened, each next one comes after a probe that failed. Default: 100 ms, then
+    /// twice as long each time, up to 5 seconds, each between half of that and all of it.
+    pub fn recovery(mut self, waits: Backoff) -> Self {
+        self.0.recovery = waits;
         self
     }
 
@@ -77,8 +93,8 @@ impl CircuitBreakerBuilder {
     ///
     /// # Errors
     ///
-    /// If a threshold is zero, or the recovery timeout shorter than a millisecond or longer than
-    /// 366 days.
+    /// If a threshold is zero, or the first wait for recovery shorter than a millisecond or the longest
+    /// longer than 366 days.
     pub fn build(self) -> Result<CircuitBreaker> {
         let settings = self.0;
         for (what, threshold) in [
@@ -92,15 +108,19 @@ impl CircuitBreakerBuilder {
                 )));
             }
         }
-        if !(1_000..=micros(Rate::MAX_PERIOD)).contains(&settings.recovery_us) {
+        let (first, longest) = (settings.recovery.first(), settings.recovery.longest());
+        let sensible = Duration::from_millis(1)..=Rate::MAX_PERIOD;
+        if let Some(wrong) = [first, longest]
+            .iter()
+            .find(|wait| !sensible.contains(wait))
+        {
             return Err(Error::invalid(format!(
                 "the recovery timeout of circuit breaker `{}` must be between 1ms and 366 days, \
-                 not {:?}",
+                 not {wrong:?}",
                 settings.name,
-                Duration::from_micros(settings.recovery_us)
             )));
         }
-        Ok(CircuitBreaker::from_settings(settings))
+        Ok(CircuitBreaker::from_settings(Arc::new(settings), None))
     }
 }
 
@@ -109,10 +129,7 @@ impl fmt::Debug for CircuitBreakerBuilder {
         f.debug_struct("CircuitBreakerBuilder")
             .field("name", &self.0.name)
             .field("failure_threshold", &self.0.failure_threshold)
-            .field(
-                "recovery_timeout",
-                &Duration::from_micros(self.0.recovery_us),
-            )
+            .field("recovery", &self.0.recovery)
             .field("success_threshold", &self.0.success_threshold)
             .finish_non_exhaustive()
     }

@@ -2,14 +2,16 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use super::*;
+use crate::resilience::Backoff;
 use crate::time::ManualClock;
 
 const RECOVERY: Duration = Duration::from_secs(60);
 
 fn breaker() -> (ManualClock, CircuitBreaker) {
     let clock = ManualClock::default();
-    let builder = CircuitBreaker::builder().clock(clock.clone());
-    (clock, builder.build().unwrap())
+    let builder = CircuitBreaker::builder().recovery_timeout(RECOVERY);
+    let breaker = builder.clock(clock.clone()).build().unwrap();
+    (clock, breaker)
 }
 
 fn failure() -> Error {
@@ -55,6 +57,66 @@ fn stays_open_until_the_recovery_timeout_is_over() {
     assert!(breaker.acquire().is_some());
 }
 
+/// An outage of a second was followed by limits in shares for a minute.
+#[test]
+fn probes_soon_and_then_less_and_less_often() {
+    let clock = ManualClock::default();
+    let breaker = CircuitBreaker::builder().clock(clock.clone());
+    let breaker = breaker.build().unwrap();
+    fail(&breaker, 5);
+    for longest in [100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000] {
+        let mut waited = 0;
+        while breaker
+            .acquire()
+            .map(|probe| probe.fail(&failure()))
+            .is_none()
+        {
+            clock.advance(Duration::from_millis(10));
+            waited += 10;
+        }
+        assert!((longest / 2..=longest).contains(&waited), "{waited} ms");
+    }
+    // The next outage begins anew.
+    breaker.force_close();
+    fail(&breaker, 5);
+    clock.advance(Duration::from_millis(100));
+    breaker.acquire().expect("a probe").succeed();
+    breaker.acquire().expect("a probe").succeed();
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+/// One node of a cluster that was dead took the keys of all away.
+#[test]
+fn a_shard_that_fails_takes_no_other_away() {
+    let (clock, breaker) = breaker();
+    let [dead, alive] = [7, 8].map(|shard| breaker.of_shard(shard).into_owned());
+    fail(&dead, 5);
+    assert!(dead.state().is_open() && breaker.state().is_open());
+    assert_eq!(alive.state(), BreakerState::Closed);
+    assert!(breaker.of_shard(8).acquire().is_some() && breaker.of_shard(0).acquire().is_some());
+    assert!(breaker.of_shard(7).acquire().is_none());
+    let info = breaker.info();
+    assert_eq!((info.opened_total, info.failed_total), (1, 5));
+    assert_eq!((info.state, info.refused_total), (BreakerState::Open, 1));
+    assert_eq!(dead.name(), "store, shard 7");
+
+    breaker.force_close();
+    assert_eq!(
+        (dead.state(), breaker.state()),
+        (BreakerState::Closed, BreakerState::Closed)
+    );
+    // Those that come later are forced as well.
+    breaker.force_open();
+    clock.advance(RECOVERY * 1000);
+    for shard in [0, 7, 8, 9] {
+        assert!(breaker.of_shard(shard).acquire().is_none());
+    }
+    breaker.force_close();
+    for shard in [0, 7, 8, 9] {
+        assert!(breaker.of_shard(shard).acquire().is_some());
+    }
+}
+
 #[test]
 fn closes_after_so_many_probes_and_reopens_after_one() {
     let (clock, breaker) = half_open();
@@ -92,6 +154,7 @@ fn one_probe_at_a_time() {
 fn one_probe_at_a_time_among_threads() {
     let clock = ManualClock::default();
     let builder = CircuitBreaker::builder().clock(clock.clone());
+    let builder = builder.recovery_timeout(RECOVERY);
     let breaker = builder.success_threshold(u32::MAX).build().unwrap();
     fail(&breaker, 5);
     clock.advance(RECOVERY);
@@ -214,6 +277,7 @@ fn tells_of_every_change_of_state_once() {
         .name("redis")
         .failure_threshold(1)
         .success_threshold(1)
+        .recovery_timeout(RECOVERY)
         .clock(clock.clone())
         .on_transition(hook)
         .build()
@@ -257,4 +321,7 @@ fn refuses_settings_that_could_not_work() {
             "the recovery timeout of circuit breaker `redis` must be between 1ms and"
         ));
     }
+    let endless = Backoff::exponential(Duration::from_secs(1)).max(Duration::MAX);
+    let ending = "must be between 1ms and 366 days, not 18446744073709551615.999999999s";
+    assert!(complaint(redis().recovery(endless)).ends_with(ending));
 }

@@ -1,0 +1,104 @@
+//! Which node of a cluster has a key, for breakers.
+
+use std::sync::{PoisonError, RwLock};
+
+use crate::key::{Key, KeyHasher, halves};
+
+/// Who had which slots when this process last connected. The client follows slots that move
+/// meanwhile; here only nodes that fail are to be kept apart, and an old map does that well enough.
+#[derive(Debug, Default)]
+pub(super) struct Map(RwLock<Vec<(u16, u64)>>);
+
+/// Slots in a row that one master has.
+#[derive(Debug)]
+pub(super) struct Range {
+    pub(super) last: u16,
+    pub(super) master: (String, u16),
+}
+
+impl Map {
+    pub(super) fn learn(&self, ranges: Vec<Range>) {
+        let named = ranges.into_iter().map(|range| {
+            let (host, port) = range.master;
+            let digest = KeyHasher::throttle(&["redis node", &host, &port.to_string()]);
+            // Zero is for stores that have no shards.
+            (range.last, halves(digest).1 | 1)
+        });
+        let mut named: Vec<_> = named.collect();
+        named.sort_unstable();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = named;
+    }
+
+    /// The name of the node that has a key; 0 if none is known.
+    pub(super) fn shard_of(&self, key: &Key) -> u64 {
+        let ranges = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if ranges.is_empty() {
+            return 0;
+        }
+        let slot = slot_of(key);
+        let at = ranges.partition_point(|(last, _)| *last < slot);
+        ranges.get(at).map_or(0, |(_, node)| *node)
+    }
+}
+
+/// The slot of a key is that of what stands in its braces.
+/// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
+fn slot_of(key: &Key) -> u16 {
+    let text = key.text();
+    let tag = text.as_bytes()[1..].split(|byte| *byte == b'}').next();
+    crc16(tag.unwrap_or_default()) % 16_384
+}
+
+/// CRC-16/XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        let mut crc = crc ^ u16::from(*byte) << 8;
+        for _ in 0..8 {
+            crc = match crc & 0x8000 {
+                0 => crc << 1,
+                _ => crc << 1 ^ 0x1021,
+            };
+        }
+        crc
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the specification of clusters has it.
+    #[test]
+    fn computes_slots_as_redis_does() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(crc16(b"foo") % 16_384, 12_182);
+    }
+
+    #[test]
+    fn names_the_node_of_each_slot() {
+        let map = Map::default();
+        let key = |who| Key {
+            throttle: 1,
+            scope: 2,
+            who,
+        };
+        assert_eq!(map.shard_of(&key(1)), 0);
+        let range = |last, port| Range {
+            last,
+            master: ("10.0.0.1".into(), port),
+        };
+        map.learn(vec![range(16_383, 2), range(8_191, 1), range(12_000, 2)]);
+        let nodes: Vec<_> = (0..100)
+            .map(|who| (slot_of(&key(who)), map.shard_of(&key(who))))
+            .collect();
+        let first = nodes
+            .iter()
+            .find(|(slot, _)| *slot < 8_192)
+            .expect("one of 100")
+            .1;
+        for (slot, node) in nodes {
+            assert_eq!(node == first, slot < 8_192);
+            assert_ne!(node, 0);
+        }
+    }
+}

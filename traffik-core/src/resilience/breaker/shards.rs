@@ -1,0 +1,83 @@
+//! One breaker per shard, all with the settings of one.
+
+use std::borrow::Cow;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLockReadGuard};
+
+use super::{BreakerInfo, BreakerState, CircuitBreaker};
+
+impl CircuitBreaker {
+    /// The breaker of a shard. The one of a store that has no shards, 0, is this one itself.
+    #[inline]
+    pub(in crate::resilience) fn of_shard(&self, shard: u64) -> Cow<'_, CircuitBreaker> {
+        match shard {
+            0 => Cow::Borrowed(self),
+            shard => Cow::Owned(self.find_or_add(shard)),
+        }
+    }
+
+    fn find_or_add(&self, shard: u64) -> CircuitBreaker {
+        let find = |all: &[(u64, CircuitBreaker)]| {
+            let found = all.iter().find(|(of, _)| *of == shard);
+            found.map(|(_, breaker)| breaker.clone())
+        };
+        if let Some(known) = find(&self.shards()) {
+            return known;
+        }
+        let inner = &*self.0;
+        let mut all = inner.shards.write().unwrap_or_else(PoisonError::into_inner);
+        find(&all).unwrap_or_else(|| {
+            let breaker = Self::from_settings(Arc::clone(&inner.settings), Some(shard));
+            // Whoever forced all of them open did not know of this one.
+            if self.own_state().is_open() {
+                breaker.force_open();
+            }
+            all.push((shard, breaker.clone()));
+            inner.is_sharded.store(true, Ordering::Release);
+            breaker
+        })
+    }
+
+    pub(super) fn of_each_shard(&self, act: fn(&CircuitBreaker)) {
+        // Copied first, since hooks may ask the breaker.
+        let all: Vec<_> = self.shards().iter().map(|(_, one)| one.clone()).collect();
+        all.iter().for_each(act);
+    }
+
+    pub(super) fn worst_state(&self, own: BreakerState) -> BreakerState {
+        let shards = self.shards();
+        let all = shards.iter().map(|(_, breaker)| breaker.own_state());
+        all.chain([own])
+            .max_by_key(|state| badness(*state))
+            .unwrap_or(own)
+    }
+
+    pub(super) fn sum_of_infos(&self, own: BreakerInfo) -> BreakerInfo {
+        self.shards().iter().fold(own, |sum, (_, breaker)| {
+            let one = breaker.own_info();
+            let worst = match badness(one.state) > badness(sum.state) {
+                true => one,
+                false => sum,
+            };
+            BreakerInfo {
+                opened_total: sum.opened_total + one.opened_total,
+                failed_total: sum.failed_total + one.failed_total,
+                refused_total: sum.refused_total + one.refused_total,
+                ..worst
+            }
+        })
+    }
+
+    fn shards(&self) -> RwLockReadGuard<'_, Vec<(u64, CircuitBreaker)>> {
+        // Consistent between statements.
+        self.0.shards.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn badness(state: BreakerState) -> u8 {
+    match state {
+        BreakerState::Closed => 0,
+        BreakerState::HalfOpen => 1,
+        BreakerState::Open => 2,
+    }
+}
