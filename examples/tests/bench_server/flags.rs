@@ -56,7 +56,7 @@ fn refuses_flags_that_make_no_sense() {
             "--trust 10.0.0.0/8,",
             "\"\" is neither an address nor a network",
         ),
-        ("--trust 0.0.0.0/0", "is every address there is"),
+        ("--trust 0.0.0.0/0", "every IPv4 address there is"),
         (
             "--trust-hops 256",
             "--trust-hops must be a whole number from 0 to 255",
