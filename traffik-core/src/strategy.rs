@@ -24,8 +24,36 @@
 //!
 //! Within a period is an interval as long as the period and shorter by a moment; each strategy says
 //! what holds for other intervals, and [`testing::laws`](crate#features) holds it to that.
+//!
+//! # When the rate is changed
+//!
+//! The new rate decides from the next hit on: from then on, what is admitted is what it admits in an
+//! interval a period longer. What was taken before counts on as follows.
+//!
+//! | strategies | what was taken under the old rate |
+//! |---|---|
+//! | [`FixedWindow`], [`TieredRate`], [`SlidingWindowCounter`], [`AdaptiveThrottle`], [`QuotaWithRollover`], [`TimeOfDay`], [`DistributedFairness`], [`GeographicDistribution`] | is a count, and counts until the new period is over that begins where the old window did, or around that |
+//! | [`SlidingWindowLog`], [`PriorityQueue`] | counts for the new period from when it was taken |
+//! | [`TokenBucket`], [`TokenBucketWithDebt`], [`LeakyBucket`], [`LeakyBucketWithQueue`], [`Gcra`], [`CostBasedTokenBucket`] | is owed as a time, and goes on to be: 30 s are 30 s at any rate, but no more than the new rate's whole capacity. So whoever had used up `1/day` waits for a minute at most once it is `1/minute` |
+//!
+//! What an [`AdaptiveThrottle`] cut stays cut, as so many units of the limit; what rolled over in a
+//! [`QuotaWithRollover`] is at most what can roll over under the new limit. What was
+//! [charged](Settlement::Charge) beyond a limit, or post-paid, is owed in full as long as the rate is
+//! the same, and then as above. A store forgets what was taken when it would have been worth nothing
+//! under the rate at which it was taken: after a period was made longer, somebody who was told to
+//! wait may be admitted a little earlier, but never more than the new limit.
+//!
+//! # When the clock steps back
+//!
+//! Nobody is admitted more than the bound allows over the time that really passed. Up to a second, by
+//! which threads overtake each other, is waited for. What lies further ahead than a clock that never
+//! stepped back could have put it (a window's start by more than a period, a bucket's debt by more
+//! than it holds) is brought back when a hit is denied, and keeps its count: a window is then the
+//! next one, a bucket is empty, a log was made now.
 
 mod adaptive;
+#[cfg(test)]
+mod changes;
 mod cost_based;
 mod distributed_fairness;
 mod fixed_window;
@@ -232,7 +260,8 @@ pub trait Strategy: Debug + Send + Sync + 'static {
 
     /// Whether the words of a cell become greater with every hit that is admitted, whatever its
     /// time, cost and rate: compared from the first one on, as the parts of a date are. Cells with
-    /// a queue are not meant.
+    /// a queue are not meant, nor those that a [settlement](Strategy::settle) makes smaller, or would
+    /// bring back.
     ///
     /// Then the greater of two cells is the later. A store that knows an older one than it should,
     /// since it was replaced by a replica that lags, is told of the later.

@@ -153,6 +153,7 @@ impl AdaptiveThrottle {
         let [start, count, lacking] = *cell.words() else {
             return (fresh, fresh, 0);
         };
+        let start = window::realigned(start, hit);
         let written = Window {
             start,
             count,
@@ -246,18 +247,22 @@ impl Strategy for AdaptiveThrottle {
 
     /// A refund counts if it is of this window.
     fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
-        let (_, current, _) = self.windows(cell, hit);
+        let (written, current, _) = self.windows(cell, hit);
         let elapsed = settle::elapsed(current.start, hit.now);
         let settled = Window {
             start: window::honest(current.start, hit),
             count: settlement.of_count(current.count, elapsed, MOST),
             ..current
         };
-        let changes = (settled.start, settled.count) != (current.start, current.count);
-        if changes {
+        let is_settled = (settled.start, settled.count) != (current.start, current.count);
+        let is_unaligned = cell.words().len() == 3 && window::is_unaligned(cell, hit);
+        if is_settled {
             self.store(cell, &settled, hit.rate);
+        } else if is_unaligned {
+            // Not the window in force: it would count as one with load.
+            self.store(cell, &written, hit.rate);
         }
-        changes
+        is_settled || is_unaligned
     }
 
     fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {

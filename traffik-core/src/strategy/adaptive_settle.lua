@@ -6,5 +6,7 @@ end
 local after = settled(taken, math.max(0, now - start), 9000000000)
 admitted = true
 if honest ~= start or after ~= taken then
-  store(honest, after)
+  store(honest, after, current)
+elseif unaligned > 0 then
+  store(spread(written))
 end

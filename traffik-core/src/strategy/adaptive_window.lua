@@ -7,10 +7,13 @@ local function next_limit(taken, of)
 end
 
 local start, taken, current = words(3)
+local written
+local unaligned = start and start % period or 0
 if not start then
   start, taken, current = now - now % period, 0, limit
 else
-  current = math.max(limit - current, least)
+  start, current = start - unaligned, math.max(limit - current, least)
+  written = {start, taken, current}
   local passed = math.floor(math.max(0, now - start) / period)
   if passed > 0 then
     current = math.min(next_limit(taken, current) + regained * (passed - 1), limit)
@@ -19,7 +22,7 @@ else
 end
 
 -- Kept until the limit has recovered.
-local function store(start, taken)
+local function store(start, taken, current)
   local lost = math.max(0, limit - next_limit(taken, current))
   take(start + (1 + math.ceil(lost / regained)) * period, start, taken, limit - current)
 end

@@ -9,6 +9,9 @@ end
 
 if start then
   rolled = math.min(rolled, most)
+  if cumulative == 0 then
+    rolled = math.min(rolled, math.floor(limit * ppm / 1000000))
+  end
   local passed = math.floor(math.max(0, now - start) / length)
   if passed > 2 then
     start = nil

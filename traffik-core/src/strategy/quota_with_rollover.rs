@@ -66,6 +66,15 @@ impl QuotaWithRollover {
         self.percentage.of(rest).min(self.max_rollover.into())
     }
 
+    /// What rolls over at most, whatever the limit was before.
+    fn most(&self, limit: u64) -> u64 {
+        let most = u64::from(self.max_rollover);
+        match self.cumulative {
+            true => most,
+            false => most.min(self.percentage.of(limit)),
+        }
+    }
+
     /// The period of the hit, and those in which the cell will still be remembered.
     fn periods(&self, cell: &Cell, hit: &Hit<'_>) -> (Period, [Option<Period>; KNOWN]) {
         let limit = u64::from(hit.rate.limit());
@@ -86,7 +95,7 @@ impl QuotaWithRollover {
         let first = Period {
             start,
             used,
-            rollover: rollover.min(self.max_rollover.into()),
+            rollover: rollover.min(self.most(limit)),
         };
         let second = next(&first);
         let third = next(&second);

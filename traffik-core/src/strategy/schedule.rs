@@ -95,9 +95,8 @@ impl Beyond {
 /// The fraction in the second word of a cell, which under another rate may have been greater.
 pub(super) fn fraction(word: u64, rate: &Rate) -> u32 {
     let fraction = (word & FRACTION).min(u64::from(rate.limit() - 1));
-    #[expect(clippy::cast_possible_truncation, reason = "below the limit, a u32")]
-    let fraction = fraction as u32;
-    fraction
+    // At most as much as a u32 less one.
+    u32::try_from(fraction).unwrap_or(u32::MAX)
 }
 
 /// The second word of a cell that owes so much.

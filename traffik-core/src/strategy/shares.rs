@@ -65,7 +65,7 @@ impl<'a> Shares<'a> {
         share: Share,
     ) -> Shares<'a> {
         let (start, same) = match cell.words() {
-            [start] => window::in_force(*start, hit),
+            [start] => window::in_force(window::realigned(*start, hit), hit),
             _ => (window::aligned(hit), false),
         };
         let mut parties = SmallVec::<[Party; 8]>::new();
@@ -166,7 +166,8 @@ impl<'a> Shares<'a> {
         if me.used > used {
             me.seen = me.seen.max(now.as_micros());
         }
-        let changes = is_ahead || me.used != used;
+        let is_unaligned = cell.words().len() == 1 && window::is_unaligned(cell, self.hit);
+        let changes = is_ahead || me.used != used || is_unaligned;
         if changes {
             settled.store(cell);
         }

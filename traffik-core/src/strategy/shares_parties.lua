@@ -2,9 +2,11 @@
 local FAIR, PART, FIXED = 0, 1, 2
 local MAX_PARTIES, SURPLUS = 64, 0
 
-local start, same, stored = nil, false, 0
+local start, same, stored, unaligned = nil, false, 0, 0
 if cell:byte() == 25 and #cell >= 25 and #cell % 16 == 9 then
   start, stored = unpack('>I8', cell, 10), #cell
+  unaligned = start % period
+  start = start - unaligned
   same = now < start + period
 end
 if not same then

@@ -13,7 +13,7 @@ me[3] = settled(used, elapsed, 1099511627776)
 if me[3] > used then
   me[2] = math.max(me[2], now)
 end
-if is_ahead or me[3] ~= used then
+if is_ahead or me[3] ~= used or unaligned > 0 then
   store()
 end
 admitted = true

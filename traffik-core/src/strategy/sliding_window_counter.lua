@@ -1,6 +1,8 @@
 -- SlidingWindowCounter::step
 local cost, limit, period = unpack('>I8I8I8', arguments)
 local start, current, previous = words(3)
+local unaligned = start and start % period or 0
+start = start and start - unaligned
 if not start then
   start, current, previous = now - now % period, 0, 0
 elseif now >= start + period then

@@ -47,6 +47,7 @@ impl Counts {
                 previous: 0,
             };
         };
+        let start = window::realigned(start, hit);
         match window::in_force(start, hit) {
             (start, true) => Counts {
                 start,
@@ -166,7 +167,9 @@ impl Strategy for SlidingWindowCounter {
             current: settlement.of_count(counts.current, elapsed, MOST),
             ..counts
         };
-        let changes = (settled.start, settled.current) != (counts.start, counts.current);
+        let changes = settled.start != counts.start
+            || settled.current != counts.current
+            || cell.words().len() == 3 && window::is_unaligned(cell, hit);
         if changes {
             let words = [settled.start, settled.current, settled.previous];
             cell.set(&words, Timestamp::from_micros(settled.clear(hit)));

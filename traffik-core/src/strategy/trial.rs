@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Details, Hit, Strategy};
+use super::{Details, Hit, Settlement, Strategy};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::identity::Attributes;
@@ -45,6 +45,13 @@ impl<'a> Trial<'a> {
         let decision = self.strategy.step(&mut cell, &self.hit_of(cost));
         self.cell = cell;
         decision
+    }
+
+    pub(super) fn settle(&mut self, settlement: Settlement) -> bool {
+        let mut cell = std::mem::take(&mut self.cell);
+        let changed = self.strategy.settle(&mut cell, &self.hit_of(1), settlement);
+        self.cell = cell;
+        changed
     }
 
     /// How many of so many hits of cost 1 pass.

@@ -100,6 +100,18 @@ fn ahead(remembered: u64, hit: &Hit<'_>) -> u64 {
     }
 }
 
+/// The start of the window in which a remembered one began: another if the period was changed. Those
+/// who count several windows need all to begin at multiples of the period.
+pub(super) fn realigned(remembered: u64, hit: &Hit<'_>) -> u64 {
+    remembered - remembered % hit.rate.period_us()
+}
+
+/// Whether the first word of a cell is not the start of a window of this period.
+pub(super) fn is_unaligned(cell: &Cell, hit: &Hit<'_>) -> bool {
+    let start = cell.words().first();
+    start.is_some_and(|start| realigned(*start, hit) != *start)
+}
+
 /// The start of the window at the time of the hit.
 #[inline]
 pub(super) fn aligned(hit: &Hit<'_>) -> u64 {

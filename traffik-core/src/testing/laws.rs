@@ -181,6 +181,9 @@ pub enum Law {
     Bounded,
     /// The same when the clock steps back, over the time that really passed.
     StepsBack,
+    /// After the rate was changed, what is admitted from then on is what the new rate admits in an
+    /// interval a period longer.
+    Changed,
     /// A [settlement](Strategy::settle) takes at least what it charges, and a refund of what was just
     /// taken leaves as much as there was. Refunds count for [`Law::Bounded`]: it is about what was
     /// admitted and not refunded.
@@ -207,6 +210,7 @@ impl fmt::Display for Law {
             Law::Honest => "waits are exact",
             Law::Bounded => "bounded",
             Law::StepsBack => "bounded when the clock steps back",
+            Law::Changed => "bounded when the rate changes",
             Law::Settled => "settlements take what they charge and return what they refund",
             Law::Small => "words are below 2^53",
             Law::Grows => "words become greater",

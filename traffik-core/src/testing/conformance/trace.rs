@@ -114,7 +114,7 @@ impl<'a> Trace<'a> {
             7 => now.plus_micros(self.choices.below(5_000)),
             8 => now.plus_micros(self.choices.below(3 * period)),
             _ => {
-                let back = self.choices.below(period + 1);
+                let back = self.choices.below(4 * period + 1);
                 Timestamp::from_micros(now.as_micros().saturating_sub(back)).max(self.earliest)
             }
         };

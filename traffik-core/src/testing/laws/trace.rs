@@ -39,6 +39,8 @@ pub(super) enum Deed {
     Charge,
     /// Refunds one of the last admissions: the last is 0.
     Refund(u8),
+    /// Changes the rate: limit and period become so many times as much, then that part of it.
+    Change([u8; 2], [u8; 2]),
 }
 
 /// How far the clock moves before a hit.
@@ -171,6 +173,8 @@ fn one(askers: usize, steps_back: bool) -> impl Strategy<Value = Move> {
         14 => Just(Deed::Hit),
         1 => Just(Deed::Charge),
         3 => (0..4_u8).prop_map(Deed::Refund),
+        1 => [[1..9_u8, 1..9_u8], [1..9_u8, 1..9_u8]]
+            .prop_map(|[limit, period]| Deed::Change(limit, period)),
     ];
     (gap, cost, 0..askers, deed).prop_map(|(gap, cost, who, deed)| Move {
         gap,

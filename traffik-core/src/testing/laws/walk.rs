@@ -1,5 +1,7 @@
 //! One trace against one strategy, checking every law at every hit.
 
+use std::time::Duration;
+
 use super::trace::{Deed, Gap, Move, Trace};
 use super::{Broken, Law, Laws};
 use crate::cell::Cell;
@@ -21,6 +23,8 @@ pub(super) struct Walk<'a> {
     real: u64,
     end: u64,
     stepped_back: bool,
+    /// Whether the rate was changed.
+    changed: bool,
     cell: Cell,
     /// When the last denial said to come again.
     ready: u64,
@@ -41,6 +45,7 @@ impl<'a> Walk<'a> {
             real: 0,
             end: trace.start_us + MAX_AHEAD_US,
             stepped_back: false,
+            changed: false,
             cell: Cell::fresh(),
             ready: trace.start_us,
             admitted: Vec::new(),
@@ -78,6 +83,10 @@ impl<'a> Walk<'a> {
             Deed::Hit => self.hit(one),
             Deed::Charge => self.charge(one),
             Deed::Refund(which) => self.refund(usize::from(which), one),
+            Deed::Change(limit, period) => {
+                self.change(limit, period);
+                Ok(())
+            }
         }
     }
 
@@ -276,6 +285,27 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// From a change of the rate on, what the new rate admits, in an interval a period longer: a
+    /// window of the old rate may end in the middle of one of the new.
+    fn change(&mut self, limit: [u8; 2], period: [u8; 2]) {
+        let [times, parts] = limit.map(u32::from);
+        let limit = self.rate.limit().saturating_mul(times) / parts;
+        let [times, parts] = period.map(u32::from);
+        let ms = self.rate.period().as_millis() * u128::from(times) / u128::from(parts);
+        let period = Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX));
+        let rate = Rate::new(limit.clamp(1, Rate::MAX_LIMIT), period);
+        if let Ok(rate) = rate
+            && !rate.is_unlimited()
+            && self.laws.strategy.validate(&rate).is_ok()
+        {
+            self.story
+                .push(format!("at {} µs: the rate becomes {rate}", self.now));
+            self.rate = rate;
+            self.admitted.clear();
+            self.changed = true;
+        }
+    }
+
     /// Gives back what one of the last admissions has taken, or a part of it.
     fn refund(&mut self, which: usize, one: Move) -> Lawful {
         let Some(place) = self.admitted.len().checked_sub(1 + which) else {
@@ -403,15 +433,21 @@ impl<'a> Walk<'a> {
         let mut total = 0;
         for &(start, cost) in self.admitted.iter().rev() {
             total += u128::from(cost);
-            let most = self.laws.bound.most(&self.rate, end - start);
+            let longer = if self.changed {
+                self.rate.period_us()
+            } else {
+                0
+            };
+            let most = self.laws.bound.most(&self.rate, end - start + longer);
             let counted = match self.laws.post_paid {
                 true => total - u128::from(last.saturating_sub(1)),
                 false => total,
             };
             if counted > most {
-                let law = match self.stepped_back {
-                    true => Law::StepsBack,
-                    false => Law::Bounded,
+                let law = match (self.changed, self.stepped_back) {
+                    (true, _) => Law::Changed,
+                    (false, true) => Law::StepsBack,
+                    (false, false) => Law::Bounded,
                 };
                 let why = format!("{counted} admitted in {} µs, at most {most}", end - start);
                 return Err(self.broken(law, why));
