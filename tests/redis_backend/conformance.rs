@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use traffik_core::testing::conformance;
-use traffik_core::{Backend, Cell, Decision, Hit, ManualClock, Strategy};
+use traffik_core::{Backend, Cell, Decision, Hit, Lent, Loan, ManualClock, Settlement, Strategy};
 
 use crate::support::{self, RedisServer, strategies};
 
@@ -16,6 +16,14 @@ impl Strategy for Scriptless {
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         self.0.step(cell, hit)
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        self.0.settle(cell, hit, settlement)
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        self.0.lend(cell, hit, loan)
     }
 
     fn parameters(&self) -> String {

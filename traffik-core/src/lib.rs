@@ -103,9 +103,9 @@ pub use store::{Entry, Store};
 #[doc(inline)]
 pub use strategy::{
     AdaptiveThrottle, CostBasedTokenBucket, Details, DistributedFairness, FixedWindow, Gcra,
-    GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue,
-    QuotaWithRollover, Settlement, Sharing, SlidingWindowCounter, SlidingWindowLog, Strategy,
-    TieredRate, TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
+    GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, Lent, LoadGauge, Loan,
+    PriorityQueue, QuotaWithRollover, Settlement, Sharing, SlidingWindowCounter, SlidingWindowLog,
+    Strategy, TieredRate, TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
 };
 pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Recover, Throttle, ThrottleBuilder};
 pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};

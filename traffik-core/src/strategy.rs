@@ -61,6 +61,7 @@ mod gcra;
 mod geographic_distribution;
 mod leaky_bucket;
 mod leaky_bucket_with_queue;
+mod lending;
 mod log;
 mod lua;
 mod named;
@@ -93,6 +94,12 @@ pub use gcra::{Gcra, GcraStat};
 pub use geographic_distribution::{GeographicDistribution, GeographicDistributionStat};
 pub use leaky_bucket::{LeakyBucket, LeakyBucketStat};
 pub use leaky_bucket_with_queue::{LeakyBucketWithQueue, LeakyBucketWithQueueStat};
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(unused_imports, reason = "the backend that leases")
+)]
+pub(crate) use lending::Lending;
+pub use lending::{Lent, Loan};
 pub use lua::Lua;
 #[cfg(feature = "redis")]
 pub(crate) use lua::{BUILT_IN, IN_PLACE};
@@ -218,10 +225,45 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         None
     }
 
-    /// What a step of this strategy settles, if that is what its steps do.
-    #[doc(hidden)]
-    fn settlement(&self) -> Option<Settlement> {
+    /// Whether hits of this cost can be [lent](Strategy::lend) at this rate. Default: none can.
+    fn lends(&self, rate: &Rate, cost: u32) -> bool {
+        let _ = (rate, cost);
+        false
+    }
+
+    /// A step that lends: takes back what the loan brings back, decides the hit, and lends of what is
+    /// left, so that hits can be decided elsewhere.
+    ///
+    /// Pure, as a step. The cost may be zero, which is admitted. A denial changes nothing, and
+    /// takes nothing back. What is lent is taken like a hit of that cost, never more than fits, and
+    /// may be spent at any time while it lasts: over every interval, what is spent and what is
+    /// admitted here are within the bound together. So what is out must not drain. What comes back is
+    /// known by its [term](Lent::term) only; what has ended is not taken back, as it may have been
+    /// spent.
+    ///
+    /// Default: a step; nothing is lent. Lending needs [`lends`](Strategy::lends) as well.
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        let _ = loan;
+        (self.step(cell, hit), Lent::default())
+    }
+
+    /// The same for Redis, as [`lua`](Strategy::lua) is for a step, but also asked for a cost of zero.
+    /// It sets `admitted` to true if the hit is, whether or not it changes the cell.
+    fn lend_lua(
+        &self,
+        rate: &Rate,
+        cost: u32,
+        loan: &Loan,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        let _ = (rate, cost, loan, attributes);
         None
+    }
+
+    /// Whether steps of this strategy do something else than to take a cost: they settle, or lend.
+    #[doc(hidden)]
+    fn is_correction(&self) -> bool {
+        false
     }
 
     /// Who shares one cell: by default, nobody but the hits of one identity.

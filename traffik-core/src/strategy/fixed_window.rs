@@ -1,4 +1,4 @@
-use super::{Details, Hit, Lua, Settlement, Strategy, window};
+use super::{Details, Hit, Lent, Loan, Lua, Settlement, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::identity::Attributes;
@@ -53,6 +53,18 @@ impl Strategy for FixedWindow {
 
     fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
         Some(window::settle_lua(rate, settlement))
+    }
+
+    fn lends(&self, _rate: &Rate, _cost: u32) -> bool {
+        true
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        window::lend(cell, hit, loan, hit.rate.limit().into())
+    }
+
+    fn lend_lua(&self, rate: &Rate, cost: u32, loan: &Loan, _: &Attributes) -> Option<Lua> {
+        Some(window::lend_lua(rate, cost, loan, rate.limit().into()))
     }
 
     fn counts(&self) -> bool {

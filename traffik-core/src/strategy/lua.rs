@@ -82,7 +82,7 @@ impl Lua {
 
 /// Every script of this crate; Redis gets them all as one, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 17] = [
+pub(crate) const BUILT_IN: [&str; 20] = [
     window::LUA,
     schedule::PREPAID_LUA,
     gcra::LUA,
@@ -100,6 +100,9 @@ pub(crate) const BUILT_IN: [&str; 17] = [
     shares::SETTLE_LUA,
     cost_based::SETTLE_LUA,
     time_of_day::SETTLE_LUA,
+    window::LEND_LUA,
+    quota_with_rollover::LEND_LUA,
+    time_of_day::LEND_LUA,
 ];
 
 /// Those of them that read and write their cells themselves, because these may be large.

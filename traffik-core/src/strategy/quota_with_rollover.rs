@@ -1,6 +1,6 @@
 use super::ratio::Ratio;
 use super::settle::{self, Settlement};
-use super::{Details, Hit, Lua, Strategy, window};
+use super::{Details, Hit, Lent, Loan, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
@@ -214,6 +214,36 @@ impl Strategy for QuotaWithRollover {
         Some(Lua::new(SETTLE_LUA, &arguments))
     }
 
+    fn lends(&self, _rate: &Rate, _cost: u32) -> bool {
+        true
+    }
+
+    /// What comes back counts if it is of this period, with which all loans end.
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        let (period, _) = self.periods(cell, hit);
+        let length = hit.rate.period_us();
+        let quota = u64::from(hit.rate.limit()).saturating_add(period.rollover);
+        let end = window::honest(period.start, hit).saturating_add(length);
+        let left = end.saturating_sub(hit.now.as_micros());
+        let lending = loan.of_count(period.start, period.used, hit.cost, quota, left);
+        let Some((used, lent)) = lending else {
+            return (self.step(cell, hit), Lent::default());
+        };
+        if used != period.used {
+            Period { used, ..period }.store(cell, length);
+        }
+        let decision = Decision::allow(quota, lent.free).resets_in(left);
+        (decision, lent)
+    }
+
+    fn lend_lua(&self, rate: &Rate, cost: u32, loan: &Loan, _: &Attributes) -> Option<Lua> {
+        let mut lua = self.lua(rate, cost, &Attributes::NONE)?.of(LEND_LUA);
+        for word in loan.words() {
+            lua = lua.and(word);
+        }
+        Some(lua)
+    }
+
     fn validate(&self, _rate: &Rate) -> Result<()> {
         self.percentage
             .validate("the rollover percentage", 0.0, 1.0)
@@ -248,6 +278,14 @@ pub(super) const SETTLE_LUA: &str = concat!(
     include_str!("quota_period.lua"),
     include_str!("settle.lua"),
     include_str!("quota_with_rollover_settle.lua")
+);
+
+pub(super) const LEND_LUA: &str = concat!(
+    "local cost, limit, length, ppm, most, cumulative, want, back, back_of =\n",
+    "    unpack('>I8I8I8I8I8I8I8I8I8', arguments)\n",
+    include_str!("quota_period.lua"),
+    include_str!("lend.lua"),
+    include_str!("quota_with_rollover_lend.lua")
 );
 
 /// What a [`QuotaWithRollover`] knows about a key.

@@ -144,8 +144,8 @@ impl Strategy for Settling {
         self.strategy.coarsen(cell)
     }
 
-    fn settlement(&self) -> Option<Settlement> {
-        Some(self.settlement)
+    fn is_correction(&self) -> bool {
+        true
     }
 
     /// Only a charge makes a cell greater.

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use super::ratio::Ratio;
-use super::{Details, Hit, Lua, Settlement, Strategy, window};
+use super::{Details, Hit, Lent, Loan, Lua, Settlement, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -139,6 +139,25 @@ impl Strategy for TieredRate {
 
     fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {
         Some(window::settle_lua(rate, settlement))
+    }
+
+    fn lends(&self, _rate: &Rate, _cost: u32) -> bool {
+        true
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        window::lend(cell, hit, loan, self.limit(hit.rate, hit.attributes))
+    }
+
+    fn lend_lua(
+        &self,
+        rate: &Rate,
+        cost: u32,
+        loan: &Loan,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        let limit = self.limit(rate, attributes);
+        Some(window::lend_lua(rate, cost, loan, limit))
     }
 
     fn validate(&self, _rate: &Rate) -> Result<()> {

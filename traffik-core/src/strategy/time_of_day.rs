@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::ratio::Ratio;
 use super::settle::{self, Settlement};
 use super::zone::{FixedOffset, Zone};
-use super::{Details, Hit, Lua, Strategy, window};
+use super::{Details, Hit, Lent, Loan, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -354,6 +354,35 @@ impl Strategy for TimeOfDay {
         Some(lua)
     }
 
+    fn lends(&self, _rate: &Rate, _cost: u32) -> bool {
+        true
+    }
+
+    /// What comes back counts if it is of this part, with which all loans end.
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        let part = self.part(cell, hit);
+        let capacity = self.multiplier_at(part.at).of(hit.rate.limit().into());
+        let left = part.end().saturating_sub(hit.now.as_micros());
+        let lending = loan.of_count(part.start, part.count, hit.cost, capacity, left);
+        let Some((count, lent)) = lending else {
+            return (self.step(cell, hit), Lent::default());
+        };
+        if count != part.count {
+            let end = Timestamp::from_micros(part.end());
+            cell.set(&[part.start, count], end);
+        }
+        let decision = Decision::allow(capacity, lent.free).resets_in(left);
+        (decision, lent)
+    }
+
+    fn lend_lua(&self, rate: &Rate, cost: u32, loan: &Loan, _: &Attributes) -> Option<Lua> {
+        let mut lua = self.lua(rate, cost, &Attributes::NONE)?.of(LEND_LUA);
+        for word in loan.words() {
+            lua = lua.and(word);
+        }
+        Some(lua)
+    }
+
     fn validate(&self, _rate: &Rate) -> Result<()> {
         if self.hours.is_empty() {
             return Err(Error::invalid("the hours of a time of day are missing"));
@@ -407,6 +436,13 @@ pub(super) const SETTLE_LUA: &str = concat!(
     "local refund, amount, age = unpack('>I8I8I8', arguments, 41 + 24 * count)\n",
     include_str!("settle.lua"),
     include_str!("time_of_day_settle.lua")
+);
+
+pub(super) const LEND_LUA: &str = concat!(
+    include_str!("time_of_day_part.lua"),
+    "local want, back, back_of = unpack('>I8I8I8', arguments, 41 + 24 * count)\n",
+    include_str!("lend.lua"),
+    include_str!("time_of_day_lend.lua")
 );
 
 /// What a [`TimeOfDay`] knows about a key.

@@ -1,7 +1,7 @@
 //! Windows of one period, aligned to the epoch, that counting strategies share.
 
 use super::settle::{self, CLOCK_SLACK_US, Settlement};
-use super::{Hit, Lua};
+use super::{Hit, Lent, Loan, Lua};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::rate::Rate;
@@ -52,6 +52,35 @@ pub(super) const SETTLE_LUA: &str = concat!(
     "local period, refund, amount, age = unpack('>I8I8I8I8', arguments)\n",
     include_str!("settle.lua"),
     include_str!("window_settle.lua")
+);
+
+/// [`step`], and lends of what is left. What comes back counts if it is of this window, with which
+/// all loans end.
+pub(super) fn lend(cell: &mut Cell, hit: &Hit<'_>, loan: &Loan, limit: u64) -> (Decision, Lent) {
+    let (start, count) = count(cell, hit);
+    let left = honest(start, hit) + hit.rate.period_us() - hit.now.as_micros();
+    let Some((after, lent)) = loan.of_count(start, count, hit.cost, limit, left) else {
+        return (step(cell, hit, limit), Lent::default());
+    };
+    if after != count {
+        let end = start + hit.rate.period_us();
+        cell.set(&[start, after], Timestamp::from_micros(end));
+    }
+    let decision = Decision::allow(limit, lent.free).resets_in(left);
+    (decision, lent)
+}
+
+/// [`lend`] for Redis.
+pub(super) fn lend_lua(rate: &Rate, cost: u32, loan: &Loan, limit: u64) -> Lua {
+    let [want, back, back_of] = loan.words();
+    let arguments = [cost.into(), limit, rate.period_us(), want, back, back_of];
+    Lua::new(LEND_LUA, &arguments)
+}
+
+pub(super) const LEND_LUA: &str = concat!(
+    "local cost, limit, period, want, back, back_of = unpack('>I8I8I8I8I8I8', arguments)\n",
+    include_str!("lend.lua"),
+    include_str!("window_lend.lua")
 );
 
 /// The start and count of the window in force.

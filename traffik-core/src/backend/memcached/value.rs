@@ -20,7 +20,7 @@ const MS: u64 = 1_000;
 /// Whether hits of this operation can be counted by `incr`. A cost above one cannot: it could be
 /// denied while a smaller one fits, and while its increment stands it would deny that too.
 pub(super) fn is_countable(op: &Op<'_>) -> bool {
-    op.cost == 1 && has_counter(op) && op.strategy.settlement().is_none()
+    op.cost == 1 && has_counter(op) && !op.strategy.is_correction()
 }
 
 fn has_counter(op: &Op<'_>) -> bool {

@@ -96,6 +96,9 @@ impl Denials {
         batch: &Batch<'_>,
         stopwatch: impl Fn() -> u64,
     ) -> Option<Decisions> {
+        if batch.ops().iter().any(|op| op.strategy.is_correction()) {
+            return None;
+        }
         let first = batch.ops().first()?.key;
         let mut denials = self.shard_of(&first)?;
         let denial = denials.get(&first)?;

@@ -94,7 +94,7 @@ impl Hints {
                 // What was settled may be less than it was, and so may what was further ahead than
                 // it should have been.
                 Some(false) => shard.replace(op.key, hint, self.max_per_half),
-                None if op.strategy.settlement().is_some() => {
+                None if op.strategy.is_correction() => {
                     shard.replace(op.key, hint, self.max_per_half);
                 }
                 None => shard.insert(op.key, hint, self.max_per_half),

@@ -1,7 +1,7 @@
 use super::{Arc, Attributes, Backend, Batch, Cell, Decision, ManualClock, Op, Rate, Strategy};
 use super::{Timestamp, decide, key};
 use crate::identity::Priority;
-use crate::strategy::{Settlement, Settling};
+use crate::strategy::{Lending, Lent, Loan, Settlement, Settling};
 use crate::time::Clock;
 
 /// A random sequence of hits, applied to a backend and to cells of our own.
@@ -27,6 +27,15 @@ struct Lane<'a> {
     cell: Cell,
     /// What the last hit was told to wait for.
     wait_us: u64,
+    /// What was lent last, of which some may come back.
+    lent: Lent,
+}
+
+/// What is done to a lane.
+enum Deed {
+    Hit(u32),
+    Settle(Settlement),
+    Lend(u32, Loan),
 }
 
 impl<'a> Trace<'a> {
@@ -50,6 +59,7 @@ impl<'a> Trace<'a> {
             rate: choices.rate(&**strategy),
             cell: Cell::fresh(),
             wait_us: 0,
+            lent: Lent::default(),
         });
         let lanes = lanes.collect();
         Trace {
@@ -73,10 +83,9 @@ impl<'a> Trace<'a> {
                 .collect();
             hit.sort_unstable();
             hit.dedup();
-            let costs: Vec<u32> = hit.iter().map(|lane| self.cost(*lane)).collect();
-            let settlements: Vec<_> = hit.iter().map(|lane| self.settlement(*lane)).collect();
+            let deeds: Vec<Deed> = hit.iter().map(|lane| self.deed(*lane)).collect();
             let asker = self.askers[self.choices.index(4)].clone();
-            self.compare(step, &hit, &costs, &settlements, &asker).await;
+            self.compare(step, &hit, &deeds, &asker).await;
             if self.choices.below(8) == 0 {
                 let lane = &mut self.lanes[hit[0]];
                 lane.rate = self.choices.rate(&**lane.strategy);
@@ -94,7 +103,7 @@ impl<'a> Trace<'a> {
                 instance: Some(format!("{instance}").into()),
                 ..Attributes::NONE
             };
-            self.compare(step, &[0], &[1], &[None], &asker).await;
+            self.compare(step, &[0], &[Deed::Hit(1)], &asker).await;
             if step >= 200 {
                 self.clock.advance_micros(60 * 60 * 1_000_000);
             }
@@ -145,13 +154,13 @@ impl<'a> Trace<'a> {
         &self.story[self.story.len().saturating_sub(5)..]
     }
 
-    /// Now and then the hit is a settlement instead.
-    fn settlement(&mut self, lane: usize) -> Option<Settlement> {
+    /// Now and then the hit is a settlement instead, or lends.
+    fn deed(&mut self, lane: usize) -> Deed {
         let cost = self.cost(lane);
         let period = self.lanes[lane].rate.period_us();
-        match self.choices.below(8) {
-            0 => Some(Settlement::Charge(cost)),
-            1 => Some(Settlement::Refund {
+        match self.choices.below(10) {
+            0 => Deed::Settle(Settlement::Charge(cost)),
+            1 => Deed::Settle(Settlement::Refund {
                 cost,
                 age_us: match self.choices.below(4) {
                     0 | 1 => 0,
@@ -159,33 +168,64 @@ impl<'a> Trace<'a> {
                     _ => self.choices.below(2 * period),
                 },
             }),
-            _ => None,
+            2..=4 => Deed::Lend(cost, self.loan(lane)),
+            _ => Deed::Hit(cost),
         }
     }
 
-    async fn compare(
-        &mut self,
-        step: u32,
-        hit: &[usize],
-        costs: &[u32],
-        settlements: &[Option<Settlement>],
-        asker: &Attributes,
-    ) {
-        let settling: Vec<Arc<dyn Strategy>> = hit
+    fn loan(&mut self, lane: usize) -> Loan {
+        let want = self.cost(lane);
+        let Lane { rate, lent, .. } = &self.lanes[lane];
+        let (period, lent) = (rate.period_us(), *lent);
+        let length_us = match self.choices.below(3) {
+            0 => 1_000_000,
+            1 => 1 + self.choices.below(period),
+            _ => self.choices.below(10_000_000_000),
+        };
+        let part = self.choices.below(u64::from(lent.amount) + 1);
+        let (back, back_of) = match self.choices.below(4) {
+            0 => (0, 0),
+            1 => (u32::MAX, lent.term),
+            2 => (1, self.choices.below(Cell::WORD_LIMIT)),
+            _ => (u32::try_from(part).expect("at most a u32"), lent.term),
+        };
+        Loan {
+            want,
+            length_us,
+            back,
+            back_of,
+        }
+    }
+
+    async fn compare(&mut self, step: u32, hit: &[usize], deeds: &[Deed], asker: &Attributes) {
+        let lending: Vec<Option<Arc<Lending>>> = hit
             .iter()
-            .zip(settlements)
-            .map(|(lane, settlement)| match settlement {
-                Some(settlement) => Settling::of(self.lanes[*lane].strategy, *settlement),
-                None => Arc::clone(self.lanes[*lane].strategy),
+            .zip(deeds)
+            .map(|(lane, deed)| match deed {
+                Deed::Lend(cost, loan) => {
+                    Some(Lending::of(self.lanes[*lane].strategy, *cost, *loan))
+                }
+                _ => None,
+            })
+            .collect();
+        let strategies: Vec<Arc<dyn Strategy>> = hit
+            .iter()
+            .zip(deeds.iter().zip(&lending))
+            .map(|(lane, (deed, lending))| match (deed, lending) {
+                (_, Some(lending)) => Arc::clone(lending) as _,
+                (Deed::Settle(settlement), _) => {
+                    Settling::of(self.lanes[*lane].strategy, *settlement)
+                }
+                _ => Arc::clone(self.lanes[*lane].strategy),
             })
             .collect();
         let ops: Vec<Op<'_>> = hit
             .iter()
-            .zip(costs.iter().zip(settlements))
-            .zip(&settling)
-            .map(|((lane, (cost, settlement)), strategy)| Op {
+            .zip(deeds)
+            .zip(&strategies)
+            .map(|((lane, deed), strategy)| Op {
                 strategy,
-                ..self.lanes[*lane].op(settlement.map_or(*cost, |_| 1), asker)
+                ..self.lanes[*lane].op(deed.cost(), asker)
             })
             .collect();
         let batch = Batch::new(&ops);
@@ -208,7 +248,18 @@ impl<'a> Trace<'a> {
         );
 
         let expected = batch.decide(&mut cells, now);
+        let lent: Vec<Option<Lent>> = told(&lending);
         let actual = decide(self.backend, &batch).await;
+        if actual.is_allowed() {
+            assert_eq!(
+                told(&lending),
+                lent,
+                "what is lent in step {step} of trace {} differs (left: by the backend; right: by \
+                 the strategy): {ops:?}, before it {:#?}",
+                self.seed,
+                self.last_steps(),
+            );
+        }
         assert_eq!(
             actual,
             expected,
@@ -229,10 +280,28 @@ impl<'a> Trace<'a> {
                 op.realign(cell, now);
             }
         }
-        for ((lane, cell), decision) in hit.iter().zip(cells).zip(expected.iter()) {
+        let is_allowed = expected.is_allowed();
+        for (((lane, cell), decision), lent) in hit.iter().zip(cells).zip(expected.iter()).zip(lent)
+        {
             let lane = &mut self.lanes[*lane];
             lane.cell = cell;
             lane.wait_us = wait_us(decision);
+            lane.lent = lent.filter(|_| is_allowed).unwrap_or(lane.lent);
+        }
+    }
+}
+
+fn told(lending: &[Option<Arc<Lending>>]) -> Vec<Option<Lent>> {
+    let told = |lending: &Option<Arc<Lending>>| lending.as_ref().map(|lending| lending.lent());
+    lending.iter().map(told).collect()
+}
+
+impl Deed {
+    /// Of the operation: what settles or lends has a cost of its own.
+    fn cost(&self) -> u32 {
+        match self {
+            Deed::Hit(cost) => *cost,
+            Deed::Settle(_) | Deed::Lend(..) => 1,
         }
     }
 }

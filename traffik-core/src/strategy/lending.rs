@@ -1,0 +1,206 @@
+//! More than one hit's worth of a limit, taken at once to be spent elsewhere.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Details, Hit, Lua, Settlement, Sharing, Strategy};
+use crate::cell::Cell;
+use crate::decision::Decision;
+use crate::error::Result;
+use crate::identity::Attributes;
+use crate::rate::Rate;
+
+/// What somebody asks of a cell who will decide hits without asking: to be lent something, and to
+/// take back what was not spent of what was lent before.
+///
+/// What is lent may be spent before it ends, and after that no more. How long that is the one who
+/// spends it measures from *before* the question, on a clock that does not step, and less what
+/// clocks differ: so no two clocks are compared. What was given back must not be spent, and neither
+/// must be given back twice: a question without an answer is not repeated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Loan {
+    /// How much to lend at most.
+    pub want: u32,
+    /// For how long, in microseconds; at most an hour. What has been lent already goes on as it
+    /// began, and what is lent beside it, too: see [`Lent::lasts_us`].
+    pub length_us: u64,
+    /// How much is given back.
+    pub back: u32,
+    /// The [term](Lent::term) of what is given back; 0 if nothing was lent.
+    pub back_of: u64,
+}
+
+/// What was lent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lent {
+    /// How much: it was taken like a hit of that cost.
+    pub amount: u32,
+    /// What names it when it is given back; never 0 if something was lent.
+    pub term: u64,
+    /// How long the cell counts it, in microseconds from when the step was made. It must not be spent
+    /// any later, nor after what was [asked for](Loan::length_us).
+    pub lasts_us: u64,
+    /// Whether the cell still knew of [`Loan::back_of`]. If not, it has ended or was lost, nothing was
+    /// taken back, and what is left of it is void.
+    pub known: bool,
+    /// What could still be lent.
+    pub free: u64,
+}
+
+impl Loan {
+    /// What becomes of a count that began at `start`, if the cost fits into it; given how long it
+    /// lasts.
+    pub(super) fn of_count(
+        &self,
+        start: u64,
+        count: u64,
+        cost: u32,
+        limit: u64,
+        lasts_us: u64,
+    ) -> Option<(u64, Lent)> {
+        let term = start.saturating_add(1);
+        let known = self.back_of == term;
+        let count = match known {
+            true => count.saturating_sub(self.back.into()),
+            false => count,
+        };
+        let available = limit.saturating_sub(count);
+        let rest = available.checked_sub(cost.into())?;
+        let amount = u32::try_from(rest).unwrap_or(u32::MAX).min(self.want);
+        let lent = Lent {
+            amount,
+            term,
+            lasts_us,
+            known,
+            free: rest - u64::from(amount),
+        };
+        let after = count.saturating_add(cost.into()) + u64::from(amount);
+        Some((after, lent))
+    }
+
+    /// How much to lend, how much comes back of what: for `lend.lua`.
+    pub(super) fn words(self) -> [u64; 3] {
+        let back_of = self.back_of.min(Cell::WORD_LIMIT - 1);
+        [self.want.into(), self.back.into(), back_of]
+    }
+}
+
+/// A strategy whose step lends: an operation with it, at a cost of 1, is a hit of some cost, or of
+/// none, and a loan, on any backend, in the trips that are made anyway. It is denied if the hit is,
+/// and then nothing is lent, nor taken back.
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, reason = "the backend that leases")
+)]
+#[derive(Debug)]
+pub(crate) struct Lending {
+    strategy: Arc<dyn Strategy>,
+    cost: u32,
+    loan: Loan,
+    lent: Mutex<Lent>,
+}
+
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, reason = "the backend that leases")
+)]
+impl Lending {
+    /// A hit and a loan of cells of `strategy`.
+    pub(crate) fn of(strategy: &Arc<dyn Strategy>, cost: u32, loan: Loan) -> Arc<Lending> {
+        Arc::new(Lending {
+            strategy: Arc::clone(strategy),
+            cost,
+            loan,
+            lent: Mutex::default(),
+        })
+    }
+
+    /// What was lent, once a backend has answered: backends may run a step more than once, and the
+    /// last one counts. It means nothing if the batch was denied.
+    pub(crate) fn lent(&self) -> Lent {
+        *self.slot()
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Lent> {
+        // It is plain data.
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Strategy for Lending {
+    fn id(&self) -> &'static str {
+        self.strategy.id()
+    }
+
+    fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
+        if hit.cost == 0 {
+            return self.strategy.step(cell, hit);
+        }
+        let hit = Hit {
+            cost: self.cost,
+            ..*hit
+        };
+        let (decision, lent) = self.strategy.lend(cell, &hit, &self.loan);
+        *self.slot() = lent;
+        decision
+    }
+
+    fn lua(&self, rate: &Rate, _cost: u32, attributes: &Attributes) -> Option<Lua> {
+        self.strategy
+            .lend_lua(rate, self.cost, &self.loan, attributes)
+    }
+
+    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
+        self.strategy.settle(cell, hit, settlement)
+    }
+
+    fn settle_lua(
+        &self,
+        rate: &Rate,
+        settlement: Settlement,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        self.strategy.settle_lua(rate, settlement, attributes)
+    }
+
+    fn is_correction(&self) -> bool {
+        true
+    }
+
+    fn sharing(&self) -> Sharing {
+        self.strategy.sharing()
+    }
+
+    fn parameters(&self) -> String {
+        self.strategy.parameters()
+    }
+
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        self.strategy.validate(rate)
+    }
+
+    fn counts(&self) -> bool {
+        self.strategy.counts()
+    }
+
+    fn ordered(&self) -> bool {
+        self.strategy.ordered()
+    }
+
+    fn coarsen(&self, cell: &mut Cell) -> bool {
+        self.strategy.coarsen(cell)
+    }
+
+    /// Unless something comes back.
+    fn grows(&self) -> bool {
+        self.loan.back == 0 && self.strategy.grows()
+    }
+
+    fn window(&self, rate: &Rate, quota: u64) -> Duration {
+        self.strategy.window(rate, quota)
+    }
+
+    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
+        self.strategy.details(cell, hit)
+    }
+}
