@@ -1,6 +1,7 @@
 -- Gcra::post_paid; 2^52 µs is Span::MAX, too long to ever be paid for.
-local horizon = now + unpack('>I8', arguments, 41)
-if (tat < horizon or tat == horizon and part == 0) and price < 4503599627370496 then
+local horizon = now + unpack('>I8', arguments, 49)
+local changes = (tat < horizon or tat == horizon and part == 0) and price < 4503599627370496
+if changes then
   -- schedule::charge_any
   local owed = now + capacity
   if after > owed or after == owed and after_part > capacity_part then
@@ -12,5 +13,4 @@ if (tat < horizon or tat == horizon and part == 0) and price < 4503599627370496 
         + bits * 1073741824
     word = math.max(beyond, word - after_part) + after_part
   end
-  take(after_ceil, after, word)
 end

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
+use super::{Details, Hit, Lent, Loan, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -140,6 +140,11 @@ impl Strategy for Gcra {
         if self.strict {
             return schedule::prepaid(cell, hit, self.limit(hit.rate), self.capacity(hit.rate));
         }
+        if schedule::is_lent(cell) {
+            return schedule::step_lent(cell, hit, self.capacity(hit.rate), |cell, hit| {
+                self.post_paid(cell, hit)
+            });
+        }
         self.post_paid(cell, hit)
     }
 
@@ -167,6 +172,35 @@ impl Strategy for Gcra {
         Some(schedule::settle_lua(rate, settlement, capacity))
     }
 
+    /// Post-paid, of hits of cost 1 alone: whoever has so many spends them one by one.
+    fn lends(&self, _rate: &Rate, cost: u32) -> bool {
+        self.strict || cost == 1
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        let capacity = self.capacity(hit.rate);
+        if self.strict {
+            return schedule::prepaid_lend(cell, hit, loan, self.limit(hit.rate), capacity);
+        }
+        schedule::lend(cell, hit, loan, capacity, |cell, hit| {
+            self.post_paid(cell, hit)
+        })
+    }
+
+    fn lend_lua(&self, rate: &Rate, cost: u32, loan: &Loan, _: &Attributes) -> Option<Lua> {
+        let capacity = self.capacity(rate);
+        if self.strict {
+            return Some(schedule::prepaid_lend_lua(rate, cost, loan, capacity));
+        }
+        let need = match cost {
+            0 => Span::ZERO,
+            // What could never be paid for needs more than there ever is.
+            _ if rate.time_for(cost.into()) >= Span::MAX => Span::from_micros(Cell::WORD_LIMIT - 1),
+            _ => rate.time_for(1),
+        };
+        Some(schedule::lend_lua(rate, cost, loan, capacity, need))
+    }
+
     fn parameters(&self) -> String {
         format!("tolerance={},strict={}", self.tolerance_us, self.strict)
     }
@@ -185,7 +219,7 @@ impl Strategy for Gcra {
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
-        let tat = schedule::arrival(cell, hit);
+        let (tat, _) = schedule::arrival_and_end(cell, hit, self.capacity(hit.rate));
         let horizon = Span::from_micros(hit.now.as_micros() + self.tolerance_us);
         Details::Gcra(GcraStat {
             tat: Timestamp::from_micros(tat.ceil()),
@@ -197,9 +231,12 @@ impl Strategy for Gcra {
 }
 
 pub(super) const LUA: &str = concat!(
-    "local tat, part = words(2)\n",
+    schedule::arguments!(hit),
+    "local tat, part = words(2)\nlocal lends = false\n",
+    include_str!("schedule_out.lua"),
     include_str!("schedule.lua"),
-    include_str!("gcra.lua")
+    include_str!("gcra.lua"),
+    include_str!("schedule_take.lua"),
 );
 
 /// What [`Gcra`] knows about a key.

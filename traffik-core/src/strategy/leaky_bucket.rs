@@ -1,4 +1,4 @@
-use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
+use super::{Details, Hit, Lent, Loan, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::identity::Attributes;
@@ -58,12 +58,25 @@ impl Strategy for LeakyBucket {
         Some(schedule::settle_lua(rate, settlement, capacity(rate)))
     }
 
+    fn lends(&self, _rate: &Rate, _cost: u32) -> bool {
+        true
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        let limit = hit.rate.limit().into();
+        schedule::prepaid_lend(cell, hit, loan, limit, capacity(hit.rate))
+    }
+
+    fn lend_lua(&self, rate: &Rate, cost: u32, loan: &Loan, _: &Attributes) -> Option<Lua> {
+        Some(schedule::prepaid_lend_lua(rate, cost, loan, capacity(rate)))
+    }
+
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
         Details::LeakyBucket(LeakyBucketStat {
             bucket_level: level(cell, hit),
             bucket_capacity: hit.rate.limit().into(),
             leak: *hit.rate,
-            empty_at: Timestamp::from_micros(schedule::arrival(cell, hit).ceil()),
+            empty_at: schedule::arrival_and_end(cell, hit, capacity(hit.rate)).1,
         })
     }
 }

@@ -114,7 +114,9 @@ fn enqueue(cell: &mut Cell, gone: u64, left: usize, leaves: Timestamp) -> u64 {
 pub(super) const SETTLE_LUA: &str = concat!(
     "local count = 3\n",
     include_str!("log.lua"),
-    "local tat, word = stored[1], stored[2]\n",
+    schedule::arguments!(settlement),
+    // A queue lends nothing.
+    "local tat, word, epoch, pinned, is_late = stored[1], stored[2]\n",
     include_str!("schedule_settle.lua"),
     include_str!("leaky_bucket_with_queue_settle.lua")
 );
@@ -122,6 +124,7 @@ pub(super) const SETTLE_LUA: &str = concat!(
 pub(super) const LUA: &str = concat!(
     "local count = 3\n",
     include_str!("log.lua"),
+    schedule::arguments!(hit),
     "local tat, part = stored[1], stored[2]\n",
     include_str!("schedule.lua"),
     include_str!("leaky_bucket_with_queue.lua")

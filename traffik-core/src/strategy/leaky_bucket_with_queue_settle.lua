@@ -1,6 +1,6 @@
 -- LeakyBucketWithQueue::settle
 cell = stored[1] and pack('>BI8I8I8I8', 19, 0, stored[1], stored[2], 0) or ''
-if after and unpack('>I8', arguments, 49) == 1 then
+if after and unpack('>I8', arguments, 57) == 1 then
   local left, before = size, 0
   if tat > now or part > 0 then
     left, before = departed(now)

@@ -43,7 +43,7 @@ use crate::cell::Cell;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lua {
     source: &'static str,
-    arguments: SmallVec<[u64; 6]>,
+    arguments: SmallVec<[u64; 7]>,
 }
 
 impl Lua {
@@ -82,7 +82,7 @@ impl Lua {
 
 /// Every script of this crate; Redis gets them all as one, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 20] = [
+pub(crate) const BUILT_IN: [&str; 21] = [
     window::LUA,
     schedule::PREPAID_LUA,
     gcra::LUA,
@@ -101,6 +101,7 @@ pub(crate) const BUILT_IN: [&str; 20] = [
     cost_based::SETTLE_LUA,
     time_of_day::SETTLE_LUA,
     window::LEND_LUA,
+    schedule::LEND_LUA,
     quota_with_rollover::LEND_LUA,
     time_of_day::LEND_LUA,
 ];

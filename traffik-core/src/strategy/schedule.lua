@@ -1,6 +1,5 @@
 -- schedule::arrival, given the stored one as `tat` and `part`, and what this hit would make of it.
 -- Spans are whole µs and parts of 1/limit.
-local limit, price, price_part, capacity, capacity_part = unpack('>I8I8I8I8I8', arguments)
 if not tat or tat < now then
   tat, part = now, 0
 end

@@ -10,9 +10,13 @@
 //! that written into the bits of its second word that no fraction needs (see [`Beyond`]). All others
 //! owe their capacity at most: an arrival time further ahead was written under another rate, or
 //! before the clock stepped back.
+//!
+//! A cell of which something is [out](out) on lease has four words more.
+
+mod out;
 
 use super::settle::{CLOCK_SLACK_US, Settlement};
-use super::{Hit, Lua};
+use super::{Hit, Lent, Loan, Lua};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -20,7 +24,22 @@ use crate::rate::Rate;
 use crate::span::Span;
 use crate::time::Timestamp;
 
-/// When everything taken so far is paid for: in the past for a fresh cell, so `now` at least.
+/// What the scripts begin with: the arguments of [`lua`], and of [`settlement_lua`].
+macro_rules! arguments {
+    (hit) => {
+        "local limit, price, price_part, capacity, capacity_part, period = \
+         unpack('>I8I8I8I8I8I8', arguments)\n"
+    };
+    (settlement) => {
+        "local limit, capacity, capacity_part, refund, price, price_part, period = \
+         unpack('>I8I8I8I8I8I8I8', arguments)\n"
+    };
+}
+
+pub(super) use arguments;
+
+/// When everything taken so far is paid for: in the past for a fresh cell, so `now` at least. Not
+/// for a cell of which something is out on lease.
 pub(super) fn arrival(cell: &Cell, hit: &Hit<'_>) -> Span {
     let now = hit.now.as_micros();
     match *cell.words() {
@@ -138,17 +157,33 @@ pub(super) fn settle(
     settlement: Settlement,
     capacity: Span,
 ) -> bool {
+    if is_lent(cell) {
+        return out::settle(cell, hit, settlement, capacity);
+    }
+    let now = Span::from_micros(hit.now.as_micros());
+    settle_to(cell, hit, settlement, capacity, now, false)
+}
+
+/// The same down to `floor`, and in any case if `is_late`.
+fn settle_to(
+    cell: &mut Cell,
+    hit: &Hit<'_>,
+    settlement: Settlement,
+    capacity: Span,
+    floor: Span,
+    is_late: bool,
+) -> bool {
     let denominator = hit.rate.limit();
     let now = Span::from_micros(hit.now.as_micros());
     let (tat, is_ahead) = owed(cell, hit, capacity);
     let (is_refund, price) = price_of(hit.rate, settlement);
     let after = match is_refund {
-        true => tat.minus(price, denominator).max(now),
+        true => tat.minus(price, denominator).max(floor),
         false => tat
             .plus(price, denominator)
             .min(now.plus(Span::MAX, denominator)),
     };
-    let changes = is_ahead || after != tat;
+    let changes = is_late || is_ahead || after != tat;
     if changes {
         charge_any(cell, hit, after, capacity);
     }
@@ -190,21 +225,70 @@ pub(super) fn settlement_lua(
             is_refund.into(),
             price.micros(),
             part(price),
+            rate.period_us(),
         ],
     )
 }
 
 pub(super) const SETTLE_LUA: &str = concat!(
-    "local tat, word = words(2)\n",
+    arguments!(settlement),
+    "local tat, part = words(2)\nlocal lends = false\n",
+    include_str!("schedule_out.lua"),
+    "local word = part\n",
     include_str!("schedule_settle.lua"),
-    "if after then\n  take(after_ceil, after, after_word)\nend\n",
+    "local changes = after ~= nil\nword = after_word\n",
+    include_str!("schedule_take.lua"),
 );
+
+/// Whether something is out on lease.
+#[inline]
+pub(super) fn is_lent(cell: &Cell) -> bool {
+    cell.words().len() == 6
+}
+
+/// The arrival time, and when the cell is as good as a fresh one if nobody does anything.
+pub(super) fn arrival_and_end(cell: &Cell, hit: &Hit<'_>, capacity: Span) -> (Span, Timestamp) {
+    let opened = out::Opened::of(cell, hit, capacity);
+    let over = opened.over(hit, capacity);
+    (opened.arrival(hit), Timestamp::from_micros(over))
+}
+
+pub(super) use out::{lend, step as step_lent};
 
 /// Admits what fits into a bucket that holds `capacity`, given both in units and as the time in
 /// which the rate earns it.
 // Or else the compiler makes one function for all buckets, and calls it with seven arguments.
 #[inline(always)]
 pub(super) fn prepaid(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
+    if is_lent(cell) {
+        return prepaid_lent(cell, hit, limit, capacity);
+    }
+    prepaid_plain(cell, hit, limit, capacity)
+}
+
+#[cold]
+#[inline(never)]
+fn prepaid_lent(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
+    out::step(cell, hit, capacity, |cell, hit| {
+        prepaid_plain(cell, hit, limit, capacity)
+    })
+}
+
+/// [`prepaid`], and lends of what is left.
+pub(super) fn prepaid_lend(
+    cell: &mut Cell,
+    hit: &Hit<'_>,
+    loan: &Loan,
+    limit: u64,
+    capacity: Span,
+) -> (Decision, Lent) {
+    out::lend(cell, hit, loan, capacity, |cell, hit| {
+        prepaid_plain(cell, hit, limit, capacity)
+    })
+}
+
+#[inline(always)]
+fn prepaid_plain(cell: &mut Cell, hit: &Hit<'_>, limit: u64, capacity: Span) -> Decision {
     let denominator = hit.rate.limit();
     let now = Span::from_micros(hit.now.as_micros());
     let horizon = now.plus(capacity, denominator);
@@ -274,14 +358,50 @@ pub(super) fn lua(source: &'static str, rate: &Rate, cost: u32, capacity: Span) 
             part(price),
             capacity.micros(),
             part(capacity),
+            rate.period_us(),
         ],
     )
 }
 
 pub(super) const PREPAID_LUA: &str = concat!(
-    "local tat, part = words(2)\n",
+    arguments!(hit),
+    "local tat, part = words(2)\nlocal lends = false\n",
+    include_str!("schedule_out.lua"),
     include_str!("schedule.lua"),
-    include_str!("prepaid.lua")
+    include_str!("prepaid.lua"),
+    include_str!("schedule_take.lua"),
+);
+
+/// [`prepaid_lend`] for Redis.
+pub(super) fn prepaid_lend_lua(rate: &Rate, cost: u32, loan: &Loan, capacity: Span) -> Lua {
+    lend_lua(rate, cost, loan, capacity, rate.time_for(cost.into()))
+}
+
+/// [`lend`] for Redis, of hits that are admitted if what they `need` fits.
+pub(super) fn lend_lua(rate: &Rate, cost: u32, loan: &Loan, capacity: Span, need: Span) -> Lua {
+    let [want, back, back_of] = loan.words();
+    let more = [
+        need.micros(),
+        need.fraction().into(),
+        want,
+        loan.length_us.clamp(1, out::LONGEST_US),
+        back,
+        back_of,
+    ];
+    let lua = lua(LEND_LUA, rate, cost, capacity);
+    more.into_iter().fold(lua, Lua::and)
+}
+
+pub(super) const LEND_LUA: &str = concat!(
+    arguments!(hit),
+    "local need, need_part, want, asked, back, back_of = unpack('>I8I8I8I8I8I8', arguments, 49)\n",
+    "local tat, part = words(2)\nlocal lends = true\n",
+    include_str!("schedule_out.lua"),
+    include_str!("schedule_beyond.lua"),
+    include_str!("schedule_back.lua"),
+    include_str!("schedule.lua"),
+    include_str!("schedule_lend.lua"),
+    include_str!("schedule_take.lua"),
 );
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 -- schedule::settle, given the stored arrival time as `tat` and `word`. It becomes `after` and
 -- `after_word`, unless it is as it was: then `after` is nil. A price to give back is what is left of it.
-local limit, capacity, capacity_part, refund, price, price_part =
-    unpack('>I8I8I8I8I8I8', arguments)
 if not tat or tat < now then
   tat, word = now, 0
 end
 local upper, stored_tat = word - word % 1073741824, tat
 local part, mark = math.min(word % 1073741824, limit - 1), math.fmod(limit * 31 + capacity, 65521)
-local ahead = false
+local ahead = is_late or false
 if tat > now + capacity + 1000000 then
   local owed, owed_part = capacity, capacity_part
   if word >= 4503599627370496 and math.floor(word / 68719476736) % 65536 == mark then
@@ -29,6 +27,9 @@ if refund == 1 then
   end
   if after < now then
     after, after_part = now, 0
+  end
+  if epoch then
+    after, after_part = pinned(after, after_part, now)
   end
 else
   after, after_part = tat + price, part + price_part

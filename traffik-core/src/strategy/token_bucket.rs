@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
+use super::{Details, Hit, Lent, Loan, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
@@ -81,6 +81,20 @@ impl Strategy for TokenBucket {
         ))
     }
 
+    fn lends(&self, _rate: &Rate, _cost: u32) -> bool {
+        true
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        let (limit, capacity) = (self.capacity(hit.rate), self.time_to_fill(hit.rate));
+        schedule::prepaid_lend(cell, hit, loan, limit, capacity)
+    }
+
+    fn lend_lua(&self, rate: &Rate, cost: u32, loan: &Loan, _: &Attributes) -> Option<Lua> {
+        let capacity = self.time_to_fill(rate);
+        Some(schedule::prepaid_lend_lua(rate, cost, loan, capacity))
+    }
+
     fn parameters(&self) -> String {
         self.burst
             .map(|burst| format!("burst={burst}"))
@@ -105,7 +119,7 @@ impl Strategy for TokenBucket {
             tokens: self.step(&mut cell.clone(), &peek).remaining(),
             capacity,
             refill: *hit.rate,
-            full_at: Timestamp::from_micros(schedule::arrival(cell, hit).ceil()),
+            full_at: schedule::arrival_and_end(cell, hit, self.time_to_fill(hit.rate)).1,
         })
     }
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Details, Hit, Lua, Settlement, Strategy, schedule};
+use super::{Details, Hit, Lent, Loan, Lua, Settlement, Strategy, schedule};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::Result;
@@ -89,6 +89,20 @@ impl Strategy for TokenBucketWithDebt {
         Some(schedule::settle_lua(rate, settlement, capacity))
     }
 
+    fn lends(&self, _rate: &Rate, _cost: u32) -> bool {
+        true
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        let limit = self.capacity(hit.rate);
+        schedule::prepaid_lend(cell, hit, loan, limit, hit.rate.time_for(limit))
+    }
+
+    fn lend_lua(&self, rate: &Rate, cost: u32, loan: &Loan, _: &Attributes) -> Option<Lua> {
+        let capacity = rate.time_for(self.capacity(rate));
+        Some(schedule::prepaid_lend_lua(rate, cost, loan, capacity))
+    }
+
     fn parameters(&self) -> String {
         let debt = self.max_debt;
         match self.burst {
@@ -112,11 +126,12 @@ impl Strategy for TokenBucketWithDebt {
         let peek = Hit { cost: 0, ..*hit };
         let available = self.step(&mut cell.clone(), &peek).remaining();
         let max_debt = u64::from(self.max_debt);
+        let capacity = hit.rate.time_for(self.capacity(hit.rate));
         Details::TokenBucketWithDebt(TokenBucketWithDebtStat {
             tokens: available.saturating_sub(max_debt),
             capacity: self.burst_at(hit.rate),
             refill: *hit.rate,
-            full_at: Timestamp::from_micros(schedule::arrival(cell, hit).ceil()),
+            full_at: schedule::arrival_and_end(cell, hit, capacity).1,
             max_debt,
             current_debt: max_debt.saturating_sub(available),
         })
