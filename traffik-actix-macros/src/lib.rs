@@ -135,7 +135,9 @@ use crate::handler::Handler;
 /// argument cannot be `impl Trait`. Attributes of the function stay with the original, except routes,
 /// documentation, lints, `must_use` and `deprecated`.
 ///
-/// A unit test that calls the handler with its own arguments needs the function itself: give it a name.
+/// A unit test that calls the handler with its own arguments needs the function itself: give it a name. With
+/// `#[get(..)]` and its kind this attribute has to stand above them then: they put what is below into a
+/// function of their own, where nobody else finds it.
 ///
 /// ```
 /// use actix_web::web;
