@@ -1,5 +1,7 @@
 //! Patterns of paths.
 
+mod atoms;
+
 use regex_lite::Regex;
 use traffik_core::{Error, Result};
 
@@ -140,14 +142,15 @@ fn complaint(pattern: &str) -> Option<String> {
                 .to_owned(),
         );
     }
-    rootless(pattern).map(|part| {
-        let part = part.trim_start().trim_start_matches('/');
-        let right = match part {
-            "*" | "**" => "/**".to_owned(),
-            part => format!("/{part}"),
-        };
-        format!("a path begins with a slash, so this never matches: write {right:?}")
-    })
+    let beyond = |alternative: &&str| atoms::goes_beyond_the_end(alternative);
+    if !is_glob(pattern) && atoms::alternatives(pattern).iter().any(beyond) {
+        return Some(format!(
+            "nothing follows the end of a path, so this never matches: write {:?} if the character is meant",
+            pattern.replace(r"\$", "$").replace('$', r"\$")
+        ));
+    }
+    rooted(pattern)
+        .map(|right| format!("a path begins with a slash, so this never matches: write {right:?}"))
 }
 
 /// `/search?q=`: in a regular expression an optional `h` before `q=`, which nobody means.
@@ -158,7 +161,7 @@ fn has_query(pattern: &str) -> bool {
     })
 }
 
-/// `/users/:id` of other frameworks, `/users/{id}` of actix-web.
+/// `/users/:id` and `/users/<id>` of other frameworks, `/users/{id}` of actix-web.
 fn has_named_segments(pattern: &str) -> bool {
     let named = |start: &str| {
         pattern.match_indices(start).any(|(at, _)| {
@@ -166,7 +169,7 @@ fn has_named_segments(pattern: &str) -> bool {
             name.starts_with(|c: char| c.is_alphabetic() || c == '_')
         })
     };
-    named("/:") || named("{")
+    named("/:") || named("/<") || named("{")
 }
 
 /// The same with a glob's stars, or if a name comes with a pattern, as a regular expression.
@@ -177,20 +180,26 @@ fn without_names(pattern: &str) -> String {
     let rest = if is_regex { ".*" } else { "**" };
     let mut written = String::new();
     let mut left = pattern;
-    while let Some(at) = left.find(['{', ':']) {
+    let name = |left: &str| {
+        let angle = left.find("/<").map(|slash| slash + 1);
+        left.find(['{', ':']).into_iter().chain(angle).min()
+    };
+    while let Some(at) = name(left) {
         written.push_str(&left[..at]);
-        let is_colon = left[at..].starts_with(':');
-        let end = match is_colon {
-            true => left[at + 1..].find('/').map(|end| at + 1 + end),
-            false => closing(left, at).map(|end| end + 1),
+        let end = match left[at..].chars().next() {
+            Some(':') => left[at + 1..].find('/').map(|end| at + 1 + end),
+            Some('<') => left[at..].find('>').map(|end| at + end + 1),
+            _ => closing(left, at).map(|end| end + 1),
         };
         let end = end.unwrap_or(left.len());
         let inner = &left[at + 1..end];
+        let is_brace = inner.ends_with('}');
         let inner = inner.strip_suffix('}').unwrap_or(inner);
         left = &left[end..];
         match inner.split_once(':') {
-            Some((_, ".*")) if !is_colon => written.push_str(rest),
-            Some((_, regex)) if !is_colon => written.push_str(&format!("({regex})")),
+            Some((_, ".*")) if is_brace => written.push_str(rest),
+            Some(("path", _)) if inner.ends_with('>') => written.push_str(rest),
+            Some((_, regex)) if is_brace => written.push_str(&format!("({regex})")),
             _ => match left.strip_prefix('*') {
                 Some(behind) => {
                     left = behind;
@@ -252,52 +261,29 @@ fn decoded(pattern: &str) -> Option<String> {
     found.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The first alternative that begins with a character which no path begins with.
-fn rootless(pattern: &str) -> Option<&str> {
-    if is_glob(pattern) {
-        return (!pattern.starts_with('/')).then_some(pattern);
+/// What would be right for the first alternative that no path begins with.
+fn rooted(pattern: &str) -> Option<String> {
+    // A star at the beginning repeats nothing, so that it can only be meant as a glob's.
+    if is_glob(pattern) || pattern.starts_with('*') {
+        return (!pattern.starts_with('/')).then(|| with_slash(pattern));
     }
-    alternatives(pattern).into_iter().find_map(|alternative| {
-        let inner = match alternative.strip_prefix('(') {
-            // Only a group is looked into that is the whole alternative.
-            Some(group) => group.strip_suffix(')')?,
-            None => {
-                let mut chars = alternative.chars();
-                let first = chars.next()?;
-                let is_optional = matches!(chars.next(), Some('?' | '*' | '{'));
-                let may_be_slash = matches!(first, '/' | '.' | '\\' | '^' | '$' | '[');
-                return (!may_be_slash && !is_optional).then_some(alternative);
+    atoms::alternatives(pattern)
+        .into_iter()
+        .find_map(|alternative| {
+            let (prefix, rest) = atoms::split_prefix(alternative);
+            if let Some(inner) = atoms::group(rest) {
+                return rooted(inner);
             }
-        };
-        let inner = match inner.strip_prefix('?') {
-            Some(named) => named.split_once([':', '>'])?.1,
-            None => inner,
-        };
-        rootless(inner)
-    })
+            let is_rootless = !atoms::may_begin_with_slash(rest);
+            is_rootless.then(|| format!("{prefix}{}", with_slash(rest)))
+        })
 }
 
-/// The parts between the `|` that are in no group and in no class.
-fn alternatives(pattern: &str) -> Vec<&str> {
-    let (mut parts, mut start) = (Vec::new(), 0);
-    let (mut depth, mut in_class, mut escaped) = (0_u32, false, false);
-    for (at, c) in pattern.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '[' => in_class = true,
-            ']' => in_class = false,
-            '(' if !in_class => depth += 1,
-            ')' if !in_class => depth = depth.saturating_sub(1),
-            '|' if !in_class && depth == 0 => {
-                parts.push(&pattern[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
+fn with_slash(part: &str) -> String {
+    match part.trim_start().trim_start_matches('/') {
+        "*" | "**" => "/**".to_owned(),
+        part => format!("/{part}"),
     }
-    parts.push(&pattern[start..]);
-    parts
 }
 
 #[cfg(test)]
@@ -358,6 +344,28 @@ mod tests {
             ("/files/{tail}*", "/files/**"),
             (r"/u/{id:\d{2}}/{name}", r"/u/(\\d{2})/[^/]+$"),
             ("/search?q=x", "/search"),
+            // Issue 9: the same in other words, and what other routers read.
+            ("^login", "^/login"),
+            (r"\Alogin$", r"\\A/login$"),
+            ("(?i)login", "(?i)/login"),
+            ("(?i)^login", "(?i)^/login"),
+            ("^(login|/logout)", "/login"),
+            ("(login)x", "/(login)x"),
+            ("(?P<a>login)/x", "/(?P<a>login)/x"),
+            ("(?:a|b)?login", "/(?:a|b)?login"),
+            ("[a-z]+", "/[a-z]+"),
+            ("[^/]+", "/[^/]+"),
+            (r"\d+/x", r"/\\d+/x"),
+            (r"\x61/x", r"/\\x61/x"),
+            ("l?ogin", "/l?ogin"),
+            ("**", "/**"),
+            ("*.pdf", "/*.pdf"),
+            ("/users/$id", r"/users/\\$id"),
+            ("/a$/b", r"/a\\$/b"),
+            ("$", "/$"),
+            ("/users/<id>", "/users/*"),
+            ("/users/<int:id>/x", "/users/*/x"),
+            ("/files/<path:name>", "/files/**"),
         ] {
             let error = PathPattern::parse(pattern).unwrap_err().to_string();
             assert!(error.contains("is not a path pattern"), "{error}");
@@ -380,6 +388,22 @@ mod tests {
             (r"/a\+b", "/a%2bb"),
             ("/v1/x:archive", "/v1/x:archive"),
             ("//cdn/", "//cdn/x"),
+            (r"\x2fa", "/a"),
+            (r"\x{2F}a", "/a"),
+            (r"\W[ab]$", "/a"),
+            (r"(?:x|[^\]a])a", "/a"),
+            (r"[]/]a", "/a"),
+            ("(?i)(/A|/b)$", "/a/"),
+            ("(?P<root>/)a", "/a"),
+            ("(x|)/a", "/a"),
+            ("x{0,2}/a", "/a"),
+            ("()^/a", "/a"),
+            (r"/a$|/b\z", "/b"),
+            ("/a(/|$)", "/a"),
+            ("/a$/?", "/a"),
+            (r"/a\$b", "/a$b"),
+            ("/a[$]b", "/a$b"),
+            ("|", "/any"),
         ] {
             assert!(matches(pattern, path), "{pattern} {path}");
         }
