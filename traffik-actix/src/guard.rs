@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use actix_web::guard::{Guard, GuardContext};
-use traffik_core::{Attempt, Error, Identity, Result};
+use traffik_core::{Attempt, Error, Identity, OnError, Result};
 
 use crate::client_ip::ClientIp;
+use crate::failed::ErrorPolicy;
 use crate::scope::Scope;
 use crate::throttle::HttpThrottle;
 
-/// True while a throttle would admit one more hit; charges nothing.
+/// True while a throttle would admit one more hit; charges nothing. If its backend fails, such as a memory
+/// that was closed, it is false, unless `on_error` says [`OnError::Allow`].
 ///
 /// Guards are for *routing*, for instance to a cheaper handler. They cannot deny: a request that no
 /// route accepts is answered 404 or 405, and one request may be asked about several times. To limit
@@ -100,11 +102,13 @@ impl Within {
     }
 
     fn check_now(&self, identity: &Identity) -> Option<bool> {
-        let backend = &self.throttle.own_backend()?.backend;
+        let own = self.throttle.own_backend()?;
         let throttle = self.throttle.throttle();
-        let checked = throttle.try_check_on(&**backend, Attempt::by(identity))?;
-        // A memory does not fail.
-        Some(checked.unwrap_or(true))
+        let checked = throttle.try_check_on(&*own.backend, Attempt::by(identity))?;
+        Some(checked.unwrap_or_else(|_| {
+            let policy = self.throttle.on_error(own);
+            matches!(policy, ErrorPolicy::Fixed(OnError::Allow))
+        }))
     }
 }
 
@@ -121,7 +125,7 @@ impl Guard for Within {
             Some(identify) => identify(ctx),
             None => ClientIp::peer().identity_of(ctx.head().peer_addr),
         };
-        self.check_now(&identity).unwrap_or(true)
+        self.check_now(&identity).unwrap_or(false)
     }
 }
 

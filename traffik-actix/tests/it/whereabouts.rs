@@ -9,8 +9,8 @@ use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, web};
 use traffik_actix::{
-    BackendExt, CircuitBreaker, HttpThrottle, Identity, MemoryBackend, Rate, Scope,
-    ThrottleBackend, ThrottleMiddleware, Within,
+    Backend, BackendExt, CircuitBreaker, HttpThrottle, Identity, MemoryBackend, OnError, Rate,
+    Scope, ThrottleBackend, ThrottleMiddleware, Within,
 };
 
 use crate::support::{get, memory, send, throttle, warnings};
@@ -313,6 +313,34 @@ async fn a_backend_in_the_data_of_a_resource_is_seen_or_its_absence_is_said() {
     );
     assert!(send(&app, get("/one")).await.is_throttled());
     assert_eq!(warned("throttle `unseen-inside` does not count"), 1);
+}
+
+/// `Within` was true of a memory that was closed, and denies all hits.
+#[actix_web::test]
+async fn a_guard_took_a_failure_for_a_free_place() {
+    for (on_error, expected) in [
+        (OnError::Throttle, "crowded"),
+        (OnError::Raise, "crowded"),
+        (OnError::Allow, "calm"),
+    ] {
+        let memory = MemoryBackend::new();
+        let limit = throttle("guard-closed", "1/day").backend(memory.clone());
+        let limit = limit.on_error(on_error).build().unwrap();
+        memory.close().await.unwrap();
+        let app = init_service(
+            App::new().service(
+                web::resource("/")
+                    .route(
+                        web::get()
+                            .guard(Within::new(limit).unwrap())
+                            .to(async || "calm"),
+                    )
+                    .route(web::get().to(async || "crowded")),
+            ),
+        )
+        .await;
+        assert_eq!(send(&app, get("/")).await.body, expected);
+    }
 }
 
 /// Issue: `Within` was always true if it could not know.
