@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
@@ -304,6 +305,13 @@ fn refuse(error: Error) -> HttpResponse {
         true => HttpResponse::from_error(Unresolved(error)),
         false => HttpResponse::from_error(Unavailable(error)),
     }
+}
+
+/// An answer as the error of a handler or an extractor. Logs see what it is about.
+pub(crate) fn into_error(response: HttpResponse) -> actix_web::Error {
+    let cause = response.error().map(ToString::to_string);
+    let cause = cause.unwrap_or_else(|| "throttled".to_owned());
+    InternalError::from_response(cause, response).into()
 }
 
 /// The answer to a request whose client does not wait for it any more: nobody reads it but logs. nginx calls

@@ -70,9 +70,7 @@ impl<'a> Ask<'a> {
 pub(crate) async fn enforce(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::Result<()> {
     match admission::admit(asks, req, None).await {
         Outcome::Admitted(_) => Ok(()),
-        Outcome::Denied(response) => {
-            Err(actix_web::error::InternalError::from_response("throttled", response).into())
-        }
+        Outcome::Denied(response) => Err(admission::into_error(response)),
     }
 }
 

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::error::InternalError;
 use actix_web::{HttpRequest, ResponseError};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use futures_util::FutureExt;
@@ -98,7 +97,7 @@ impl Connection {
             let answer = meeting.before_hit().await.map(|answer| [answer]);
             let outcome = admission::conclude(request, std::slice::from_ref(&meeting), answer);
             if let Outcome::Denied(response) = outcome {
-                return Err(InternalError::from_response("throttled", response).into());
+                return Err(admission::into_error(response));
             }
             let limit = Limit::new(meeting.backend);
             limit.learn(rule, &connection.id, meeting);

@@ -94,6 +94,28 @@ async fn an_error_of_a_hit_becomes_an_error_of_the_library() {
     assert_eq!(error.to_string(), error.error().to_string());
 }
 
+/// Issue 9, E 12: all that a log of a handler's errors said was `"throttled"`, of failures as well.
+#[actix_web::test]
+async fn an_error_of_enforce_did_not_say_what_it_is_about() {
+    let req = TestRequest::default().to_http_request();
+    let denied = throttle("logins", "1/day").backend(MemoryBackend::new());
+    let denied = denied.build().unwrap();
+    denied.enforce(&req).await.unwrap();
+    let error = denied.enforce(&req).await.unwrap_err();
+    assert_eq!(format!("{error:?}"), r#""throttled by logins""#);
+
+    let lost = throttle("lost", "1/day")
+        .backend(MemoryBackend::new())
+        .identify(|_: &HttpRequest| Err::<Identity, _>("no session"));
+    let error = lost.build().unwrap().enforce(&req).await.unwrap_err();
+    let text = format!("{error:?}");
+    assert!(
+        text.contains("could not make sense of the request"),
+        "{text}"
+    );
+    assert_eq!(error.as_response_error().status_code(), 400);
+}
+
 /// Issue 9, F 20: a limit by what is in the body took a newtype and 14 lines.
 #[actix_web::test]
 async fn a_handler_says_who_it_is() {
