@@ -195,7 +195,8 @@ async fn never_denies_what_redis_would_admit() {
             _ => {}
         }
     }
-    assert!(local > 500, "only {local} of 4000 were answered locally");
+    // A changed rate may bring a bucket back, after which Redis is asked anew.
+    assert!(local > 400, "only {local} of 4000 were answered locally");
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ pub(crate) use lending::Lending;
 pub use lending::{Lent, Loan};
 pub use lua::Lua;
 #[cfg(feature = "redis")]
-pub(crate) use lua::{BUILT_IN, IN_PLACE};
+pub(crate) use lua::{BESIDE, BESIDE_IN_PLACE, BUILT_IN, IN_PLACE};
 pub use named::{NAMES, named};
 pub use priority_queue::{PriorityQueue, PriorityQueueStat};
 pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};

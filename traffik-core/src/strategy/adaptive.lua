@@ -1,4 +1,4 @@
 -- AdaptiveThrottle::step
 if cost <= current - taken then
-  store(start, taken + cost, current)
+  store(start, taken + cost)
 end

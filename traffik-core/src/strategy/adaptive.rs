@@ -138,7 +138,8 @@ impl AdaptiveThrottle {
             .start
             .saturating_add(recovered.saturating_mul(rate.period_us()));
         // Not the limit itself: if the rate is changed, it is another.
-        let words = [window.start, window.count, limit - window.limit];
+        let start = window.start + window.late;
+        let words = [start, window.count, limit - window.limit];
         cell.set(&words, Timestamp::from_micros(expires));
     }
 
@@ -147,15 +148,18 @@ impl AdaptiveThrottle {
         let limit = u64::from(hit.rate.limit());
         let fresh = Window {
             start: window::aligned(hit),
+            late: 0,
             count: 0,
             limit,
         };
         let [start, count, lacking] = *cell.words() else {
             return (fresh, fresh, 0);
         };
-        let start = window::realigned(start, hit);
+        let late = start - window::realigned(start, hit);
+        let start = start - late;
         let written = Window {
             start,
+            late,
             count,
             limit: limit.saturating_sub(lacking).max(self.least(limit)),
         };
@@ -175,6 +179,9 @@ impl AdaptiveThrottle {
 #[derive(Clone, Copy)]
 struct Window {
     start: u64,
+    /// How much later the window began that was written, if the period was another then. It stays
+    /// as it is, so that the words of the cell become greater.
+    late: u64,
     count: u64,
     limit: u64,
 }
@@ -247,22 +254,24 @@ impl Strategy for AdaptiveThrottle {
 
     /// A refund counts if it is of this window.
     fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
-        let (written, current, _) = self.windows(cell, hit);
+        let (_, current, _) = self.windows(cell, hit);
         let elapsed = settle::elapsed(current.start, hit.now);
+        let start = window::honest(current.start, hit);
         let settled = Window {
-            start: window::honest(current.start, hit),
+            start,
+            late: if start == current.start {
+                current.late
+            } else {
+                0
+            },
             count: settlement.of_count(current.count, elapsed, MOST),
             ..current
         };
-        let is_settled = (settled.start, settled.count) != (current.start, current.count);
-        let is_unaligned = cell.words().len() == 3 && window::is_unaligned(cell, hit);
-        if is_settled {
+        let changes = (settled.start, settled.count) != (current.start, current.count);
+        if changes {
             self.store(cell, &settled, hit.rate);
-        } else if is_unaligned {
-            // Not the window in force: it would count as one with load.
-            self.store(cell, &written, hit.rate);
         }
-        is_settled || is_unaligned
+        changes
     }
 
     fn settle_lua(&self, rate: &Rate, settlement: Settlement, _: &Attributes) -> Option<Lua> {

@@ -1,12 +1,10 @@
 -- AdaptiveThrottle::settle
 local honest = start
 if start > now + math.max(period, 1000000) then
-  honest = now - now % period + period
+  honest, late = now - now % period + period, 0
 end
 local after = settled(taken, math.max(0, now - start), 9000000000)
 admitted = true
 if honest ~= start or after ~= taken then
-  store(honest, after, current)
-elseif unaligned > 0 then
-  store(spread(written))
+  store(honest, after)
 end

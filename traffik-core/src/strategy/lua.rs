@@ -80,9 +80,9 @@ impl Lua {
     }
 }
 
-/// Every script of this crate; Redis gets them all as one, so that it is loaded once.
+/// The steps of this crate; Redis gets them all as one script, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 21] = [
+pub(crate) const BUILT_IN: [&str; 9] = [
     window::LUA,
     schedule::PREPAID_LUA,
     gcra::LUA,
@@ -92,6 +92,16 @@ pub(crate) const BUILT_IN: [&str; 21] = [
     shares::LUA,
     cost_based::LUA,
     time_of_day::LUA,
+];
+
+/// Those of them that read and write their cells themselves, because these may be large.
+#[cfg_attr(not(feature = "redis"), expect(dead_code))]
+pub(crate) const IN_PLACE: [&str; 2] = [log::WINDOW_LUA, leaky_bucket_with_queue::LUA];
+
+/// What is done with cells beside steps: in a script of its own, with the steps, lest whoever only
+/// steps sends twice as much to a Redis that does not know it yet.
+#[cfg_attr(not(feature = "redis"), expect(dead_code))]
+pub(crate) const BESIDE: [&str; 12] = [
     window::SETTLE_LUA,
     schedule::SETTLE_LUA,
     sliding_window_counter::SETTLE_LUA,
@@ -106,11 +116,7 @@ pub(crate) const BUILT_IN: [&str; 21] = [
     time_of_day::LEND_LUA,
 ];
 
-/// Those of them that read and write their cells themselves, because these may be large.
+/// The same for those in place.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const IN_PLACE: [&str; 4] = [
-    log::WINDOW_LUA,
-    log::SETTLE_LUA,
-    leaky_bucket_with_queue::LUA,
-    leaky_bucket_with_queue::SETTLE_LUA,
-];
+pub(crate) const BESIDE_IN_PLACE: [&str; 2] =
+    [log::SETTLE_LUA, leaky_bucket_with_queue::SETTLE_LUA];

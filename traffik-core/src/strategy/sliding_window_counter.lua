@@ -1,14 +1,14 @@
 -- SlidingWindowCounter::step
 local cost, limit, period = unpack('>I8I8I8', arguments)
 local start, current, previous = words(3)
-local unaligned = start and start % period or 0
-start = start and start - unaligned
+local late = start and start % period or 0
+start = start and start - late
 if not start then
   start, current, previous = now - now % period, 0, 0
 elseif now >= start + period then
   local aligned = now - now % period
   previous = aligned < start + 2 * period and current or 0
-  start, current = aligned, 0
+  start, current, late = aligned, 0, 0
 end
 
 -- a × b as multiples of 2^48 and of 1: neither part, nor any step, exceeds 2^53.
@@ -30,6 +30,6 @@ if room >= 0 then
   local high, low = product(previous, rest)
   local high_room, low_room = product(room, period)
   if high < high_room or high == high_room and low <= low_room then
-    take(start + 2 * period, start, current + cost, previous)
+    take(start + 2 * period, start + late, current + cost, previous)
   end
 end

@@ -34,6 +34,9 @@ impl SlidingWindowCounter {
 
 struct Counts {
     start: u64,
+    /// How much later the window began that was written, if the period was another then. It stays
+    /// as it is, so that the words of the cell become greater.
+    late: u64,
     current: u64,
     previous: u64,
 }
@@ -43,21 +46,24 @@ impl Counts {
         let [start, current, previous] = *cell.words() else {
             return Counts {
                 start: window::aligned(hit),
+                late: 0,
                 current: 0,
                 previous: 0,
             };
         };
-        let start = window::realigned(start, hit);
-        match window::in_force(start, hit) {
+        let late = start - window::realigned(start, hit);
+        match window::in_force(start - late, hit) {
             (start, true) => Counts {
                 start,
+                late,
                 current,
                 previous,
             },
             (next, false) => Counts {
                 start: next,
+                late: 0,
                 current: 0,
-                previous: if next < start.saturating_add(2 * hit.rate.period_us()) {
+                previous: if next < (start - late).saturating_add(2 * hit.rate.period_us()) {
                     current
                 } else {
                     0
@@ -87,6 +93,14 @@ impl Counts {
             (0, 1..) => self.start.saturating_add(period),
             (0, 0) => hit.now.as_micros(),
         }
+    }
+
+    /// Returns when nothing counts any more.
+    fn store(&self, cell: &mut Cell, hit: &Hit<'_>) -> u64 {
+        let clear = self.clear(hit);
+        let words = [self.start + self.late, self.current, self.previous];
+        cell.set(&words, Timestamp::from_micros(clear));
+        clear
     }
 
     /// When `room`, the limit without the cost of a hit, holds what then counts.
@@ -121,22 +135,16 @@ impl Strategy for SlidingWindowCounter {
         let taken = counts.current + counts.lingering(hit);
         let available = limit.saturating_sub(taken);
 
-        let Counts {
-            start,
-            current,
-            previous,
-        } = counts;
         if cost > 0 && cost <= available {
             let charged = Counts {
-                current: current + cost,
+                current: counts.current + cost,
                 ..counts
             };
-            let (words, clear) = ([start, charged.current, previous], charged.clear(hit));
-            cell.set(&words, Timestamp::from_micros(clear));
+            let clear = charged.store(cell, hit);
             return Decision::allow(limit, available - cost).resets_in(clear.saturating_sub(now));
         }
         let counts = Counts {
-            start: window::honest(start, hit),
+            start: window::honest(counts.start, hit),
             ..counts
         };
         let clear = counts.clear(hit);
@@ -162,17 +170,20 @@ impl Strategy for SlidingWindowCounter {
     fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
         let counts = Counts::of(cell, hit);
         let elapsed = settle::elapsed(counts.start, hit.now);
+        let start = window::honest(counts.start, hit);
         let settled = Counts {
-            start: window::honest(counts.start, hit),
+            start,
+            late: if start == counts.start {
+                counts.late
+            } else {
+                0
+            },
             current: settlement.of_count(counts.current, elapsed, MOST),
             ..counts
         };
-        let changes = settled.start != counts.start
-            || settled.current != counts.current
-            || cell.words().len() == 3 && window::is_unaligned(cell, hit);
+        let changes = (settled.start, settled.current) != (counts.start, counts.current);
         if changes {
-            let words = [settled.start, settled.current, settled.previous];
-            cell.set(&words, Timestamp::from_micros(settled.clear(hit)));
+            settled.store(cell, hit);
         }
         changes
     }

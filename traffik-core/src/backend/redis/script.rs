@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::hints::Hint;
 use crate::backend::Op;
 use crate::cell::Cell;
-use crate::strategy::{BUILT_IN, IN_PLACE, Lua};
+use crate::strategy::{BESIDE, BESIDE_IN_PLACE, BUILT_IN, IN_PLACE, Lua};
 
 /// A script that names the command which failed, if one does. It defines `run`, and asks by `call`.
 macro_rules! script {
@@ -33,38 +33,71 @@ impl Program {
     /// That of the first source.
     const FIRST: usize = 2;
 
-    /// A script for the strategies of this crate, and others.
-    fn with(custom: impl IntoIterator<Item = &'static str>) -> Program {
-        let mut sources = IN_PLACE.to_vec();
-        sources.extend(BUILT_IN);
-        sources.extend(custom);
-        let branches = |places: std::ops::Range<usize>| -> String {
-            let branch = |place| {
-                let (kind, source) = (Self::FIRST + place, sources[place]);
-                format!("elseif kind == {kind} then\n{source}\n")
-            };
-            places.map(branch).collect()
+    /// A script of these sources, of which some work in place. Kinds are places in the list, so
+    /// that a longer one knows those of a shorter one.
+    fn of(sources: Vec<&'static str>) -> Program {
+        let is_in_place =
+            |source: &&str| IN_PLACE.contains(source) || BESIDE_IN_PLACE.contains(source);
+        let is_ours = |source: &&str| {
+            is_in_place(source) || BUILT_IN.contains(source) || BESIDE.contains(source)
         };
-        let text = script!(include_str!("decide.lua"))
-            .replacen("--{in place}\n", &branches(0..IN_PLACE.len()), 1)
-            .replacen(
-                "--{strategies}\n",
-                &branches(IN_PLACE.len()..sources.len()),
-                1,
-            );
+        let branches = |in_place: bool| -> String {
+            let all = sources.iter().enumerate();
+            all.filter(|(_, source)| is_in_place(source) == in_place)
+                .map(|(place, source)| {
+                    let kind = Self::FIRST + place;
+                    match is_ours(source) {
+                        true => format!("elseif kind == {kind} then\n{}", lean(source)),
+                        false => format!("elseif kind == {kind} then\n{source}\n"),
+                    }
+                })
+                .collect()
+        };
+        let text = lean(script!(include_str!("decide.lua")))
+            .replacen("--{in place}\n", &branches(true), 1)
+            .replacen("--{strategies}\n", &branches(false), 1);
         let sha = redis::Script::new(&text).get_hash().to_owned();
         Program { text, sha, sources }
     }
 
     /// The script that everybody needs.
     fn common() -> &'static Arc<Program> {
-        static COMMON: LazyLock<Arc<Program>> = LazyLock::new(|| Arc::new(Program::with([])));
+        static COMMON: LazyLock<Arc<Program>> = LazyLock::new(|| {
+            let sources = IN_PLACE.into_iter().chain(BUILT_IN);
+            Arc::new(Program::of(sources.collect()))
+        });
         &COMMON
+    }
+
+    /// The script of all that this crate does.
+    fn whole() -> &'static Arc<Program> {
+        static WHOLE: LazyLock<Arc<Program>> = LazyLock::new(|| {
+            let steps = IN_PLACE.into_iter().chain(BUILT_IN);
+            let sources = steps.chain(BESIDE_IN_PLACE).chain(BESIDE);
+            Arc::new(Program::of(sources.collect()))
+        });
+        &WHOLE
+    }
+
+    /// The same and others.
+    fn with(custom: Vec<&'static str>) -> Program {
+        let mut sources = Self::whole().sources.clone();
+        sources.extend(custom);
+        Program::of(sources)
     }
 
     /// Whether it has nothing of the user's in it, so that it cannot fail halfway.
     pub(super) fn is_common(self: &Arc<Self>) -> bool {
-        Arc::ptr_eq(self, Self::common())
+        Arc::ptr_eq(self, Self::common()) || Arc::ptr_eq(self, Self::whole())
+    }
+
+    /// Which of two can do what both can, if one of them can.
+    pub(super) fn wider<'a>(self: &'a Arc<Self>, other: &'a Arc<Self>) -> Option<&'a Arc<Self>> {
+        match () {
+            () if Arc::ptr_eq(self, other) => Some(self),
+            () if self.is_common() && other.is_common() => Some(Self::whole()),
+            () => None,
+        }
     }
 
     fn kind(&self, lua: &Lua) -> Option<u8> {
@@ -84,6 +117,18 @@ impl Program {
     }
 }
 
+/// A script of ours without comments and indentation, a quarter of it: it travels to every Redis that
+/// does not know it.
+fn lean(source: &str) -> String {
+    let lines = source.lines().map(str::trim);
+    let is_code =
+        |line: &&str| !line.is_empty() && (!line.starts_with("--") || line.starts_with("--{"));
+    lines
+        .filter(is_code)
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
 /// The scripts in use: one, unless there are strategies of the user's with scripts of their own.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
@@ -95,6 +140,9 @@ impl Programs {
         if Program::common().serves(steps) {
             return Arc::clone(Program::common());
         }
+        if Program::whole().serves(steps) {
+            return Arc::clone(Program::whole());
+        }
         let mut custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(program) = custom.iter().find(|program| program.serves(steps)) {
             return Arc::clone(program);
@@ -102,7 +150,7 @@ impl Programs {
         let mut sources = Vec::new();
         for step in steps {
             if let Step::Lua(lua) = step
-                && Program::common().kind(lua).is_none()
+                && Program::whole().kind(lua).is_none()
                 && !sources.contains(&lua.source())
             {
                 sources.push(lua.source());

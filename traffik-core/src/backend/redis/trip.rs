@@ -31,7 +31,7 @@ pub(super) struct Terms {
 impl Terms {
     fn admit(&self, other: &Terms) -> bool {
         let is = |terms: &Terms| (terms.now, terms.slack_ms, terms.shared);
-        self.shared && is(self) == is(other) && Arc::ptr_eq(&self.program, &other.program)
+        self.shared && is(self) == is(other) && self.program.wider(&other.program).is_some()
     }
 }
 
@@ -95,9 +95,12 @@ impl Trips {
             .back()
             .is_some_and(|trip| trip.takes(&terms, operations));
         if is_new {
-            trips.push_back(Trip::new(terms));
+            trips.push_back(Trip::new(terms.clone()));
         }
         if let Some(trip) = trips.back_mut() {
+            if let Some(wider) = trip.terms.program.wider(&terms.program) {
+                trip.terms.program = Arc::clone(wider);
+            }
             trip.add(batch, steps, hints);
             trip.passengers.push(Passenger { operations, answer });
         }
