@@ -26,6 +26,8 @@ pub struct Loan {
     pub length_us: u64,
     /// How much is given back.
     pub back: u32,
+    /// How much of the same has been spent since it was lent.
+    pub spent: u32,
     /// The [term](Lent::term) of what is given back; 0 if nothing was lent.
     pub back_of: u64,
 }
@@ -97,7 +99,7 @@ pub(crate) struct Lending {
     strategy: Arc<dyn Strategy>,
     cost: u32,
     loan: Loan,
-    lent: Mutex<Lent>,
+    lent: Mutex<(Lent, Decision)>,
 }
 
 #[cfg_attr(
@@ -111,17 +113,23 @@ impl Lending {
             strategy: Arc::clone(strategy),
             cost,
             loan,
-            lent: Mutex::default(),
+            lent: Mutex::new((Lent::default(), Decision::UNLIMITED)),
         })
     }
 
     /// What was lent, once a backend has answered: backends may run a step more than once, and the
     /// last one counts. It means nothing if the batch was denied.
     pub(crate) fn lent(&self) -> Lent {
-        *self.slot()
+        self.slot().0
     }
 
-    fn slot(&self) -> MutexGuard<'_, Lent> {
+    /// What a hit of the same cost is told after this, or of one if this costs nothing; asked if not
+    /// all was lent that was wanted.
+    pub(crate) fn next(&self) -> Decision {
+        self.slot().1
+    }
+
+    fn slot(&self) -> MutexGuard<'_, (Lent, Decision)> {
         // It is plain data.
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +149,14 @@ impl Strategy for Lending {
             ..*hit
         };
         let (decision, lent) = self.strategy.lend(cell, &hit, &self.loan);
-        *self.slot() = lent;
+        let next = match decision.is_allowed() && lent.amount < self.loan.want {
+            true => {
+                let cost = self.cost.max(1);
+                self.strategy.step(&mut cell.clone(), &Hit { cost, ..hit })
+            }
+            false => decision,
+        };
+        *self.slot() = (lent, next);
         decision
     }
 

@@ -387,6 +387,7 @@ pub(super) fn lend_lua(rate: &Rate, cost: u32, loan: &Loan, capacity: Span, need
         loan.length_us.clamp(1, out::LONGEST_US),
         back,
         back_of,
+        loan.spent.into(),
     ];
     let lua = lua(LEND_LUA, rate, cost, capacity);
     more.into_iter().fold(lua, Lua::and)
@@ -394,7 +395,7 @@ pub(super) fn lend_lua(rate: &Rate, cost: u32, loan: &Loan, capacity: Span, need
 
 pub(super) const LEND_LUA: &str = concat!(
     arguments!(hit),
-    "local need, need_part, want, asked, back, back_of = unpack('>I8I8I8I8I8I8', arguments, 49)\n",
+    "local need, need_part, want, asked, back, back_of, spent = unpack('>I8I8I8I8I8I8I8', arguments, 49)\n",
     "local tat, part = words(2)\nlocal lends = true\n",
     include_str!("schedule_out.lua"),
     include_str!("schedule_beyond.lua"),

@@ -1,14 +1,15 @@
 -- Opened::take_back
 local takes_back = false
-if epoch and back > 0 then
+local gone = back + spent
+if epoch and gone > 0 then
   local of_term = back_of == epoch and out or back_of + length == epoch and before or 0
-  takes_back = of_term >= back
+  takes_back = of_term >= gone
 end
 if takes_back then
   if back_of == epoch then
-    out = out - back
+    out = out - gone
   else
-    before = before - back
+    before = before - gone
   end
   local fraction, returned, returned_part = math.min(part % 1073741824, limit - 1), price_of(back)
   local after, after_part = tat - returned, fraction - returned_part

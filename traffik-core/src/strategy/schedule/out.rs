@@ -163,19 +163,21 @@ impl Opened {
         }
     }
 
-    /// Returns whether the term is known, and so much of it is out.
+    /// Returns whether the term is known, and so much of it is out. What was spent of it is a hit
+    /// made by now: that part ends at once, and drains from here on.
     fn take_back(&mut self, loan: &Loan, hit: &Hit<'_>, capacity: Span) -> bool {
         let back = u64::from(loan.back);
+        let gone = back + u64::from(loan.spent);
         let Some(of_term) = self
             .out
             .as_mut()
             .and_then(|out| out.of_term(loan.back_of))
-            .filter(|of_term| **of_term >= back.max(1))
+            .filter(|of_term| **of_term >= gone.max(1))
         else {
             return false;
         };
-        if back > 0 {
-            *of_term -= back;
+        if gone > 0 {
+            *of_term -= gone;
             let tat = self
                 .arrival(hit)
                 .minus(hit.rate.time_for(back), hit.rate.limit());
@@ -332,7 +334,7 @@ pub(in crate::strategy) fn lend(
         free,
     };
     let over = opened.over(hit, capacity);
-    let takes_back = known && loan.back > 0;
+    let takes_back = known && (loan.back > 0 || loan.spent > 0);
     if takes_back || hit.cost > 0 || amount > 0 {
         opened.store(cell, hit, capacity);
     }

@@ -194,6 +194,7 @@ impl<'a> Trace<'a> {
             length_us,
             back,
             back_of,
+            spent: [0, 0, 1, back / 2][usize::try_from(self.choices.below(4)).expect("below 4")],
         }
     }
 
