@@ -90,8 +90,8 @@ pub use traffik_core::MemcachedBackend;
 pub use traffik_core::RedisBackend;
 #[doc(no_inline)]
 pub use traffik_core::{
-    self, Backend, BackendExt, CircuitBreaker, Clock, Decision, Error, Identity, ManualClock,
-    MemoryBackend, OnError, Priority, Rate, Retry, Stat, Timestamp, strategy,
+    self, Backend, BackendExt, CircuitBreaker, Clock, Decision, Error, Identity, Lease, LeaseInfo,
+    Leased, ManualClock, MemoryBackend, OnError, Priority, Rate, Retry, Stat, Timestamp, strategy,
 };
 
 /// For the code that `#[throttle]` expands to.

@@ -127,6 +127,12 @@ pub trait Backend: Debug + Send + Sync + 'static {
         }
     }
 
+    /// Whether one store decides all hits, so that parts of limits can be [leased](crate::Lease).
+    #[doc(hidden)]
+    fn can_lend(&self) -> bool {
+        true
+    }
+
     /// How identities become keys: under the secret that everybody who shares the cells knows.
     fn key_hasher(&self) -> &KeyHasher {
         const { &KeyHasher::shared() }
@@ -180,6 +186,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn local_stores(&self, found: &mut dyn FnMut(usize)) {
         (**self).local_stores(found);
+    }
+
+    fn can_lend(&self) -> bool {
+        (**self).can_lend()
     }
 
     fn key_hasher(&self) -> &KeyHasher {

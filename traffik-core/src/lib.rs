@@ -29,8 +29,8 @@
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
 //! * `store`: [`Store`] and [`Locked`], to bring storage of your own; [`Lock`], for whatever only one
 //!   may do at a time.
-//! * `tokio`: [`Throttle::until_ready`], which waits instead of denying, and [`resilience`]'s deadlines
-//!   and retries.
+//! * `tokio`: [`Throttle::until_ready`], which waits instead of denying; [leases](Leased); and
+//!   [`resilience`]'s deadlines and retries.
 //! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,
 //!   `redis-sentinel` and `redis-tls` the other ways to reach one.
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
@@ -48,6 +48,8 @@ mod error;
 pub mod headers;
 mod identity;
 mod key;
+#[cfg(feature = "tokio")]
+mod lease;
 #[cfg(feature = "store")]
 pub mod lock;
 #[cfg(feature = "store")]
@@ -82,6 +84,8 @@ pub use decision::{Decision, Decisions, Stat, Verdict};
 pub use error::{Error, Result};
 pub use identity::{Attributes, Identity, Priority};
 pub use key::{Key, KeyHasher};
+#[cfg(feature = "tokio")]
+pub use lease::{Lease, LeaseInfo, Leased};
 #[cfg(feature = "store")]
 pub use lock::{Lock, LockConfig};
 #[cfg(feature = "store")]

@@ -83,6 +83,14 @@ pub trait BackendExt: Backend + Sized {
         Retrying::new(self, retry)
     }
 
+    /// Decides hits on hot keys in memory, exactly: see [`Leased`](crate::Leased).
+    ///
+    /// Deadlines, retries and breakers belong inside, a fallback outside.
+    #[cfg(feature = "tokio")]
+    fn lease(self, lease: crate::Lease) -> crate::Leased<Self> {
+        crate::Leased::new(self, lease)
+    }
+
     /// Does not ask while the breaker is open: operations fail at once then, as if the store could
     /// not be [reached](crate::Error::is_connection).
     fn guarded(self, breaker: CircuitBreaker) -> Guarded<Self> {

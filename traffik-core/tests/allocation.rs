@@ -68,6 +68,50 @@ fn a_batch_of_three_allocates_nothing() {
     assert_eq!(count, 0);
 }
 
+/// What is held is spent as cheaply as memory decides.
+#[cfg(feature = "tokio")]
+#[test]
+fn a_decision_by_a_lease_allocates_nothing() {
+    use traffik_core::{BackendExt, Lease};
+
+    let minute = Duration::from_secs(60);
+    let lease = Lease::new().period(minute).length(2 * minute);
+    let leased = MemoryBackend::new().lease(lease);
+    let build = |name: &str| {
+        let builder = Throttle::builder(name).rate("10000000/day");
+        let builder = builder.strategy(TokenBucket::new());
+        builder.backend(leased.clone()).build().unwrap()
+    };
+    let throttles = ["one", "two"].map(build);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let peer = Identity::ip(peer());
+    runtime.block_on(async {
+        for throttle in &throttles {
+            for _ in 0..5_000 {
+                assert!(throttle.hit(&peer).await.unwrap().is_allowed());
+            }
+        }
+    });
+
+    // Outside of a runtime nothing is asked for.
+    let before = leased.info();
+    let count = allocations(|| assert!(throttles[0].hit_now(&peer).unwrap().is_allowed()));
+    assert_eq!(count, 0);
+    let count = allocations(|| {
+        let hits: Hits<'_> = throttles.iter().map(|throttle| (throttle, &peer)).collect();
+        assert!(hits.try_decide().unwrap().unwrap().is_allowed());
+    });
+    assert_eq!(count, 0);
+    let info = leased.info();
+    assert_eq!(
+        (info.local - before.local, info.trips),
+        (3 * 1_001, before.trips)
+    );
+}
+
 /// Otherwise a count of zero would mean nothing.
 #[test]
 fn the_counter_counts() {

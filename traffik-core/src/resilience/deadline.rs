@@ -93,6 +93,10 @@ impl<B: Backend> Backend for Deadline<B> {
         self.inner.close()
     }
 
+    fn can_lend(&self) -> bool {
+        self.inner.can_lend()
+    }
+
     same_store_as!(inner);
 }
 

@@ -542,6 +542,11 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
         })
     }
 
+    /// What one of both had lent, the other would not know of.
+    fn can_lend(&self) -> bool {
+        false
+    }
+
     same_store_as!(primary, fallback);
 }
 

@@ -204,6 +204,10 @@ impl<B: Backend> Backend for Guarded<B> {
         self.inner.close()
     }
 
+    fn can_lend(&self) -> bool {
+        self.inner.can_lend()
+    }
+
     same_store_as!(inner);
 }
 

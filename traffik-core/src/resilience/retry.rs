@@ -167,6 +167,10 @@ impl<B: Backend> Backend for Retrying<B> {
         self.inner.close()
     }
 
+    fn can_lend(&self) -> bool {
+        self.inner.can_lend()
+    }
+
     same_store_as!(inner);
 }
 

@@ -1,0 +1,245 @@
+//! Batches of several operations.
+
+use smallvec::SmallVec;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::Leased;
+use super::errand::{Errand, Part};
+use super::holding::{Lot, Lots};
+use super::table::{Asked, Count, Way};
+use crate::backend::{Backend, Batch, Op};
+use crate::decision::{Decision, Decisions};
+use crate::error::{Error, Result};
+
+/// What has been found out about a batch without asking the store.
+enum Plan {
+    Decided(Decisions),
+    Wait(watch::Receiver<Option<Error>>),
+    /// The store has to decide what is not held.
+    Ask(Held),
+    /// The same, and nothing is worth a lease.
+    Strict(Held),
+}
+
+/// What is held of each operation; `None` where it is not.
+type Held = SmallVec<[Option<Aside>; 3]>;
+
+/// What a hit costs, taken out of what is held: spent, unless it is put back.
+#[derive(Debug)]
+struct Aside {
+    lots: Lots,
+    /// What the hit is told if it is admitted.
+    decision: Decision,
+}
+
+impl<B: Backend> Leased<B> {
+    /// All or none: what is held is set aside, the store is asked for the rest, and if that is denied
+    /// it is put back.
+    pub(super) async fn decide_many(&self, batch: &Batch<'_>) -> Result<Decisions> {
+        let mut count = Count::Any;
+        let mut held = loop {
+            match self.plan(batch, count) {
+                Plan::Decided(decisions) => return Ok(decisions),
+                Plan::Wait(answered) => super::wait_for(answered).await?,
+                Plan::Ask(held) | Plan::Strict(held) => break held,
+            }
+            count = Count::Never;
+        };
+        let mut decided: SmallVec<[Option<Decision>; 3]> =
+            SmallVec::from_elem(None, batch.ops().len());
+        loop {
+            let open: SmallVec<[usize; 3]> = (0..held.len())
+                .filter(|at| held[*at].is_none() && decided[*at].is_none())
+                .collect();
+            let guard = SetAside::new(self, batch, &held);
+            let decisions = self.ask_for(batch, &open).await?;
+            for (at, decision) in open.iter().zip(decisions.iter()) {
+                decided[*at] = Some(*decision);
+            }
+            if decisions.is_denied() {
+                drop(guard);
+                return Ok(self.all(batch, &held, &decided, true));
+            }
+            guard.spend();
+            if !self.let_go(&mut held) {
+                return Ok(self.all(batch, &held, &decided, false));
+            }
+            // What ended while the rest was asked for, the store decides as well.
+        }
+    }
+
+    /// The same without asking.
+    pub(super) fn try_many(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        match self.plan(batch, Count::Decided) {
+            Plan::Decided(decisions) => Some(Ok(decisions)),
+            Plan::Wait(_) => None,
+            Plan::Ask(held) => {
+                self.put_back(batch, &held);
+                None
+            }
+            Plan::Strict(held) => {
+                self.put_back(batch, &held);
+                match held.iter().all(Option::is_none) {
+                    true => self.0.backend.try_apply(batch),
+                    false => None,
+                }
+            }
+        }
+    }
+
+    fn plan(&self, batch: &Batch<'_>, count: Count) -> Plan {
+        let mut held = Held::new();
+        let mut denied: SmallVec<[Option<Decision>; 3]> = SmallVec::new();
+        let (mut awaited, mut is_hot) = (None, false);
+        for op in batch.ops() {
+            let mut lots = Lots::new();
+            let (mut aside, mut denial) = (None, None);
+            match self.look(op, count, &mut lots) {
+                Way::Decided(decision) if decision.is_denied() => denial = Some(decision),
+                Way::Decided(decision) => aside = Some(decision),
+                Way::Low(decision) => {
+                    aside = Some(decision);
+                    self.renew(op);
+                }
+                Way::Wait(answered) => awaited = Some(answered),
+                Way::Ask => is_hot = true,
+                Way::Strict => {}
+            }
+            held.push(aside.map(|decision| Aside { lots, decision }));
+            denied.push(denial);
+        }
+        if let Some(answered) = awaited {
+            self.put_back(batch, &held);
+            return Plan::Wait(answered);
+        }
+        let mut known = held.iter().zip(&denied);
+        if !known.all(|(held, denied)| held.is_some() || denied.is_some()) {
+            return match is_hot {
+                true => Plan::Ask(held),
+                false => Plan::Strict(held),
+            };
+        }
+        let is_denied = denied.iter().any(Option::is_some);
+        match is_denied {
+            true => self.put_back(batch, &held),
+            false => self.spend(batch, &held),
+        }
+        Plan::Decided(self.all(batch, &held, &denied, is_denied))
+    }
+
+    /// A hit that costs nothing is told what is known.
+    fn look(&self, op: &Op<'_>, count: Count, aside: &mut Lots) -> Way {
+        if self.is_lendable(op) {
+            return self.0.table.find(op, count, Some(aside));
+        }
+        let known = (op.cost == 0).then(|| self.0.table.peek(op)).flatten();
+        known.map_or(Way::Strict, Way::Decided)
+    }
+
+    /// Puts some operations of a batch to the store, and asks for leases where that is worthwhile.
+    async fn ask_for(&self, batch: &Batch<'_>, open: &[usize]) -> Result<Decisions> {
+        let rest = open.iter().map(|at| batch.ops()[*at]);
+        let Ok(runtime) = Handle::try_current() else {
+            let rest: SmallVec<[Op<'_>; 3]> = rest.collect();
+            return self.0.ask(&Batch::new(&rest)).await;
+        };
+        let rest: SmallVec<[Op<'_>; 3]> = rest.collect();
+        let mut errand = Errand::default();
+        for op in &rest {
+            errand.add(match self.0.table.ask_if_hot(op) {
+                Asked::Part(part) => *part,
+                // Somebody else asks for more; this hit goes beside.
+                Asked::Already(_) | Asked::Not => Part::strict(op),
+            });
+        }
+        match errand.lends() {
+            true => self.run(&runtime, errand).await,
+            false => self.0.ask(&Batch::new(&rest)).await,
+        }
+    }
+
+    /// The decisions on all operations; where nothing was charged, what would have been told.
+    fn all(
+        &self,
+        batch: &Batch<'_>,
+        held: &[Option<Aside>],
+        decided: &[Option<Decision>],
+        is_denied: bool,
+    ) -> Decisions {
+        let decisions = batch.ops().iter().zip(held).zip(decided);
+        decisions
+            .map(|((op, held), decided)| {
+                let held = held.as_ref().map(|aside| aside.decision);
+                let peeked = is_denied.then(|| self.0.table.peek(op)).flatten();
+                // One of both is known of every operation.
+                decided.or(peeked).or(held).unwrap_or(Decision::UNLIMITED)
+            })
+            .collect()
+    }
+
+    /// Forgets what was set aside and has ended since. Returns whether there was any.
+    fn let_go(&self, held: &mut Held) -> bool {
+        let now_us = self.0.table.now_us();
+        let mut any = false;
+        for aside in held {
+            let ended = |lot: &Lot| lot.until_us <= now_us;
+            if aside
+                .as_ref()
+                .is_some_and(|aside| aside.lots.iter().any(ended))
+            {
+                *aside = None;
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn put_back(&self, batch: &Batch<'_>, held: &Held) {
+        for (op, aside) in batch.ops().iter().zip(held) {
+            if let Some(aside) = aside {
+                self.0.table.put_back(&op.key, &aside.lots);
+            }
+        }
+    }
+
+    fn spend(&self, batch: &Batch<'_>, held: &Held) {
+        for (op, aside) in batch.ops().iter().zip(held) {
+            if let Some(aside) = aside {
+                self.0.table.spend(&op.key, &aside.lots);
+            }
+        }
+    }
+}
+
+/// Puts back what was set aside, unless it is spent: also if the one who asked goes away.
+struct SetAside<'a, B: Backend> {
+    leased: &'a Leased<B>,
+    batch: &'a Batch<'a>,
+    held: &'a Held,
+    is_spent: bool,
+}
+
+impl<'a, B: Backend> SetAside<'a, B> {
+    fn new(leased: &'a Leased<B>, batch: &'a Batch<'a>, held: &'a Held) -> Self {
+        SetAside {
+            leased,
+            batch,
+            held,
+            is_spent: false,
+        }
+    }
+
+    fn spend(mut self) {
+        self.is_spent = true;
+        self.leased.spend(self.batch, self.held);
+    }
+}
+
+impl<B: Backend> Drop for SetAside<'_, B> {
+    fn drop(&mut self) {
+        if !self.is_spent {
+            self.leased.put_back(self.batch, self.held);
+        }
+    }
+}

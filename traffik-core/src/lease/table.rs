@@ -1,0 +1,453 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
+use tokio::sync::watch;
+
+use super::demand::Demand;
+use super::errand::{Part, Pending};
+use super::holding::{Answer, Found, Holding, Limit, Lots, Question, Tally};
+use super::terms::Terms;
+use crate::backend::Op;
+use crate::decision::Decision;
+use crate::error::Error;
+use crate::identity::Attributes;
+use crate::key::Key;
+use crate::rate::Rate;
+use crate::strategy::{Loan, Strategy};
+use crate::time::Clock;
+
+/// What this node knows of keys, as many as there is room for.
+pub(super) struct Table {
+    shards: Box<[Shard]>,
+    max_per_shard: usize,
+    terms: Terms,
+    clock: Arc<dyn Clock>,
+}
+
+/// On cache lines of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Shard(Mutex<Keys>);
+
+#[derive(Default)]
+struct Keys {
+    /// By digest.
+    entries: HashMap<u128, Entry>,
+    /// Those that are hot.
+    hot: Vec<u128>,
+    tally: Tally,
+    swept_us: u64,
+}
+
+#[derive(Default)]
+struct Entry {
+    demand: Demand,
+    seen_us: u64,
+    hot: Option<Box<Hot>>,
+}
+
+/// A key that is worth leases.
+struct Hot {
+    key: Key,
+    strategy: Arc<dyn Strategy>,
+    rate: Rate,
+    attributes: Attributes,
+    holding: Holding,
+    /// Closed when the question at hand is answered, with its error if there was one.
+    answered: Option<watch::Receiver<Option<Error>>>,
+}
+
+/// Which hits are part of the demand: one that is looked up twice counts once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// One that is decided.
+    Decided,
+    /// Any.
+    Any,
+    /// None: it was counted before.
+    Never,
+}
+
+/// How a hit is decided.
+#[derive(Debug)]
+pub(super) enum Way {
+    Decided(Decision),
+    /// The store had better be asked for those to come.
+    Low(Decision),
+    /// When the store has answered, look again.
+    Wait(watch::Receiver<Option<Error>>),
+    /// By asking the store for more than this hit.
+    Ask,
+    /// By the store, as if there were no leases.
+    Strict,
+}
+
+/// Whether a question was begun.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Part(Box<Part>),
+    /// There is one that awaits its answer.
+    Already(watch::Receiver<Option<Error>>),
+    /// The key is known with other terms, or not at all.
+    Not,
+}
+
+impl Table {
+    const SHARDS: usize = 64;
+
+    pub(super) fn new(max_keys: usize, terms: Terms, clock: Arc<dyn Clock>) -> Table {
+        Table {
+            shards: (0..Self::SHARDS).map(|_| Shard::default()).collect(),
+            max_per_shard: max_keys.div_ceil(Self::SHARDS),
+            terms,
+            clock,
+        }
+    }
+
+    pub(super) fn now_us(&self) -> u64 {
+        self.clock.now().as_micros()
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// How a hit on a cell that can be lent is decided; in most cases, the decision.
+    #[inline]
+    pub(super) fn find(&self, op: &Op<'_>, count: Count, aside: Option<&mut Lots>) -> Way {
+        let mut keys = self.keys_of(&op.key);
+        // With the lock held, so that as little time passes as can be before what is spent is used.
+        let now_us = self.now_us();
+        let Keys { entries, tally, .. } = &mut *keys;
+        let Some(entry) = entries.get_mut(&op.key.digest()) else {
+            if count == Count::Any {
+                self.meet(&mut keys, op, now_us);
+            }
+            return Way::Strict;
+        };
+        entry.seen_us = now_us;
+        if count == Count::Any {
+            entry.demand.add(now_us, op.cost);
+        }
+        let Some(hot) = entry.hot.as_deref_mut() else {
+            return self.warm(&entry.demand, now_us, op, None);
+        };
+        if !hot.is_of(op) {
+            return match hot.holding.is_idle(now_us, &self.terms) {
+                true => self.warm(&entry.demand, now_us, op, None),
+                false => Way::Strict,
+            };
+        }
+        let found = hot
+            .holding
+            .decide(now_us, op.cost, &op.rate, &self.terms, tally, aside);
+        if count == Count::Decided && !matches!(found, Found::Nothing) {
+            entry.demand.add(now_us, op.cost);
+        }
+        match (found, &hot.answered) {
+            (Found::Decided(decision), _) => Way::Decided(decision),
+            (Found::Low(decision), _) => Way::Low(decision),
+            (Found::Nothing, Some(answered)) if hot.holding.is_asking() => {
+                Way::Wait(answered.clone())
+            }
+            (Found::Nothing, _) => self.warm(&entry.demand, now_us, op, Some(&hot.holding)),
+        }
+    }
+
+    /// Whether a key is hot: whether what it is asked for within a period is worth a lease.
+    fn warm(&self, demand: &Demand, now_us: u64, op: &Op<'_>, holding: Option<&Holding>) -> Way {
+        let least = Holding::LEAST.saturating_mul(op.cost.into());
+        let period_us = match holding {
+            Some(holding) if !holding.is_worth(op.cost, &self.terms) => return Way::Strict,
+            Some(holding) => holding.period_us(&op.rate, &self.terms),
+            None => self.terms.period_us,
+        };
+        match demand.over(now_us, period_us) >= least {
+            true => Way::Ask,
+            false => Way::Strict,
+        }
+    }
+
+    fn meet(&self, keys: &mut Keys, op: &Op<'_>, now_us: u64) {
+        if keys.entries.len() >= self.max_per_shard {
+            // Looking through all of them for every newcomer would cost more than it helps.
+            if now_us.saturating_sub(keys.swept_us) < self.terms.period_us {
+                return;
+            }
+            keys.swept_us = now_us;
+            let forgotten_us = 4 * self.terms.period_us;
+            keys.entries.retain(|_, entry| {
+                entry.hot.is_some() || now_us.saturating_sub(entry.seen_us) < forgotten_us
+            });
+            if keys.entries.len() >= self.max_per_shard {
+                return;
+            }
+        }
+        let mut entry = Entry {
+            seen_us: now_us,
+            ..Entry::default()
+        };
+        entry.demand.add(now_us, op.cost);
+        keys.entries.insert(op.key.digest(), entry);
+    }
+
+    /// What is held of a key for a hit that costs nothing.
+    pub(super) fn peek(&self, op: &Op<'_>) -> Option<Decision> {
+        let mut keys = self.keys_of(&op.key);
+        let now_us = self.now_us();
+        let hot = keys.entries.get_mut(&op.key.digest())?.hot.as_deref()?;
+        hot.is_of(op).then(|| hot.holding.peek(now_us)).flatten()
+    }
+
+    /// What could be given back of a key, for looking.
+    pub(super) fn returnable(&self, op: &Op<'_>) -> Option<Loan> {
+        let keys = self.keys_of(&op.key);
+        let hot = keys.entries.get(&op.key.digest())?.hot.as_deref()?;
+        hot.is_of(op).then(|| hot.holding.returnable()).flatten()
+    }
+
+    /// What was set aside is not needed.
+    pub(super) fn put_back(&self, key: &Key, lots: &Lots) {
+        let mut keys = self.keys_of(key);
+        let Some(entry) = keys.entries.get_mut(&key.digest()) else {
+            return;
+        };
+        if let Some(hot) = entry.hot.as_deref_mut() {
+            for lot in lots {
+                entry.demand.take_off(lot.left.into());
+                hot.holding.put_back(*lot);
+            }
+        }
+    }
+
+    /// What was set aside is spent.
+    pub(super) fn spend(&self, key: &Key, lots: &Lots) {
+        let mut keys = self.keys_of(key);
+        if let Some(hot) = keys.hot(key) {
+            for lot in lots {
+                hot.holding.note(*lot);
+            }
+        }
+    }
+
+    /// Begins a question for a hit of some cost, or none, and for those to come.
+    pub(super) fn ask(self: &Arc<Self>, op: &Op<'_>, cost: u32) -> Asked {
+        let mut keys = self.keys_of(&op.key);
+        let now_us = self.now_us();
+        self.begin(&mut keys, op, cost, now_us)
+    }
+
+    /// The same for a hit that costs something, if its key is hot.
+    pub(super) fn ask_if_hot(self: &Arc<Self>, op: &Op<'_>) -> Asked {
+        let mut keys = self.keys_of(&op.key);
+        let now_us = self.now_us();
+        let is_hot = |entry: &Entry| {
+            let holding = entry.hot.as_deref().map(|hot| &hot.holding);
+            matches!(self.warm(&entry.demand, now_us, op, holding), Way::Ask)
+        };
+        let lendable = op.cost > 0 && op.strategy.lends(&op.rate, op.cost);
+        match keys.entries.get(&op.key.digest()) {
+            Some(entry) if lendable && is_hot(entry) => self.begin(&mut keys, op, op.cost, now_us),
+            _ => Asked::Not,
+        }
+    }
+
+    fn begin(self: &Arc<Self>, keys: &mut Keys, op: &Op<'_>, cost: u32, now_us: u64) -> Asked {
+        let digest = op.key.digest();
+        let Keys { entries, hot, .. } = keys;
+        let Some(entry) = entries.get_mut(&digest) else {
+            return Asked::Not;
+        };
+        let is_other = |hot: &Hot| !hot.is_of(op);
+        if entry.hot.as_deref().is_some_and(is_other) {
+            let idle = |hot: &Hot| hot.holding.is_idle(now_us, &self.terms);
+            if !entry.hot.as_deref().is_some_and(idle) {
+                return Asked::Not;
+            }
+            entry.hot = None;
+        }
+        if entry.hot.is_none() && !hot.contains(&digest) {
+            hot.push(digest);
+        }
+        let hot = entry.hot.get_or_insert_with(|| Box::new(Hot::of(op)));
+        match &hot.answered {
+            Some(answered) if hot.holding.is_asking() => Asked::Already(answered.clone()),
+            _ => {
+                let demand = &entry.demand;
+                let question = hot.holding.ask(now_us, cost, demand, &op.rate, &self.terms);
+                Asked::Part(Box::new(hot.part(self, question)))
+            }
+        }
+    }
+
+    /// Takes note of an answer. Returns what is told to the one who asked, unless it is what the store
+    /// decided.
+    pub(super) fn answer(&self, key: &Key, question: Question, answer: Answer) -> Option<Decision> {
+        let mut keys = self.keys_of(key);
+        let Keys { entries, tally, .. } = &mut *keys;
+        let entry = entries.get_mut(&key.digest())?;
+        let hot = entry.hot.as_deref_mut()?;
+        let limit = Limit {
+            demand: &entry.demand,
+            rate: &hot.rate,
+            terms: &self.terms,
+        };
+        hot.holding
+            .answer(question, answer, self.now_us(), &limit, tally)
+    }
+
+    pub(super) fn give_up(&self, key: &Key, number: u64) {
+        if let Some(hot) = self.keys_of(key).hot(key) {
+            hot.holding.give_up(number);
+        }
+    }
+
+    /// What is to be given back although nobody hits, and whether anything is held at all.
+    pub(super) fn tend(self: &Arc<Self>) -> (Vec<Part>, bool) {
+        let mut parts = Vec::new();
+        let mut is_needed = false;
+        for shard in &self.shards {
+            let mut keys = shard.lock();
+            let now_us = self.now_us();
+            let Keys {
+                entries,
+                hot,
+                tally,
+                ..
+            } = &mut *keys;
+            hot.retain(|digest| {
+                let Some(entry) = entries.get_mut(digest) else {
+                    return false;
+                };
+                let Some(hot) = entry.hot.as_deref_mut() else {
+                    return false;
+                };
+                let question =
+                    hot.holding
+                        .tend(now_us, &entry.demand, &hot.rate, &self.terms, tally);
+                if let Some(question) = question {
+                    parts.push(hot.part(self, question));
+                }
+                if hot.holding.is_idle(now_us, &self.terms) {
+                    entry.hot = None;
+                }
+                entry.hot.is_some()
+            });
+            is_needed |= !hot.is_empty();
+        }
+        (parts, is_needed)
+    }
+
+    /// Everything that is held, to be given back.
+    pub(super) fn give_back(self: &Arc<Self>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for shard in &self.shards {
+            let mut keys = shard.lock();
+            let now_us = self.now_us();
+            for entry in keys.entries.values_mut() {
+                let Some(hot) = entry.hot.as_deref_mut() else {
+                    continue;
+                };
+                if !hot.holding.is_asking()
+                    && let Some(question) = hot.holding.give_back(now_us, &self.terms)
+                {
+                    parts.push(hot.part(self, question));
+                }
+            }
+        }
+        parts
+    }
+
+    /// Forgets everything.
+    pub(super) fn void(&self) {
+        for shard in &self.shards {
+            let mut keys = shard.lock();
+            let Keys { entries, tally, .. } = &mut *keys;
+            for entry in entries.values_mut() {
+                if let Some(hot) = entry.hot.as_deref_mut() {
+                    hot.holding.void(tally);
+                }
+            }
+        }
+    }
+
+    /// The sum of all tallies, and how much is held.
+    pub(super) fn tally(&self) -> (Tally, u64) {
+        let (mut sum, mut held) = (Tally::default(), 0);
+        for shard in &self.shards {
+            let keys = shard.lock();
+            sum.add(&keys.tally);
+            let hot = keys.entries.values().filter_map(|entry| entry.hot.as_ref());
+            held += hot.map(|hot| hot.holding.left()).sum::<u64>();
+        }
+        (sum, held)
+    }
+
+    /// How many keys are known.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        let len = |shard: &Shard| shard.lock().entries.len();
+        self.shards.iter().map(len).sum()
+    }
+
+    #[inline]
+    fn keys_of(&self, key: &Key) -> MutexGuard<'_, Keys> {
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+        let place = (key.digest() >> 64) as usize;
+        self.shards[place % Self::SHARDS].lock()
+    }
+}
+
+impl Shard {
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Keys> {
+        // It is consistent between calls.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keys {
+    fn hot(&mut self, key: &Key) -> Option<&mut Hot> {
+        self.entries.get_mut(&key.digest())?.hot.as_deref_mut()
+    }
+}
+
+impl Hot {
+    fn of(op: &Op<'_>) -> Hot {
+        Hot {
+            key: op.key,
+            strategy: Arc::clone(op.strategy),
+            rate: op.rate,
+            attributes: op.attributes.clone(),
+            holding: Holding::default(),
+            answered: None,
+        }
+    }
+
+    /// Whether a hit asks for the same limit.
+    #[inline]
+    fn is_of(&self, op: &Op<'_>) -> bool {
+        self.rate == op.rate && self.attributes == *op.attributes
+    }
+
+    fn part(&mut self, table: &Arc<Table>, question: Question) -> Part {
+        let (tell, answered) = watch::channel(None);
+        self.answered = Some(answered);
+        Part::lending(
+            self.key,
+            &self.strategy,
+            self.rate,
+            self.attributes.clone(),
+            Pending::new(table, self.key, question, tell),
+        )
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("terms", &self.terms)
+            .finish_non_exhaustive()
+    }
+}

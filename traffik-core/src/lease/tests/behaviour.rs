@@ -1,0 +1,384 @@
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::lease::Leased;
+use crate::lease::simulation::{Simulated, Store, simulated};
+use crate::strategy::IntoStrategy;
+use crate::{
+    Attempt, Backend, BackendExt, Decision, FixedWindow, Gcra, Hits, Identity, Lease,
+    MemoryBackend, OnError, Rate, SlidingWindowLog, Throttle, TokenBucket,
+};
+
+fn throttle(rate: &str, strategy: impl IntoStrategy, backend: impl Backend) -> Throttle {
+    Throttle::builder("api")
+        .rate(rate)
+        .strategy(strategy)
+        .backend(backend)
+        .on_error(OnError::Raise)
+        .build()
+        .unwrap()
+}
+
+fn ann() -> Identity {
+    Identity::of("ann")
+}
+
+struct Node {
+    store: Store,
+    leased: Leased<Store>,
+}
+
+impl Node {
+    fn new() -> Node {
+        Self::with(Lease::new())
+    }
+
+    fn with(lease: Lease) -> Node {
+        let clock = Simulated::new();
+        let store = Store::new(clock, 7);
+        let leased = store.clone().lease(lease.clock(clock));
+        Node { store, leased }
+    }
+
+    fn throttle(&self, rate: &str, strategy: impl IntoStrategy) -> Throttle {
+        throttle(rate, strategy, self.leased.clone())
+    }
+}
+
+/// A hit every millisecond, one after the other.
+async fn hits(throttle: &Throttle, count: u32) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    for _ in 0..count {
+        sleep(Duration::from_millis(1)).await;
+        decisions.push(throttle.hit(&ann()).await.unwrap());
+    }
+    decisions
+}
+
+fn admitted(decisions: &[Decision]) -> u64 {
+    decisions.iter().filter(|one| one.is_allowed()).count() as u64
+}
+
+/// What is left in the store, and not held by anybody.
+async fn left(node: &Node, throttle: &Throttle) -> u64 {
+    let ann = ann();
+    let attempt = Attempt::by(&ann);
+    let backend: &dyn Backend = &node.store;
+    throttle.stat_on(backend, &attempt).await.unwrap().remaining
+}
+
+#[test]
+fn keys_that_are_asked_for_once_in_a_while_go_to_the_store() {
+    simulated(async {
+        let node = Node::with(Lease::new().max_keys(640));
+        let api = node.throttle("100/minute", TokenBucket::new());
+        for round in 0..3 {
+            for who in 0..2_000_u32 {
+                assert!(api.hit(&Identity::of(who)).await.unwrap().is_allowed());
+            }
+            assert_eq!(node.store.trips(), (round + 1) * 2_000);
+            assert!(node.leased.0.table.len() <= 640);
+        }
+        let info = node.leased.info();
+        assert_eq!((info.local, info.lent, info.trips), (0, 0, 6_000));
+    });
+}
+
+#[test]
+fn what_cannot_be_lent_the_store_decides() {
+    simulated(async {
+        let log = SlidingWindowLog.into_strategy().unwrap();
+        let tiny = TokenBucket::new().burst(20).into_strategy().unwrap();
+        let short = TokenBucket::new().burst(30).into_strategy().unwrap();
+        for (rate, strategy) in [("500/day", log), ("500/day", tiny), ("10000/s", short)] {
+            let node = Node::new();
+            let api = node.throttle(rate, strategy);
+            hits(&api, 300).await;
+            assert_eq!(node.leased.info().lent, 0, "{rate}");
+            assert_eq!(node.store.trips(), 300, "{rate}");
+        }
+        // Post-paid, what a hit costs is known only afterwards.
+        let node = Node::new();
+        let tolerance = Duration::from_secs(86_400);
+        let api = node.throttle("100000/day", Gcra::new().burst_tolerance(tolerance));
+        for _ in 0..300 {
+            sleep(Duration::from_millis(1)).await;
+            assert!(
+                api.hit(Attempt::by(&ann()).cost(3))
+                    .await
+                    .unwrap()
+                    .is_allowed()
+            );
+        }
+        assert_eq!(node.leased.info().lent, 0);
+    });
+}
+
+#[test]
+fn hits_at_one_moment_ask_one_question() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("100000/day", FixedWindow);
+        hits(&api, 200).await;
+        sleep(Duration::from_secs(1)).await;
+        let before = node.store.trips();
+        let mut crowd = JoinSet::new();
+        for _ in 0..5_000 {
+            let api = api.clone();
+            crowd.spawn(async move { api.hit(&ann()).await.unwrap().is_allowed() });
+        }
+        assert!(
+            crowd
+                .join_all()
+                .await
+                .into_iter()
+                .all(|is_allowed| is_allowed)
+        );
+        let trips = node.store.trips() - before;
+        assert!(trips < 100, "{trips}");
+    });
+}
+
+/// Of a node alone, what is told is what there is.
+#[test]
+fn remaining_is_what_is_held_and_what_the_store_had_left() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("1000/day", FixedWindow);
+        for (before, decision) in hits(&api, 600).await.iter().enumerate() {
+            assert_eq!(decision.remaining(), 999 - before as u64);
+            assert_eq!(decision.limit(), 1_000);
+        }
+        assert!(node.leased.info().held > 0);
+        let stat = api.stat(&ann()).await.unwrap();
+        assert_eq!((stat.remaining, stat.limit), (400, 1_000));
+        assert!(left(&node, &api).await < 400);
+        assert_eq!(admitted(&hits(&api, 600).await), 400);
+    });
+}
+
+#[test]
+fn what_is_left_goes_back_when_the_hits_cease() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("10000/day", TokenBucket::new());
+        assert_eq!(admitted(&hits(&api, 700).await), 700);
+        sleep(Duration::from_millis(400)).await;
+        let info = node.leased.info();
+        assert_eq!((info.held, info.stranded, info.void), (0, 0, 0));
+        assert!(info.returned > 0 && info.local > 500);
+        assert_eq!(left(&node, &api).await, 9_300);
+        // Nothing is done for those who have gone.
+        let trips = node.store.trips();
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(node.store.trips(), trips);
+    });
+}
+
+#[test]
+fn closing_gives_back() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("10000/day", TokenBucket::new());
+        hits(&api, 700).await;
+        assert!(node.leased.info().held > 0);
+        node.leased.close().await.unwrap();
+        assert_eq!(node.leased.info().held, 0);
+        assert_eq!(left(&node, &api).await, 9_300);
+    });
+}
+
+#[test]
+fn a_reset_voids_what_is_held_and_what_is_on_its_way() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("1000/day", TokenBucket::new());
+        hits(&api, 700).await;
+        node.store.delay(Duration::from_millis(300));
+        let asking = tokio::spawn({
+            let api = api.clone();
+            async move { hits(&api, 200).await }
+        });
+        sleep(Duration::from_millis(250)).await;
+        node.leased.reset().await.unwrap();
+        assert_eq!(node.leased.info().held, 0);
+        node.store.delay(Duration::ZERO);
+        let late = admitted(&asking.await.unwrap());
+        let fresh = admitted(&hits(&api, 1_500).await);
+        assert!(late <= 200 && fresh <= 1_000, "{late} {fresh}");
+        assert!(late + fresh >= 1_000);
+    });
+}
+
+#[test]
+fn batches_are_all_or_none() {
+    simulated(async {
+        let node = Node::new();
+        let build = |name: &str, rate: &str| {
+            let builder = Throttle::builder(name)
+                .rate(rate)
+                .strategy(TokenBucket::new());
+            let builder = builder.on_error(OnError::Raise);
+            builder.backend(node.leased.clone()).build().unwrap()
+        };
+        let (wide, narrow) = (build("wide", "10000/day"), build("narrow", "400/day"));
+        let log = Throttle::builder("log")
+            .rate("300/day")
+            .strategy(SlidingWindowLog);
+        let log = log.on_error(OnError::Raise).backend(node.leased.clone());
+        let log = log.build().unwrap();
+        for (least, all) in [(&narrow, 400), (&log, 300)] {
+            node.leased.reset().await.unwrap();
+            let before = node.leased.info();
+            let mut admitted = 0;
+            for _ in 0..1_000 {
+                sleep(Duration::from_millis(1)).await;
+                let ann = ann();
+                let hits = Hits::from_iter([(&wide, &ann), (least, &ann)]);
+                let decisions = match hits.try_decide() {
+                    Some(decided) => decided.unwrap(),
+                    None => hits.decide().await.unwrap(),
+                };
+                admitted += u64::from(decisions.is_allowed());
+                assert_eq!(decisions[0].limit(), 10_000);
+                assert!(decisions[0].is_allowed());
+                // Less while something is on its way back.
+                assert!(decisions[0].remaining() <= 10_000 - admitted);
+            }
+            assert_eq!(admitted, all);
+            let local = node.leased.info().local - before.local;
+            assert!(local > 500, "{local}");
+            sleep(Duration::from_millis(500)).await;
+            let info = node.leased.info();
+            // What was put back a moment before it ended.
+            assert!(info.stranded < 10, "{info:?}");
+            let left = left(&node, &wide).await;
+            assert!(left <= 10_000 - all && left + 10 > 10_000 - all, "{left}");
+        }
+    });
+}
+
+/// A hit after exactly the told wait is admitted if nobody else took it.
+#[test]
+fn waits_are_kept() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("200/s", TokenBucket::new());
+        let mut denials = 0;
+        while denials < 20 {
+            let decision = hits(&api, 1).await[0];
+            if let Some(wait) = decision.retry_after() {
+                denials += 1;
+                assert!(wait <= Duration::from_millis(150), "{wait:?}");
+                sleep(wait).await;
+                assert!(api.hit(&ann()).await.unwrap().is_allowed(), "{wait:?}");
+            }
+            for _ in 0..5 {
+                let _ = api.hit(&ann()).await.unwrap();
+            }
+        }
+        assert!(node.leased.info().lent > 0);
+        let ann = ann();
+        let patient = Attempt::by(&ann);
+        for _ in 0..300 {
+            let ready = api
+                .until_ready(patient, Duration::from_secs(5))
+                .await
+                .unwrap();
+            assert!(ready.is_allowed());
+        }
+    });
+}
+
+#[test]
+fn another_rate_is_not_paid_from_the_lease() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("1000/day", FixedWindow);
+        hits(&api, 600).await;
+        assert!(node.leased.info().held > 50);
+        let ann = ann();
+        let less = Attempt::by(&ann).rate(Rate::per_day(500));
+        for _ in 0..20 {
+            assert!(api.hit(less).await.unwrap().is_denied());
+        }
+        assert_eq!(admitted(&hits(&api, 600).await), 400);
+    });
+}
+
+#[test]
+fn what_is_held_outlasts_the_store_and_then_the_fallback_decides() {
+    simulated(async {
+        let node = Node::new();
+        let api = throttle(
+            "100000/day",
+            TokenBucket::new(),
+            node.leased.clone().fallback(MemoryBackend::new()),
+        );
+        hits(&api, 1_000).await;
+        let held = node.leased.info().held;
+        node.store.lose(1_000);
+        let decisions = hits(&api, 500).await;
+        assert_eq!(admitted(&decisions), 500);
+        let own = decisions
+            .iter()
+            .take_while(|one| !one.is_degraded())
+            .count() as u64;
+        assert!(held > 0 && own >= held / 2, "{own} of {held}");
+        assert!(decisions.iter().filter(|one| one.is_degraded()).count() > 300);
+
+        // Nobody could tell which of two stores had lent.
+        let around = node.store.clone().fallback(MemoryBackend::new());
+        let around = around.lease(Lease::new());
+        let api = throttle("100000/day", TokenBucket::new(), around.clone());
+        node.store.lose(0);
+        hits(&api, 300).await;
+        assert_eq!(around.info().lent, 0);
+    });
+}
+
+#[test]
+fn those_who_wait_for_an_answer_hear_of_its_failure() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("100000/day", FixedWindow);
+        hits(&api, 300).await;
+        sleep(Duration::from_secs(1)).await;
+        node.store.lose(1_000);
+        let before = node.store.trips();
+        let mut crowd = JoinSet::new();
+        for _ in 0..1_000 {
+            let api = api.clone();
+            crowd.spawn(async move { api.hit(&ann()).await });
+        }
+        let all = crowd.join_all().await;
+        assert!(
+            all.iter()
+                .all(|one| one.as_ref().is_err_and(crate::Error::is_timeout))
+        );
+        let trips = node.store.trips() - before;
+        assert!(trips < 30, "{trips}");
+        node.store.lose(0);
+        assert_eq!(admitted(&hits(&api, 300).await), 300);
+    });
+}
+
+/// Whoever asked goes away; the lease is for all.
+#[test]
+fn an_asker_that_goes_away_leaves_the_lease_behind() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("100000/day", FixedWindow);
+        for _ in 0..300 {
+            sleep(Duration::from_millis(1)).await;
+            let hit = api.clone();
+            let asker = tokio::spawn(async move { hit.hit(&ann()).await });
+            tokio::task::yield_now().await;
+            asker.abort();
+        }
+        assert!(node.leased.info().lent > 0);
+        assert_eq!(admitted(&hits(&api, 300).await), 300);
+    });
+}
