@@ -1,0 +1,136 @@
+use std::time::Duration;
+
+use traffik_core::{
+    Backend, BackendExt, CircuitBreaker, FixedWindow, Identity, Lease, Leased, MemoryBackend,
+    RedisBackend, Throttle, TokenBucket,
+};
+
+use super::throttle;
+use crate::support::{MemcachedServer, RedisCluster, RedisServer, WatchedRedis};
+
+/// Two nodes that hit in turn, quickly, until both deny: what they admit together.
+async fn admitted<B: Backend + Clone>(nodes: &[Leased<B>; 2]) -> u32 {
+    let api = nodes
+        .each_ref()
+        .map(|node| throttle("600/day", FixedWindow, node.clone()));
+    let mut admitted = 0;
+    for _ in 0..1_000 {
+        for api in &api {
+            admitted += u32::from(hit(api).await);
+        }
+    }
+    admitted
+}
+
+async fn hit(api: &Throttle) -> bool {
+    api.hit(&Identity::of("ann")).await.unwrap().is_allowed()
+}
+
+async fn shares_a_limit<B: Backend + Clone>(nodes: [B; 2]) {
+    let nodes = nodes.map(|node| node.lease(Lease::new()));
+    let together = admitted(&nodes).await;
+    assert!((500..=600).contains(&together), "{together}");
+    for node in &nodes {
+        let info = node.info();
+        assert!(info.lent > 0 && info.local > 500, "{info:?}");
+        assert!(info.trips < 500, "{info:?}");
+    }
+}
+
+#[tokio::test]
+async fn nodes_share_a_limit_on_redis() {
+    let server = RedisServer::start();
+    shares_a_limit([server.backend(), server.backend()]).await;
+}
+
+#[tokio::test]
+async fn nodes_share_a_limit_on_memcached() {
+    let server = MemcachedServer::start();
+    shares_a_limit([server.backend(), server.backend()]).await;
+}
+
+#[tokio::test]
+async fn nodes_share_a_limit_on_a_cluster() {
+    let cluster = RedisCluster::start();
+    let urls = cluster.urls();
+    let node = || {
+        let builder = RedisBackend::cluster([urls[0].as_str()]);
+        builder.deadline(Duration::from_secs(10)).build().unwrap()
+    };
+    shares_a_limit([node(), node()]).await;
+}
+
+#[tokio::test]
+async fn nodes_share_a_limit_on_the_master_that_sentinels_name() {
+    let watched = WatchedRedis::start();
+    let url = watched.sentinel_url();
+    let node = || {
+        let builder = RedisBackend::sentinel([url.as_str()], "redis://shop");
+        builder.deadline(Duration::from_secs(10)).build().unwrap()
+    };
+    shares_a_limit([node(), node()]).await;
+}
+
+/// A node that leases beside one that does not; what it held is there for the other when it closes.
+#[tokio::test]
+async fn what_a_node_held_another_may_have_once_it_is_closed() {
+    let server = RedisServer::start();
+    let keeping = server.builder().persistent(true).build().unwrap();
+    let leased = keeping.lease(Lease::new());
+    let one = throttle("600/day", TokenBucket::new(), leased.clone());
+    let two = throttle("600/day", TokenBucket::new(), server.backend());
+    for _ in 0..400 {
+        assert!(hit(&one).await);
+    }
+    assert!(leased.info().held > 0);
+    leased.close().await.unwrap();
+    let mut rest = 0;
+    while hit(&two).await {
+        rest += 1;
+    }
+    assert_eq!(rest, 200);
+}
+
+/// Commands, as the server counts them.
+#[tokio::test]
+async fn few_decisions_are_a_command() {
+    let server = RedisServer::start();
+    let leased = server.backend().lease(Lease::new());
+    let api = throttle("1000000/day", TokenBucket::new(), leased.clone());
+    assert!(hit(&api).await);
+    server.calls();
+    for _ in 0..5_000 {
+        assert!(hit(&api).await);
+    }
+    let calls = server.calls()["evalsha"];
+    assert!(calls < 500, "{calls}");
+    assert!(calls <= leased.info().trips);
+}
+
+#[tokio::test]
+async fn under_a_fallback_what_is_held_is_served_first() {
+    let mut server = RedisServer::start();
+    let backend = server
+        .builder()
+        .deadline(Duration::from_millis(300))
+        .build()
+        .unwrap()
+        .guarded(CircuitBreaker::new())
+        .lease(Lease::new().length(Duration::from_secs(60)));
+    let api = throttle(
+        "1000000/day",
+        TokenBucket::new(),
+        backend.clone().fallback(MemoryBackend::new()),
+    );
+    let decide = async || api.hit(&Identity::of("ann")).await.unwrap();
+    while backend.info().held < 40 {
+        assert!(!decide().await.is_degraded());
+    }
+    server.kill();
+    let mut own = 0;
+    while !decide().await.is_degraded() {
+        own += 1;
+    }
+    assert!(own >= 20, "{own}");
+    assert!(decide().await.is_allowed());
+}
