@@ -58,6 +58,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn std::error::Error>> {
             .route("/ws", web::get().to(routes::ws))
             .route("/stat", web::get().to(routes::stat))
             .route("/__bench__/reset", web::post().to(routes::reset))
+            .route("/__bench__/leases", web::get().to(routes::leases))
             .route("/__bench__/health", web::get().to(routes::ok))
             .route("/__bench__/clock", web::post().to(routes::clock))
             .route("/__bench__/rate", web::post().to(routes::rate))

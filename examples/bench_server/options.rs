@@ -9,7 +9,7 @@ use traffik_actix::strategy::{self, Strategy};
 use traffik_actix::{Backend, ClientIp, Headers, ManualClock, OnError, ProxyHeader, Rate};
 
 use crate::flags::{Error, choose, number, understand};
-use crate::store::Store;
+use crate::store::{Leases, Store};
 
 pub(crate) const HELP: &str = "\
 A throttled server.
@@ -23,6 +23,9 @@ A throttled server.
                          backend fails
   --nodes N              servers that share the limits: each [1]
                          falls back to its fair share
+  --lease [PERIOD]       decide hits on hot keys in memory,  [no leases; 250ms]
+                         and ask that server for more about
+                         once in a period
   --strategy NAME[,K=V]  a strategy and its options          [fixed_window]
   --rate RATE            such as 100/minute                  [100/minute]
   --cost N               cost of a request without X-Cost    [1]
@@ -77,7 +80,7 @@ GET /test is limited, GET /unthrottled is not; GET /ws is a WebSocket whose mess
 back; GET /stat tells what is left. POST /__bench__/reset forgets everything, POST
 /__bench__/clock?advance_us=N moves a manual clock, POST /__bench__/rate?rate=RATE changes the rate as a
 changed configuration would (what was taken is kept; an open WebSocket keeps its rate), GET
-/__bench__/health is for waiting until the server is up. Clients say who they are with the headers
+/__bench__/leases tells what leases did, GET /__bench__/health is for waiting until the server is up. Clients say who they are with the headers
 X-Client-ID (else it is their address), X-Cost, X-Tier, X-Priority, X-Region and X-Instance.
 
 With --rule every path is served, by any method, and limited are those that begin with a PATTERN: a
@@ -90,6 +93,8 @@ pub(crate) struct Options {
     pub(crate) listen: String,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) backend: Arc<dyn Backend>,
+    /// What leases did, if there are any.
+    pub(crate) leases: Option<Leases>,
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) rate: Rate,
     pub(crate) cost: u32,
@@ -127,6 +132,14 @@ impl Options {
                 }
                 Arg::Long("nodes") => {
                     store.nodes = Some(number("--nodes", &mut args, 1, u32::MAX)?);
+                }
+                Arg::Long("lease") => {
+                    store.lease = Some(match period(&mut args)? {
+                        Some(text) => {
+                            duration(&text).map_err(|error| format!("--lease {text:?}: {error}"))?
+                        }
+                        None => DEFAULT_PERIOD,
+                    });
                 }
                 Arg::Long("strategy") => {
                     strategy = understand("--strategy", &mut args, strategy::named)?;
@@ -177,10 +190,12 @@ impl Options {
             }
         }
         let clock = manual.then(ManualClock::default);
+        let (backend, leases) = store.open(clock.as_ref())?;
         Ok(Some(Options {
             addresses: resolve(&listen)?,
             listen,
-            backend: store.open(clock.as_ref())?,
+            backend,
+            leases,
             strategy,
             rate,
             cost,
@@ -201,6 +216,22 @@ const PROXY_HEADERS: [(&str, ProxyHeader); 5] = [
     ("true-client-ip", ProxyHeader::TrueClientIp),
     ("cf-connecting-ip", ProxyHeader::CfConnectingIp),
 ];
+
+/// Of a lease without one.
+const DEFAULT_PERIOD: Duration = Duration::from_millis(250);
+
+/// A value that may be left out: what follows, if that is no flag.
+fn period(args: &mut Parser) -> Result<Option<String>, Error> {
+    if let Some(value) = args.optional_value() {
+        return Ok(Some(value.string()?));
+    }
+    let next = args.try_raw_args();
+    let next = next.and_then(|next| next.peek().map(|next| next.to_owned()));
+    match next {
+        Some(next) if !next.to_string_lossy().starts_with('-') => Ok(Some(args.value()?.string()?)),
+        _ => Ok(None),
+    }
+}
 
 /// As the help lists them.
 fn flags() -> impl Iterator<Item = &'static str> {

@@ -15,6 +15,7 @@ use crate::flags::Error;
 use crate::identity;
 use crate::options::Options;
 use crate::refusal::Refusal;
+use crate::store::Leases;
 
 pub(crate) struct Bench {
     /// What is limited of the paths that are served.
@@ -27,6 +28,7 @@ pub(crate) struct Bench {
     strategy: Arc<dyn Strategy>,
     /// If time stands still.
     clock: Option<ManualClock>,
+    leases: Option<Leases>,
 }
 
 impl Bench {
@@ -59,6 +61,7 @@ impl Bench {
             rate,
             strategy: options.strategy,
             clock: options.clock,
+            leases: options.leases,
         })
     }
 
@@ -117,6 +120,16 @@ pub(crate) async fn reset(bench: web::Data<Bench>) -> Result<HttpResponse, Refus
     let reset = bench.backend.backend().reset().await;
     reset.map_err(|error| Refusal::unavailable(&error))?;
     Ok(ok().await)
+}
+
+/// What leases did since the server was started.
+pub(crate) async fn leases(bench: web::Data<Bench>) -> Result<HttpResponse, Refusal> {
+    match &bench.leases {
+        Some(leases) => Ok(HttpResponse::Ok().json(leases())),
+        None => Err(Refusal::conflict(
+            "there are no leases: start the server with `--lease`",
+        )),
+    }
 }
 
 /// The end of a manual clock's time, in the year 2255: strategies count in integers that Lua holds.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use traffik_actix::{Backend, BackendExt, CircuitBreaker, ManualClock, MemoryBackend};
+use traffik_actix::{
+    Backend, BackendExt, CircuitBreaker, Lease, LeaseInfo, Leased, ManualClock, MemoryBackend,
+};
 
 use crate::flags::Error;
 
@@ -17,7 +19,12 @@ pub(crate) struct Store {
     pub(crate) fallback: bool,
     /// How many servers share the limits while they cannot see each other.
     pub(crate) nodes: Option<u32>,
+    /// About how often leases are renewed, if there are any.
+    pub(crate) lease: Option<Duration>,
 }
+
+/// What tells of leases.
+pub(crate) type Leases = Box<dyn Fn() -> LeaseInfo + Send + Sync>;
 
 impl Default for Store {
     fn default() -> Store {
@@ -27,12 +34,16 @@ impl Default for Store {
             deadline: None,
             fallback: false,
             nodes: None,
+            lease: None,
         }
     }
 }
 
 impl Store {
-    pub(crate) fn open(&self, clock: Option<&ManualClock>) -> Result<Arc<dyn Backend>, Error> {
+    pub(crate) fn open(
+        &self,
+        clock: Option<&ManualClock>,
+    ) -> Result<(Arc<dyn Backend>, Option<Leases>), Error> {
         let is_memory = self.backend == "memory";
         if self.deadline.is_some() && is_memory {
             return Err("--deadline is for a backend that is a server, such as --backend redis://HOST: memory takes no time".into());
@@ -40,15 +51,41 @@ impl Store {
         if self.nodes.is_some() && !self.fallback {
             return Err("--nodes shares out what the fallback gives: add --fallback memory".into());
         }
-        let backend = match is_memory {
+        if self.lease.is_some() && is_memory {
+            return Err("--lease is for a backend that is a server, such as --backend redis://HOST: memory need not ask".into());
+        }
+        let server = match is_memory {
             true => self.memory(clock)?,
             false => self.server(clock)?,
         };
         if !self.fallback {
-            return Ok(backend);
+            return Ok(match self.leased(server.clone(), clock) {
+                Some((leased, leases)) => (Arc::new(leased), Some(leases)),
+                None => (server, None),
+            });
         }
-        let failover = backend.failover(self.memory(clock)?, CircuitBreaker::new());
-        Ok(Arc::new(failover.nodes(self.nodes.unwrap_or(1))))
+        // What is held outlasts the server: so leases are around the breaker, and inside the fallback.
+        let guarded: Arc<dyn Backend> = Arc::new(server.guarded(CircuitBreaker::new()));
+        let (primary, leases): (Arc<dyn Backend>, _) = match self.leased(guarded.clone(), clock) {
+            Some((leased, leases)) => (Arc::new(leased), Some(leases)),
+            None => (guarded, None),
+        };
+        let failover = primary.fallback(self.memory(clock)?);
+        Ok((Arc::new(failover.nodes(self.nodes.unwrap_or(1))), leases))
+    }
+
+    fn leased(
+        &self,
+        server: Arc<dyn Backend>,
+        clock: Option<&ManualClock>,
+    ) -> Option<(Leased<Arc<dyn Backend>>, Leases)> {
+        let mut lease = Lease::new().period(self.lease?);
+        if let Some(clock) = clock {
+            lease = lease.clock(clock.clone());
+        }
+        let leased = server.lease(lease);
+        let told = leased.clone();
+        Some((leased, Box::new(move || told.info())))
     }
 
     fn memory(&self, clock: Option<&ManualClock>) -> Result<Arc<dyn Backend>, Error> {

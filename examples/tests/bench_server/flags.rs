@@ -51,6 +51,15 @@ fn refuses_flags_that_make_no_sense() {
             "--nodes must be a whole number from 1 to 4294967295, not \"0\"",
         ),
         ("--nodes 3", "add --fallback memory"),
+        ("--lease", "--lease is for a backend that is a server"),
+        (
+            "--lease 5",
+            "--lease \"5\": write a whole number and a unit",
+        ),
+        (
+            "--lease=fast",
+            "--lease \"fast\": write a whole number and a unit",
+        ),
         ("--trust localhost", "is neither an address nor a network"),
         (
             "--trust 10.0.0.0/8,",

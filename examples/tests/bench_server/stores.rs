@@ -115,3 +115,38 @@ fn shares_its_limits_on_the_master_that_sentinels_name() {
         "{spaces}"
     );
 }
+
+/// Two servers that lease share a limit, and tell how few hits they asked for.
+#[cfg(feature = "redis")]
+#[test]
+fn leases_decide_most_hits_on_a_hot_key() {
+    let redis = support::redis();
+    let flags = format!(
+        "--backend redis://127.0.0.1:{} --deadline 10s --on-error raise --rate 400/day --workers 1",
+        redis.port()
+    );
+    let servers =
+        ["--lease", "--lease 300ms"].map(|lease| Example::bench(&format!("{flags} {lease}")));
+    let hit = |server: &Example| server.status("GET", "/test", "x-client-id: ann\r\n");
+    let admitted = (0..600).filter(|at| hit(&servers[at % 2]) == 200).count();
+    assert!((300..=400).contains(&admitted), "{admitted}");
+    for server in &servers {
+        let answer = server.send("GET", "/__bench__/leases", "");
+        let count = |name: &str| {
+            let (_, rest) = answer.split_once(&format!("\"{name}\":")).unwrap();
+            rest.split([',', '}'])
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        assert!(count("local") > 100 && count("lent") > 0, "{answer}");
+        assert!(count("trips") < 200, "{answer}");
+    }
+    let plain = Example::bench(&flags);
+    let answer = plain.send("GET", "/__bench__/leases", "");
+    assert!(
+        answer.starts_with("HTTP/1.1 409 ") && answer.contains("--lease"),
+        "{answer}"
+    );
+}
