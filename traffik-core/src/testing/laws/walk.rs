@@ -274,7 +274,9 @@ impl<'a> Walk<'a> {
         let before = self.peeks(&self.cell, who)?.remaining();
         self.settles(Settlement::Charge(cost), who)?;
         let after = self.peeks(&self.cell, who)?.remaining();
-        if after > before.saturating_sub(cost.into()) {
+        // What is more than a word holds is told as the largest number that is not unlimited.
+        let is_known = before < u64::MAX - 1;
+        if is_known && after > before.saturating_sub(cost.into()) {
             let why = format!("{cost} were charged, and {after} of {before} remain");
             return Err(self.broken(Law::Settled, why));
         }
