@@ -1,16 +1,9 @@
 use traffik_actix::{HttpThrottle, WsThrottle};
 use traffik_core::{BackendExt, Lease};
 
-use self::client::Client;
-use self::server::serve;
 use crate::support::RedisServer;
-
-#[allow(dead_code, reason = "shared with the tests of traffik-actix")]
-#[path = "../../traffik-actix/tests/ws/client.rs"]
-mod client;
-#[allow(dead_code, reason = "shared with the tests of traffik-actix")]
-#[path = "../../traffik-actix/tests/ws/server.rs"]
-mod server;
+use crate::support::ws::client::Client;
+use crate::support::ws::server::{self as server, serve};
 
 /// Frames are decided here, and there are no more of them than the limit allows.
 #[test]

@@ -5,16 +5,9 @@ use std::time::Duration;
 use traffik_actix::{HttpThrottle, OnError, WsRule, WsThrottle};
 use traffik_core::RedisBackend;
 
-use self::client::Client;
-use self::server::{name, serve};
 use crate::support::RedisServer;
-
-#[allow(dead_code, reason = "shared with the tests of traffik-actix")]
-#[path = "../../traffik-actix/tests/ws/client.rs"]
-mod client;
-#[allow(dead_code, reason = "shared with the tests of traffik-actix")]
-#[path = "../../traffik-actix/tests/ws/server.rs"]
-mod server;
+use crate::support::ws::client::Client;
+use crate::support::ws::server::{self as server, name, serve};
 
 fn throttle(name: &str, rate: &str) -> HttpThrottle {
     let throttle = HttpThrottle::builder(name)

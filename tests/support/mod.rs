@@ -13,6 +13,7 @@ mod redis_sentinel;
 mod redis_server;
 mod redis_tls;
 mod strategies;
+pub(crate) mod ws;
 
 pub(crate) use concurrency::decides_exactly_under_concurrency;
 pub(crate) use elsewhere::elsewhere;
