@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+/// What is asked.
+pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +152,7 @@ fn status(response: &[u8]) -> u16 {
 }
 
 /// Whether the head is there, and as much of a body as it says.
-fn is_complete(response: &[u8]) -> bool {
+pub fn is_complete(response: &[u8]) -> bool {
     let Some(head) = find(response, b"\r\n\r\n") else {
         return false;
     };
