@@ -181,6 +181,9 @@ impl MemoryBackend {
         };
 
         let now = self.now();
+        if let Some(decisions) = decide_known(batch, &mut tables, &table_of, now) {
+            return decisions;
+        }
         let mut cells: SmallVec<[Cell; 3]> = batch
             .ops()
             .iter()
@@ -207,6 +210,41 @@ impl MemoryBackend {
         }
         decisions
     }
+}
+
+/// The common case: all cells are there, and small. They are decided where they are.
+fn decide_known(
+    batch: &Batch<'_>,
+    tables: &mut [MutexGuard<'_, Table>],
+    table_of: impl Fn(&Op<'_>) -> usize,
+    now: Timestamp,
+) -> Option<Decisions> {
+    let ops = batch.ops();
+    let known = |op| {
+        let table = table_of(op);
+        Some((table, tables[table].small(op)?))
+    };
+    let places: SmallVec<[(usize, usize); 3]> = ops.iter().map(known).collect::<Option<_>>()?;
+    let mut before = SmallVec::<[Cell; 3]>::new();
+    let mut decide = |(op, (table, slot)): (&Op<'_>, &(usize, usize))| {
+        let cell = tables[*table].cell(*slot);
+        before.push(cell.clone());
+        op.step(cell, now)
+    };
+    let mut decisions: Decisions = ops.iter().zip(&places).map(&mut decide).collect();
+    if decisions.is_denied() {
+        for (at, (table, slot)) in places.iter().enumerate() {
+            if decisions[at].is_allowed() {
+                let cell = tables[*table].cell(*slot);
+                *cell = std::mem::take(&mut before[at]);
+                decisions[at] = ops[at].peek(cell, now);
+            }
+        }
+    }
+    for (op, (table, _)) in ops.iter().zip(&places) {
+        tables[*table].weigh(op, now);
+    }
+    Some(decisions)
 }
 
 impl MemoryBackend {

@@ -142,6 +142,30 @@ impl Table {
         decision
     }
 
+    /// The place of a cell that is in the table and allocates nothing.
+    #[inline]
+    pub(super) fn small(&self, op: &Op<'_>) -> Option<usize> {
+        let at = self.probe(parts(&op.key)).ok()?;
+        (!self.slots[at].cell.is_large()).then_some(at)
+    }
+
+    /// The cell at its [place](Table::small), as long as nothing was put in or removed.
+    #[inline]
+    pub(super) fn cell(&mut self, at: usize) -> &mut Cell {
+        &mut self.slots[at].cell
+    }
+
+    /// Counts what a cell allocates, after it was changed.
+    #[inline]
+    pub(super) fn weigh(&mut self, op: &Op<'_>, now: Timestamp) {
+        if let Some(cell) = self.find(&op.key)
+            && cell.is_large()
+        {
+            let bytes = weigh(cell);
+            self.account(bytes, op, now);
+        }
+    }
+
     /// Moves the cell of a key out of the table. It must [come back](Table::put_back) before the
     /// lock is released.
     pub(super) fn take(&mut self, op: &Op<'_>) -> Cell {
