@@ -44,7 +44,7 @@ impl Key {
     }
 
     /// The length of its text.
-    const TEXT: usize = 82;
+    pub(crate) const TEXT: usize = 82;
 
     /// A text of fixed length, 80 hexadecimal characters and two braces, for remote stores.
     ///
@@ -52,6 +52,19 @@ impl Key {
     /// Cluster slot and a batch over them is one script.
     pub fn text(&self) -> String {
         self.to_string()
+    }
+
+    /// The same as bytes, all of which are ASCII.
+    pub(crate) fn bytes(&self) -> [u8; Self::TEXT] {
+        let mut text = [b'{'; Self::TEXT];
+        let (who, rest) = text[1..].split_at_mut(32);
+        let (end, rest) = rest.split_at_mut(1);
+        let (throttle, scope) = rest.split_at_mut(32);
+        hex(who, &self.who.to_be_bytes());
+        end[0] = b'}';
+        hex(throttle, &self.throttle.to_be_bytes());
+        hex(scope, &self.scope.to_be_bytes());
+        text
     }
 }
 
@@ -63,15 +76,7 @@ impl Hash for Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [b'{'; Self::TEXT];
-        let (who, rest) = text[1..].split_at_mut(32);
-        let (end, rest) = rest.split_at_mut(1);
-        let (throttle, scope) = rest.split_at_mut(32);
-        hex(who, &self.who.to_be_bytes());
-        end[0] = b'}';
-        hex(throttle, &self.throttle.to_be_bytes());
-        hex(scope, &self.scope.to_be_bytes());
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.bytes()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -414,10 +414,15 @@ impl Link {
     /// Connecting has a time of its own. But who comes when that is over, while the attempt goes on,
     /// waits for no longer than for a decision.
     pub(super) async fn line(self: &Arc<Self>) -> Result<Line, Lost> {
-        let connected = match self.try_line() {
-            Some(line) => return Ok(line),
-            None => self.connected(),
-        };
+        match self.try_line() {
+            Some(line) => Ok(line),
+            // Boxed, since it is rare and would enlarge the future of every trip.
+            None => Box::pin(self.line_in_time()).await,
+        }
+    }
+
+    async fn line_in_time(self: &Arc<Self>) -> Result<Line, Lost> {
+        let connected = self.connected();
         let left = self.time_to_connect();
         match in_time(left, connected).await {
             Some(line) => line.map_err(Lost::Unexecuted),

@@ -192,7 +192,9 @@ impl Step<'_> {
         let kind = match self {
             Step::Read => Program::READ,
             Step::Lua(lua) => {
-                to.extend(lua.arguments().iter().flat_map(|word| word.to_be_bytes()));
+                for word in lua.arguments() {
+                    to.extend_from_slice(&word.to_be_bytes());
+                }
                 program
                     .kind(lua)
                     .expect("`Programs::serving` chose a program with this source")

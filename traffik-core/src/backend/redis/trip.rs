@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::Cmd;
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::answer::{Answer, Answers};
@@ -14,6 +15,7 @@ use super::{Inner, reset, script};
 use crate::backend::Batch;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::name::LONGEST_NAMESPACE;
 use crate::time::Timestamp;
 
 /// What a command says once for all its batches.
@@ -42,7 +44,14 @@ impl Terms {
 /// sixteen takes Redis less than half the time of one that comes alone. Nobody waits for company:
 /// a trip departs once the tasks that are ready to run now have run.
 #[derive(Default)]
-pub(super) struct Trips(Mutex<VecDeque<Trip>>);
+pub(super) struct Trips(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    trips: VecDeque<Box<Trip>>,
+    /// One that was made, whose buffers the next one takes over.
+    made: Option<Box<Trip>>,
+}
 
 #[derive(Debug)]
 pub(super) struct Trip {
@@ -73,7 +82,7 @@ struct Passenger {
 }
 
 impl Trips {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Trip>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Consistent between statements.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,12 +99,16 @@ impl Trips {
     ) -> (oneshot::Receiver<Result<Answer>>, bool) {
         let (answer, answered) = oneshot::channel();
         let operations = steps.len();
-        let mut trips = self.lock();
+        let mut waiting = self.lock();
+        let Waiting { trips, made } = &mut *waiting;
         let is_new = !trips
             .back()
             .is_some_and(|trip| trip.takes(&terms, operations));
         if is_new {
-            trips.push_back(Trip::new(terms.clone()));
+            trips.push_back(match made.take() {
+                Some(trip) => trip.again(terms.clone()),
+                None => Box::new(Trip::new(terms.clone())),
+            });
         }
         if let Some(trip) = trips.back_mut() {
             if let Some(wider) = trip.terms.program.wider(&terms.program) {
@@ -108,8 +121,15 @@ impl Trips {
     }
 
     /// The next trip to be made; nobody can join any more.
-    fn depart(&self) -> Option<Trip> {
-        self.lock().pop_front()
+    fn depart(&self) -> Option<Box<Trip>> {
+        self.lock().trips.pop_front()
+    }
+
+    /// Keeps the buffers of a trip, unless they have become large.
+    fn keep(&self, trip: Box<Trip>) {
+        if trip.arguments.capacity() <= Trip::MOST_KEPT {
+            self.lock().made = Some(trip);
+        }
     }
 }
 
@@ -151,6 +171,7 @@ async fn make_a_trip(inner: Arc<Inner>, link: Arc<Link>) {
         Ok(answers) => trip.arrive(&inner, answers).await,
         Err(error) => trip.fail(&error),
     }
+    link.trips().keep(trip);
 }
 
 impl Trip {
@@ -162,6 +183,20 @@ impl Trip {
     /// at once: this thread would wait for Redis, and Redis for this thread, at a quarter less
     /// throughput.
     const PORTION: usize = 8;
+
+    /// Bytes of arguments whose buffer is kept.
+    const MOST_KEPT: usize = 16 * 1024;
+
+    /// Another one in the buffers of one that was made.
+    fn again(mut self: Box<Self>, terms: Terms) -> Box<Trip> {
+        self.terms = terms;
+        self.keys.clear();
+        self.arguments.clear();
+        self.operations.clear();
+        self.hinted = false;
+        self.passengers.clear();
+        self
+    }
 
     fn new(terms: Terms) -> Trip {
         Trip {
@@ -231,11 +266,13 @@ impl Trip {
         let mut command = Cmd::with_capacity(7 + 2 * count, size);
         command.arg(name).arg(script);
         command.arg(count + usize::from(self.hinted));
-        let mut name = String::with_capacity(namespace.len() + 83);
+        let mut name = SmallVec::<[u8; LONGEST_NAMESPACE + 1 + Key::TEXT]>::new();
+        name.extend_from_slice(namespace.as_bytes());
+        name.push(b':');
         for key in &self.keys {
-            name.clear();
-            write_name(&mut name, namespace, key);
-            command.arg(&name);
+            name.truncate(namespace.len() + 1);
+            name.extend_from_slice(&key.bytes());
+            command.arg(&*name);
         }
         if self.hinted {
             command.arg(reset::mark(namespace));
@@ -269,10 +306,10 @@ impl Trip {
         self.passengers.iter().flat_map(size).collect()
     }
 
-    async fn arrive(self, inner: &Inner, mut answers: Answers) {
+    async fn arrive(&mut self, inner: &Inner, mut answers: Answers) {
         inner.hints.count_losses(answers.losses);
         let mut keys = &*self.keys;
-        for (at, Passenger { operations, answer }) in self.passengers.into_iter().enumerate() {
+        for (at, Passenger { operations, answer }) in self.passengers.drain(..).enumerate() {
             if at > 0 && at % Self::PORTION == 0 {
                 tokio::task::yield_now().await;
             }
@@ -286,17 +323,10 @@ impl Trip {
         }
     }
 
-    fn fail(self, error: &Error) {
-        for passenger in self.passengers {
+    fn fail(&mut self, error: &Error) {
+        for passenger in self.passengers.drain(..) {
             // Whoever has gone away needs no answer.
             let _ = passenger.answer.send(Err(error.clone()));
         }
     }
-}
-
-/// The name of a cell in Redis.
-fn write_name(to: &mut String, namespace: &str, key: &Key) {
-    use std::fmt::Write;
-    // Writing to a string cannot fail.
-    let _ = write!(to, "{namespace}:{key}");
 }
