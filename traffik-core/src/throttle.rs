@@ -227,6 +227,18 @@ impl Throttle {
 
     #[inline]
     fn op_at<'a>(&'a self, rate: &Rate, attempt: &Attempt<'a>, hasher: &KeyHasher) -> Op<'a> {
+        self.op_by(rate, attempt, hasher, || hasher.identity(attempt.identity))
+    }
+
+    /// The same by an identity whose digest may be known.
+    #[inline]
+    fn op_by<'a>(
+        &'a self,
+        rate: &Rate,
+        attempt: &Attempt<'a>,
+        hasher: &KeyHasher,
+        who: impl FnOnce() -> u128,
+    ) -> Op<'a> {
         Op {
             key: Key {
                 throttle: self.0.digest,
@@ -234,7 +246,7 @@ impl Throttle {
                     .scope
                     .map_or(0, |scope| hasher.scope(scope.as_bytes())),
                 who: match self.0.sharing {
-                    Sharing::Identity => hasher.identity(attempt.identity),
+                    Sharing::Identity => who(),
                     Sharing::Everybody => hasher.everybody(),
                 },
             },

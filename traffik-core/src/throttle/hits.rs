@@ -4,6 +4,7 @@ use super::{Attempt, Failure, OnError, Recover, Throttle};
 use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::key::KeyHasher;
 use crate::resilience::Outage;
 use crate::together::together;
@@ -165,6 +166,15 @@ impl<'a, P: Recover> Hits<'a, P> {
     ///
     /// If a backend fails and [`OnError::Raise`] is in force, or an error handler fails.
     pub async fn decide(&self) -> Result<Decisions> {
+        match &*self.entries {
+            [] => Ok(Decisions::default()),
+            [entry] => Ok(entry.decide().await?.into()),
+            // Boxed, since it would enlarge the future of a single hit.
+            _ => Box::pin(self.decide_together()).await,
+        }
+    }
+
+    async fn decide_together(&self) -> Result<Decisions> {
         let groups = self.groups();
         // Boxed, since it is rare and would enlarge the future of every hit.
         let preview = match groups.len() > 1 {
@@ -269,11 +279,22 @@ impl<'a, P: Recover> Hits<'a, P> {
             ops: SmallVec::new(),
             op_of: SmallVec::new(),
         };
+        // Mostly all are by one and the same.
+        let mut known: Option<(&Identity, u128)> = None;
+        let mut digest = |identity: &'a Identity| match known {
+            Some((one, digest)) if one.who == identity.who => digest,
+            _ => known.insert((identity, hasher.identity(identity))).1,
+        };
         for entry in &self.entries {
-            let op = match same(entry.backend, backend) {
-                true => entry.throttle.op(&entry.attempt, hasher),
+            let Entry {
+                throttle, attempt, ..
+            } = entry;
+            let rate = match same(entry.backend, backend) {
+                true => throttle.rate_of(attempt),
                 false => None,
             };
+            let op =
+                rate.map(|rate| throttle.op_by(rate, attempt, hasher, || digest(attempt.identity)));
             group.op_of.push(op.map(|op| {
                 // Two hits on one count are one hit of both costs.
                 let twin = group.ops.iter().position(|other| other.key == op.key);
@@ -376,6 +397,30 @@ impl<P: Recover> Entry<'_, P> {
             Some(Ok(_)) | None => {}
         }
         decided
+    }
+
+    async fn decide(&self) -> Result<Decision> {
+        let hasher = self.backend.key_hasher();
+        let Some(op) = self.throttle.op(&self.attempt, hasher) else {
+            return Ok(Decision::UNLIMITED);
+        };
+        let batch = Batch::new(std::slice::from_ref(&op));
+        match self.backend.apply(&batch).await {
+            Ok(decisions) => {
+                self.outage().succeed();
+                Ok(self.floor(decisions[0]))
+            }
+            // Boxed, since it is rare and would enlarge the future of every hit.
+            Err(error) => Box::pin(self.recover(&op, error)).await,
+        }
+    }
+
+    #[cold]
+    async fn recover(&self, op: &Op<'_>, error: Error) -> Result<Decision> {
+        let recovered = self.policy.recover(&self.failure(&error, op)).await;
+        let decision = self.floor(recovered.unwrap_or(Err(error))?);
+        self.outage().degrade(1);
+        Ok(decision)
     }
 
     #[inline]
