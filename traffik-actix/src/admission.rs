@@ -7,13 +7,13 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
-use traffik_core::{Decision, Error, Failure, Hits, Rate, Recover, Result};
+use traffik_core::{Attempt, Decision, Error, Failure, Hits, Rate, Recover, Result};
 
 use crate::ask::Ask;
 use crate::backend::ThrottleBackend;
 use crate::denial::{Denial, Unavailable};
 use crate::failed::Recovery;
-use crate::headers::{HeaderStyle, write_denial};
+use crate::headers::{HeaderStyle, Said, Told, write_denial};
 use crate::throttle::{HttpThrottle, Resolved};
 use crate::unresolved::Unresolved;
 
@@ -65,19 +65,18 @@ impl fmt::Debug for Decided {
 }
 
 /// What the response to an admitted request should say.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Receipt {
-    decided: SmallVec<[(Decided, HeaderStyle); 1]>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Receipt(Told);
 
 impl Receipt {
     pub(crate) fn is_empty(&self) -> bool {
-        self.decided.is_empty()
+        matches!(self.0, Told::None)
     }
 
+    #[inline]
     pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
-        for (decided, style) in &self.decided {
-            style.write(headers, std::slice::from_ref(decided));
+        if !self.is_empty() {
+            self.0.write(headers);
         }
     }
 }
@@ -124,30 +123,67 @@ pub(crate) fn admit_now(
     };
     let chosen = chosen_for(throttles.iter().copied(), req);
     let outer = chosen.as_ref().or(outer);
-    let first = Meeting::now(first, req, outer).ok_or(Undecided::UNASKED)?;
-    // The common case, without lists of one.
-    if let (Ok(resolved), []) = (&first.resolved, rest)
-        && !resolved.waits()
-    {
-        let decided = Hits::try_decide_one(
-            first.throttle.throttle(),
-            resolved.attempt(),
-            &*first.backend.backend,
-            first.recovery,
-        );
-        let Some(decided) = decided else {
-            return Err(Undecided::resolved([first]));
-        };
-        let answers = decided.map(|decision| [decision]);
-        return Ok(conclude(req, std::slice::from_ref(&first), answers));
+    if rest.is_empty() && first.asks_only_who() {
+        return admit_alone(first, req, outer);
     }
-    let mut meetings = Meetings::from_iter([first]);
-    for throttle in rest {
-        meetings.push(Meeting::now(throttle, req, outer).ok_or(Undecided::UNASKED)?);
+    let mut meetings = Meetings::new();
+    for throttle in throttles {
+        meetings.push(Meeting::now(throttle, req, outer, &meetings).ok_or(Undecided::UNASKED)?);
     }
+    meet_now(req, meetings)
+}
+
+fn meet_now(req: &HttpRequest, meetings: Meetings<'_>) -> std::result::Result<Outcome, Undecided> {
     match decide_now(&meetings) {
         Some(answers) => Ok(conclude(req, &meetings, answers)),
         None => Err(Undecided::resolved(meetings)),
+    }
+}
+
+/// The common case: one limit that asks for nothing but who it is. Nothing is put together here that only
+/// others need.
+#[inline]
+fn admit_alone(
+    throttle: &HttpThrottle,
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+) -> std::result::Result<Outcome, Undecided> {
+    let backend = throttle.backend_for(req, outer);
+    let meeting = |resolved| Meeting::new(throttle, req, backend, resolved);
+    let who = throttle.who_now(req, backend).ok_or(Undecided::UNASKED)?;
+    let identity = match who {
+        Ok(identity) => identity,
+        Err(error) => return meet_now(req, Meetings::from_iter([meeting(Err(error))])),
+    };
+    let decided = Hits::try_decide_one(
+        throttle.throttle(),
+        Attempt::by(&identity),
+        &*backend.backend,
+        Recovery::of(throttle, backend, req),
+    );
+    if let Some(Ok(decision)) = &decided
+        && decision.is_allowed()
+    {
+        let (headers, style) = throttle.headers(backend);
+        let rate = throttle.throttle().rate();
+        let told = match headers.on_admitted() && !decision.is_unlimited() {
+            true => Told::of_one(&Said {
+                throttle,
+                decision,
+                rate,
+                style,
+            }),
+            false => Told::None,
+        };
+        return Ok(Outcome::Admitted(Receipt(told)));
+    }
+    let meeting = meeting(Ok(Resolved::only(identity)));
+    match decided {
+        Some(decided) => {
+            let answers = decided.map(|decision| [decision]);
+            Ok(conclude(req, std::slice::from_ref(&meeting), answers))
+        }
+        None => Err(Undecided::resolved([meeting])),
     }
 }
 
@@ -288,14 +324,19 @@ pub(crate) fn conclude(
     if answers.iter().any(Decision::is_denied) {
         return Outcome::Denied(deny(req, meetings, answers));
     }
-    let mut receipt = Receipt::default();
-    for (meeting, decision) in meetings.iter().zip(answers) {
-        let (headers, style) = meeting.throttle.headers(meeting.backend);
-        if headers.on_admitted() && !decision.is_unlimited() && meeting.knows_its_rate() {
-            receipt.decided.push((meeting.decided(*decision), style));
-        }
-    }
-    Outcome::Admitted(receipt)
+    let said = meetings
+        .iter()
+        .zip(answers)
+        .filter_map(|(meeting, decision)| {
+            let (headers, style) = meeting.throttle.headers(meeting.backend);
+            let tells = headers.on_admitted() && meeting.knows_its_rate();
+            meeting.says(decision, style).filter(|_| tells)
+        });
+    let said: SmallVec<[Said<'_>; 3]> = said.collect();
+    Outcome::Admitted(Receipt(match &*said {
+        [one] => Told::of_one(one),
+        said => Told::of(said),
+    }))
 }
 
 /// The answer to a request that no decision was made about.
@@ -339,14 +380,18 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
         None => denial.default_response(),
     };
     write_denial(response.headers_mut(), &denial.decisions());
-    for (meeting, decided) in meetings.iter().zip(&all) {
-        let (headers, style) = meeting.throttle.headers(meeting.backend);
-        // Without a store nobody knows what is left.
-        let is_known = meeting.knows_its_rate() && !decided.decision.is_unchecked();
-        if headers.on_denied() && is_known {
-            style.write(response.headers_mut(), std::slice::from_ref(decided));
-        }
-    }
+    let said = meetings
+        .iter()
+        .zip(answers)
+        .filter_map(|(meeting, decision)| {
+            let (headers, style) = meeting.throttle.headers(meeting.backend);
+            // Without a store nobody knows what is left.
+            let is_known = meeting.knows_its_rate() && !decision.is_unchecked();
+            let tells = headers.on_denied() && is_known;
+            meeting.says(decision, style).filter(|_| tells)
+        });
+    let said: SmallVec<[Said<'_>; 3]> = said.collect();
+    Told::of(&said).write(response.headers_mut());
     response
 }
 
@@ -366,15 +411,23 @@ impl<'a> Meeting<'a> {
         }
     }
 
-    /// A meeting with everything that is known about the request without waiting.
+    /// A meeting with everything that is known about the request without waiting. Functions that were asked
+    /// earlier who it is are not asked again.
     #[inline]
     fn now(
         throttle: &'a HttpThrottle,
         req: &'a HttpRequest,
         outer: Option<&'a ThrottleBackend>,
+        earlier: &[Meeting<'a>],
     ) -> Option<Meeting<'a>> {
         let backend = throttle.backend_for(req, outer);
-        let resolved = throttle.resolve_now(req, backend)?;
+        let identify = throttle.identify(backend);
+        let known = earlier.iter().find_map(|meeting| {
+            let resolved = meeting.resolved.as_ref().ok()?;
+            let same = meeting.throttle.identify(meeting.backend).is(identify);
+            same.then_some(resolved)
+        });
+        let resolved = throttle.resolve_now(req, backend, known)?;
         Some(Meeting::new(throttle, req, backend, resolved))
     }
 
@@ -398,6 +451,21 @@ impl<'a> Meeting<'a> {
 
     fn failure<'f>(&'f self, error: &'f Error) -> Failure<'f> {
         Failure::before_hit(error, self.throttle.throttle(), &*self.backend.backend)
+    }
+
+    /// What the client may be told, unless there is no limit.
+    fn says<'m>(&'m self, decision: &'m Decision, style: HeaderStyle) -> Option<Said<'m>> {
+        let dynamic = self
+            .resolved
+            .as_ref()
+            .ok()
+            .and_then(|resolved| resolved.rate);
+        (!decision.is_unlimited()).then(|| Said {
+            throttle: self.throttle,
+            decision,
+            rate: dynamic.unwrap_or(self.throttle.throttle().rate()),
+            style,
+        })
     }
 
     fn decided(&self, decision: Decision) -> Decided {

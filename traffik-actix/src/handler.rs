@@ -79,10 +79,11 @@ where
     let mut payload = payload.into_inner();
     let outcome = match admission::admit_now(&throttles, &req, None) {
         Ok(outcome) => Some(outcome),
+        // Boxed, since these futures are large, and room for them would be made with every request.
         Err(undecided) => {
-            let decided = admission::admit_later(&throttles, &req, None, undecided);
+            let decided = Box::pin(admission::admit_later(&throttles, &req, None, undecided));
             match throttles.iter().any(|throttle| throttle.waits()) {
-                true => body::unless_gone(req.version(), &mut payload, decided).await,
+                true => Box::pin(body::unless_gone(req.version(), &mut payload, decided)).await,
                 false => Some(decided.await),
             }
         }
@@ -90,7 +91,7 @@ where
     let receipt = match outcome {
         Some(Outcome::Admitted(receipt)) => receipt,
         Some(Outcome::Denied(response)) => {
-            body::drain(req.headers(), payload).await;
+            Box::pin(body::drain(req.headers(), payload)).await;
             return response;
         }
         None => return admission::gone(),

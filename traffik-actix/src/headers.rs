@@ -1,9 +1,12 @@
 //! Headers that tell clients about their limits.
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use traffik_core::{Decision, Decisions, headers};
+use actix_web::web::Bytes;
+use smallvec::SmallVec;
+use traffik_core::headers::Left;
+use traffik_core::{Decision, Decisions, Rate, headers};
 
-use crate::admission::Decided;
+use crate::throttle::HttpThrottle;
 
 /// Which responses carry headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,62 +54,167 @@ impl Headers {
 }
 
 impl HeaderStyle {
-    /// Writes the headers of these decisions. Items of `RateLimit` are appended to those that an
-    /// outer or inner throttle wrote; of `X-RateLimit-*` the tightest stays.
-    pub(crate) fn write(self, map: &mut HeaderMap, decided: &[Decided]) {
-        if self != HeaderStyle::XRateLimit {
-            write_standard(map, decided);
+    fn has_standard(self) -> bool {
+        self != HeaderStyle::XRateLimit
+    }
+
+    fn has_x(self) -> bool {
+        self != HeaderStyle::Standard
+    }
+}
+
+/// A decision that clients are told of.
+pub(crate) struct Said<'a> {
+    pub(crate) throttle: &'a HttpThrottle,
+    pub(crate) decision: &'a Decision,
+    /// The one it applied.
+    pub(crate) rate: Rate,
+    pub(crate) style: HeaderStyle,
+}
+
+/// What a response is to say, which may not exist yet.
+///
+/// Nothing is written before there is a response if it is about one limit with its usual policy. The items of
+/// several become one line, since putting another one into a response costs as much as a decision.
+#[derive(Debug, Default)]
+pub(crate) enum Told {
+    #[default]
+    None,
+    Usual {
+        throttle: HttpThrottle,
+        left: Left,
+    },
+    Written(Box<Written>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    policies: Option<HeaderValue>,
+    limits: Option<HeaderValue>,
+    tightest: Option<Tightest>,
+}
+
+/// What `X-RateLimit-*` tell.
+#[derive(Debug)]
+struct Tightest {
+    limit: u64,
+    remaining: u64,
+    reset: u64,
+}
+
+impl Told {
+    /// About one decision.
+    #[inline]
+    pub(crate) fn of_one(said: &Said<'_>) -> Told {
+        if said.style == HeaderStyle::Standard
+            && said
+                .throttle
+                .has_usual_policy(&said.rate, said.decision.limit())
+        {
+            return Told::Usual {
+                throttle: said.throttle.clone(),
+                left: Left::of(said.decision),
+            };
         }
-        if self != HeaderStyle::Standard {
-            write_x(map, decided);
+        Told::of(std::slice::from_ref(said))
+    }
+
+    /// About all decisions that limit anything.
+    pub(crate) fn of(said: &[Said<'_>]) -> Told {
+        match said.is_empty() {
+            true => Told::None,
+            false => Told::Written(Box::new(Written::of(said))),
+        }
+    }
+
+    /// Items of `RateLimit` are appended to those that an outer or inner throttle wrote; of
+    /// `X-RateLimit-*` the tightest stays.
+    pub(crate) fn write(&self, map: &mut HeaderMap) {
+        match self {
+            Told::None => {}
+            Told::Usual { throttle, left } => {
+                map.append(RATELIMIT_POLICY, throttle.usual_policy().clone());
+                let limit = headers::limits(&[(throttle.quoted_name(), *left)]);
+                map.append(RATELIMIT, text(limit));
+            }
+            Told::Written(written) => written.write(map),
         }
     }
 }
 
-fn write_standard(map: &mut HeaderMap, decided: &[Decided]) {
-    let mut limits = String::new();
-    for one in limited(decided) {
-        headers::push_limit(&mut limits, one.throttle.name(), &one.decision);
-        map.append(
-            RATELIMIT_POLICY,
-            one.throttle.policy(&one.rate, one.decision.limit()),
-        );
+impl Written {
+    fn of(said: &[Said<'_>]) -> Written {
+        let standard = said.iter().filter(|one| one.style.has_standard());
+        let items: SmallVec<[(&str, Left); 3]> = standard
+            .clone()
+            .map(|one| (one.throttle.quoted_name(), Left::of(one.decision)))
+            .collect();
+        let x = said.iter().filter(|one| one.style.has_x());
+        Written {
+            policies: policies(standard),
+            limits: (!items.is_empty()).then(|| text(headers::limits(&items))),
+            tightest: x
+                .map(|one| Tightest::of(one.decision))
+                .min_by_key(|one| one.remaining),
+        }
     }
-    if !limits.is_empty() {
-        map.append(RATELIMIT, text(limits));
+
+    fn write(&self, map: &mut HeaderMap) {
+        if let Some(policies) = &self.policies {
+            map.append(RATELIMIT_POLICY, policies.clone());
+        }
+        if let Some(limits) = &self.limits {
+            map.append(RATELIMIT, limits.clone());
+        }
+        if let Some(tightest) = &self.tightest {
+            tightest.write(map);
+        }
     }
 }
 
-fn write_x(map: &mut HeaderMap, decided: &[Decided]) {
-    let tightest = limited(decided)
-        .map(|one| &one.decision)
-        .min_by_key(|one| effective(one));
-    let Some(tightest) = tightest else {
-        return;
-    };
-    let remaining = effective(tightest);
-    let looser = map
-        .get(X_REMAINING)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .is_some_and(|written| written <= remaining);
-    if !looser {
-        map.insert(X_LIMIT, HeaderValue::from(tightest.limit()));
-        map.insert(X_REMAINING, HeaderValue::from(remaining));
-        let reset = headers::retry_after(tightest).unwrap_or_else(|| headers::reset(tightest));
-        map.insert(X_RESET, HeaderValue::from(reset));
+/// One list of all policies.
+fn policies<'a>(said: impl Iterator<Item = &'a Said<'a>> + Clone) -> Option<HeaderValue> {
+    let policy = |one: &Said<'_>| one.throttle.policy(&one.rate, one.decision.limit());
+    let mut rest = said.clone();
+    let first = rest.next()?;
+    if rest.next().is_none() {
+        return Some(policy(first));
     }
+    let policies: SmallVec<[HeaderValue; 3]> = said.map(policy).collect();
+    let length: usize = policies.iter().map(|one| one.len() + 1).sum();
+    let mut list = Vec::with_capacity(length - 1);
+    for policy in &policies {
+        if !list.is_empty() {
+            list.push(b',');
+        }
+        list.extend_from_slice(policy.as_bytes());
+    }
+    Some(text(list))
 }
 
-fn effective(decision: &Decision) -> u64 {
-    if decision.is_denied() {
-        0
-    } else {
-        decision.remaining()
+impl Tightest {
+    fn of(decision: &Decision) -> Tightest {
+        Tightest {
+            limit: decision.limit(),
+            remaining: match decision.is_denied() {
+                true => 0,
+                false => decision.remaining(),
+            },
+            reset: headers::retry_after(decision).unwrap_or_else(|| headers::reset(decision)),
+        }
     }
-}
 
-fn limited(decided: &[Decided]) -> impl Iterator<Item = &Decided> {
-    decided.iter().filter(|one| !one.decision.is_unlimited())
+    fn write(&self, map: &mut HeaderMap) {
+        let looser = map
+            .get(X_REMAINING)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+            .is_some_and(|written| written <= self.remaining);
+        if !looser {
+            map.insert(X_LIMIT, HeaderValue::from(self.limit));
+            map.insert(X_REMAINING, HeaderValue::from(self.remaining));
+            map.insert(X_RESET, HeaderValue::from(self.reset));
+        }
+    }
 }
 
 /// What every denial says, unless whoever wrote it said otherwise: `Retry-After`, if the request is ever
@@ -125,8 +233,8 @@ pub(crate) fn write_denial(map: &mut HeaderMap, decisions: &Decisions) {
 
 /// A header value of what this crate wrote itself: names of throttles are printable ASCII, the
 /// rest is digits and punctuation.
-pub(crate) fn text(value: String) -> HeaderValue {
-    // Boxed, since `Bytes` allocates once more for a string with room to spare.
-    let bytes = actix_web::web::Bytes::from(value.into_boxed_str().into_boxed_bytes());
+pub(crate) fn text(value: impl Into<Vec<u8>>) -> HeaderValue {
+    // Boxed, since `Bytes` allocates once more for a text with room to spare.
+    let bytes = Bytes::from(value.into().into_boxed_slice());
     HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

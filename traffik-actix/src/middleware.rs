@@ -129,6 +129,15 @@ impl From<HttpThrottle> for ThrottleMiddleware {
 impl Limits {
     fn admit_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
         let req = req.request();
+        if let [rule] = &*self.rules
+            && rule.is_for_all()
+        {
+            let decided = admission::admit_now(&[&rule.throttle], req, self.backend.as_ref());
+            return decided.map_err(|undecided| Waiting {
+                rules: Some(SmallVec::from_slice(&[0])),
+                undecided,
+            });
+        }
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
         let mut rules = SmallVec::<[usize; 4]>::new();
         for (at, rule) in self.rules.iter().enumerate() {
@@ -316,20 +325,24 @@ where
     B: MessageBody,
 {
     let mut payload = req.take_payload();
-    let decided = limits.admit_later(&req, waiting);
     let outcome = match limits.may_wait() {
-        true => body::unless_gone(req.version(), &mut payload, decided).await,
-        false => Some(decided.await),
+        // Boxed, since it is rare and would enlarge the future of every request.
+        true => {
+            let decided = Box::pin(limits.admit_later(&req, waiting));
+            Box::pin(body::unless_gone(req.version(), &mut payload, decided)).await
+        }
+        false => Some(limits.admit_later(&req, waiting).await),
     };
     match outcome {
-        Some(Outcome::Admitted(receipt)) => {
+        Some(Outcome::Admitted(mut receipt)) => {
             req.set_payload(payload);
-            let around = limits.look_around(&req);
-            finish(receipt, around, service.call(req).await)
+            let mut around = limits.look_around(&req);
+            let response = service.call(req).await;
+            finish(&mut receipt, &mut around, response)
         }
         Some(Outcome::Denied(response)) => {
             let (req, _) = req.into_parts();
-            Ok(answer(req, payload, response).await)
+            Ok(Box::pin(answer(req, payload, response)).await)
         }
         None => Ok(denied(req.into_parts().0, admission::gone())),
     }
@@ -354,20 +367,21 @@ fn denied<B>(req: HttpRequest, response: HttpResponse) -> ServiceResponse<Either
 /// Stamps the response, or the response that an error is going to be.
 #[inline]
 fn finish<B: MessageBody>(
-    receipt: Receipt,
-    around: Option<Around>,
+    receipt: &mut Receipt,
+    around: &mut Option<Around>,
     response: actix_web::Result<ServiceResponse<B>>,
 ) -> actix_web::Result<ServiceResponse<EitherBody<B>>> {
     match response {
         Ok(mut response) => {
             receipt.stamp(response.headers_mut());
-            if let Some(around) = around {
+            if let Some(around) = around.take() {
                 around.look_back(&response);
             }
             Ok(response.map_into_left_body())
         }
         Err(mut error) => {
             if !receipt.is_empty() {
+                let receipt = std::mem::take(receipt);
                 error.add_response_mapper(move |mut response| {
                     receipt.stamp(response.headers_mut());
                     response
@@ -409,7 +423,7 @@ where
                 around,
             } => {
                 let response = unwrap_ready!(response.poll(cx));
-                Poll::Ready(finish(std::mem::take(receipt), around.take(), response))
+                Poll::Ready(finish(receipt, around, response))
             }
             State::Denied { response } => match response.take() {
                 Some(response) => Poll::Ready(Ok(response)),

@@ -87,6 +87,12 @@ impl Rule {
         self
     }
 
+    /// Whether it is for every request.
+    #[inline]
+    pub(crate) fn is_for_all(&self) -> bool {
+        self.methods.is_empty() && self.path.is_none() && self.predicate.is_none()
+    }
+
     /// Whether the rule is for a request, unless that has to be waited for.
     #[inline]
     pub(crate) fn matches_now(&self, req: &HttpRequest) -> Option<bool> {

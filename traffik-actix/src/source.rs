@@ -91,6 +91,16 @@ impl<T> Source<T> {
         }
     }
 
+    /// Whether it is the very same function.
+    #[inline]
+    pub(crate) fn is(&self, other: &Source<T>) -> bool {
+        match (self, other) {
+            (Source::Sync(one), Source::Sync(other)) => Arc::ptr_eq(one, other),
+            (Source::Async(one), Source::Async(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     pub(crate) async fn get(&self, req: &HttpRequest) -> Result<T> {
         match self {
             Source::Sync(f) => f(req),

@@ -64,6 +64,9 @@ struct Settings {
     usual_quota: u64,
     /// `RateLimit-Policy` of these.
     policy: HeaderValue,
+    quoted_name: Box<str>,
+    /// There are no functions of rate and cost, no scope, and no wait.
+    asks_only_who: bool,
     shares_counts: bool,
     /// What decided last, as a sum of its stores, to notice when there are [several](SEVERAL_STORES).
     seen_stores: AtomicUsize,
@@ -378,16 +381,21 @@ impl HttpThrottle {
         Some(noted)
     }
 
-    /// Everything about a request that this throttle needs, unless it has to be waited for.
+    /// Everything about a request that this throttle needs, unless it has to be waited for. Who asks may be
+    /// known.
     #[inline]
     pub(crate) fn resolve_now(
         &self,
         req: &HttpRequest,
         backend: &ThrottleBackend,
+        known: Option<&Resolved>,
     ) -> Option<Result<Resolved>> {
-        let identity = match self.identify(backend).now(req)? {
-            Ok(identity) => identity,
-            Err(error) => return Some(Err(self.unresolved(error))),
+        let identity = match known {
+            Some(known) => known.identity.clone(),
+            None => match self.who_now(req, backend)? {
+                Ok(identity) => identity,
+                Err(error) => return Some(Err(error)),
+            },
         };
         let mut resolved = Resolved {
             identity,
@@ -445,7 +453,21 @@ impl HttpThrottle {
         })
     }
 
-    fn identify<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a Source<Identity> {
+    /// Who asks, unless that has to be waited for.
+    #[inline]
+    pub(crate) fn who_now(
+        &self,
+        req: &HttpRequest,
+        backend: &ThrottleBackend,
+    ) -> Option<Result<Identity>> {
+        let mut who = self.identify(backend).now(req)?;
+        if let Err(error) = &mut who {
+            *error = self.unresolved(error.clone());
+        }
+        Some(who)
+    }
+
+    pub(crate) fn identify<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a Source<Identity> {
         self.0.identify.as_ref().unwrap_or(&backend.identify)
     }
 
@@ -544,10 +566,30 @@ impl HttpThrottle {
 
     /// `RateLimit-Policy` for a decision with this limit.
     pub(crate) fn policy(&self, rate: &Rate, quota: u64) -> HeaderValue {
-        match quota == self.0.usual_quota && *rate == self.0.throttle.rate() {
+        match self.has_usual_policy(rate, quota) {
             true => self.0.policy.clone(),
             false => policy(&self.0.throttle, rate, quota),
         }
+    }
+
+    #[inline]
+    pub(crate) fn has_usual_policy(&self, rate: &Rate, quota: u64) -> bool {
+        quota == self.0.usual_quota && *rate == self.0.throttle.rate()
+    }
+
+    pub(crate) fn usual_policy(&self) -> &HeaderValue {
+        &self.0.policy
+    }
+
+    /// The name as items of header fields begin with it.
+    pub(crate) fn quoted_name(&self) -> &str {
+        &self.0.quoted_name
+    }
+
+    /// Whether nothing is asked about a request but who asks.
+    #[inline]
+    pub(crate) fn asks_only_who(&self) -> bool {
+        self.0.asks_only_who
     }
 }
 
@@ -599,7 +641,19 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
+    /// What there is if only this is asked.
+    pub(crate) fn only(identity: Identity) -> Resolved {
+        Resolved {
+            identity,
+            cost: None,
+            rate: None,
+            scope: None,
+            max_wait: None,
+        }
+    }
+
     /// Whether a denial is not the last word.
+    #[cfg(feature = "ws")]
     pub(crate) fn waits(&self) -> bool {
         self.max_wait.is_some()
     }
@@ -876,7 +930,13 @@ impl HttpThrottleBuilder {
         let throttle = inner.build()?;
         let usual_quota = usual_quota(&throttle);
         let policy = policy(&throttle, &throttle.rate(), usual_quota);
+        let asks_only_who = self.rate.is_none()
+            && self.cost.is_none()
+            && self.scope == Scope::Throttle
+            && self.max_wait.is_none();
         Ok(HttpThrottle(Arc::new(Settings {
+            quoted_name: headers::quoted(throttle.name()),
+            asks_only_who,
             throttle,
             backend: self.backend,
             identify: self.identify,

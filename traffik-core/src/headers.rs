@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::decision::{Decision, Verdict};
 
 /// The largest structured-field integer, RFC 9651 section 3.3.1.
@@ -42,22 +44,66 @@ pub fn push_policy(out: &mut String, name: &str, quota: u64, window: Duration) {
 
 /// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
 pub fn push_limit(out: &mut String, name: &str, decision: &Decision) {
-    let remaining = match decision.verdict() {
-        Verdict::Deny => 0,
-        Verdict::Allow | Verdict::Never => decision.remaining().min(MAX_INTEGER),
-    };
-    let seconds = retry_after(decision).unwrap_or_else(|| reset(decision));
-    let (remaining, seconds) = (Digits::of(remaining), Digits::of(seconds));
-    let (remaining, seconds) = (remaining.as_str(), seconds.as_str());
-    // What a first item takes, if no character of its name is escaped, and not a byte more: a text
-    // that is full becomes a header value without moving.
-    let parts = [name, remaining, seconds, "\"\";r=;t="];
-    out.reserve_exact(parts.map(str::len).into_iter().sum());
+    let Left { remaining, seconds } = Left::of(decision);
     push_name(out, name);
     out.push_str(";r=");
-    out.push_str(remaining);
+    out.push_str(Digits::of(remaining).as_str());
     out.push_str(";t=");
-    out.push_str(seconds);
+    out.push_str(Digits::of(seconds).as_str());
+}
+
+/// The numbers of an item of `RateLimit`, for adapters.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Left {
+    pub remaining: u64,
+    pub seconds: u64,
+}
+
+impl Left {
+    #[inline]
+    pub fn of(decision: &Decision) -> Left {
+        Left {
+            remaining: match decision.verdict() {
+                Verdict::Deny => 0,
+                Verdict::Allow | Verdict::Never => decision.remaining().min(MAX_INTEGER),
+            },
+            seconds: retry_after(decision).unwrap_or_else(|| reset(decision)),
+        }
+    }
+}
+
+/// A name as items begin with it, for [`limits`].
+#[doc(hidden)]
+pub fn quoted(name: &str) -> Box<str> {
+    let mut quoted = String::new();
+    push_name(&mut quoted, name);
+    quoted.into()
+}
+
+/// The items that [`push_limit`] would append, of [quoted] names: in one allocation that is full, so
+/// that it becomes a header value without moving.
+#[doc(hidden)]
+pub fn limits(items: &[(&str, Left)]) -> Vec<u8> {
+    let digits = |(_, left): &(&str, Left)| (Digits::of(left.remaining), Digits::of(left.seconds));
+    let digits: SmallVec<[(Digits, Digits); 3]> = items.iter().map(digits).collect();
+    let lengths = items.iter().zip(&digits);
+    let length = lengths.map(|((name, _), (remaining, seconds))| {
+        name.len() + remaining.bytes().len() + seconds.bytes().len() + ",;r=;t=".len()
+    });
+    // No comma before the first.
+    let mut out = Vec::with_capacity(length.sum::<usize>().saturating_sub(1));
+    for ((name, _), (remaining, seconds)) in items.iter().zip(&digits) {
+        if !out.is_empty() {
+            out.push(b',');
+        }
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b";r=");
+        out.extend_from_slice(remaining.bytes());
+        out.extend_from_slice(b";t=");
+        out.extend_from_slice(seconds.bytes());
+    }
+    out
 }
 
 fn push_name(out: &mut String, name: &str) {
@@ -99,9 +145,14 @@ impl Digits {
         }
     }
 
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.all[self.first..]
+    }
+
     fn as_str(&self) -> &str {
         // Digits are ASCII.
-        std::str::from_utf8(&self.all[self.first..]).unwrap_or_default()
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
     }
 }
 
@@ -128,6 +179,28 @@ mod tests {
             &Decision::allow(u64::MAX - 1, u64::MAX - 1),
         );
         assert_eq!(limit, r#""api";r=42;t=13,"huge";r=999999999999999;t=0"#);
+    }
+
+    #[test]
+    fn items_are_the_same_however_they_are_written() {
+        let names = ["api", r#"a "b" \c"#, "x"];
+        let decisions = [
+            Decision::allow(100, 42).resets_in(12_000_001),
+            Decision::deny(10, 3, 2_500_000),
+            Decision::allow(u64::MAX - 1, u64::MAX - 1),
+        ];
+        for some in 0..=names.len() {
+            let mut pushed = String::new();
+            let quoted = names.map(quoted);
+            let mut items = Vec::new();
+            for (at, decision) in decisions[..some].iter().enumerate() {
+                push_limit(&mut pushed, names[at], decision);
+                items.push((&*quoted[at], Left::of(decision)));
+            }
+            let at_once = limits(&items);
+            assert_eq!(String::from_utf8(at_once.clone()).unwrap(), pushed);
+            assert_eq!(at_once.capacity(), at_once.len(), "it would move");
+        }
     }
 
     #[test]

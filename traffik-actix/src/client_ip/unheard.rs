@@ -1,5 +1,6 @@
 //! A proxy that nobody was told to trust.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -9,27 +10,51 @@ pub(super) static UNHEARD: Unheard = Unheard::new();
 
 /// Notices a proxy that nobody was told to trust, so that all clients behind it are one.
 ///
-/// It shows in the first requests or never, since a proxy names a client with each of them. Afterwards
-/// a request costs one read of a word that no other thread writes.
+/// It shows in the first requests, since a proxy names a client with each of them, unless the first are
+/// somebody else's, such as checks of the server's health. So the first are looked at, then one of many
+/// on each thread: a look takes as long as two decisions.
 pub(super) struct Unheard {
     /// Requests still to be looked at.
     left: AtomicU16,
 }
 
 impl Unheard {
+    const LOOKS: u16 = 10_000;
+
+    /// Requests that are all looked at.
+    const FIRST: u16 = 256;
+
+    /// Of so many later ones one is.
+    const LATER: u32 = 1_024;
+
     const fn new() -> Unheard {
         Unheard {
-            left: AtomicU16::new(10_000),
+            left: AtomicU16::new(Self::LOOKS),
         }
     }
 
     #[inline]
     pub(super) fn listen(&self, peer: Option<IpAddr>, headers: &HeaderMap) {
-        if self.left.load(Ordering::Relaxed) > 0
+        if self.is_time()
             && let Some(text) = self.look(peer, headers)
         {
             log::warn!("{text}");
         }
+    }
+
+    /// Whether to look at a request.
+    #[inline]
+    fn is_time(&self) -> bool {
+        thread_local! {
+            static REQUESTS: Cell<u32> = const { Cell::new(0) };
+        }
+        let left = self.left.load(Ordering::Relaxed);
+        left > Self::LOOKS - Self::FIRST
+            || (left > 0 && {
+                let request = REQUESTS.get().wrapping_add(1);
+                REQUESTS.set(request);
+                request.is_multiple_of(Self::LATER)
+            })
     }
 
     /// What to warn of, once.
@@ -38,14 +63,14 @@ impl Unheard {
         let one_less = |left: u16| left.checked_sub(1);
         let order = Ordering::Relaxed;
         self.left.fetch_update(order, order, one_less).ok()?;
+        if !peer.is_none_or(is_private) {
+            return None;
+        }
         let header = ["x-forwarded-for", "forwarded"]
             .into_iter()
             .find(|name| headers.contains_key(*name))?;
         let (who, remedy) = match peer {
-            Some(address) if is_private(address) => {
-                (format!("{address} is"), format!("trust([\"{address}\"])"))
-            }
-            Some(_) => return None,
+            Some(address) => (format!("{address} is"), format!("trust([\"{address}\"])")),
             None => (
                 "the peers of a Unix socket are".to_owned(),
                 "trust_unix()".to_owned(),
@@ -74,17 +99,38 @@ fn is_private(address: IpAddr) -> bool {
 mod tests {
     use super::*;
 
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let lines = lines.iter().map(|(name, value)| {
+            (
+                actix_web::http::header::HeaderName::from_static(name),
+                actix_web::http::header::HeaderValue::from_static(value),
+            )
+        });
+        lines.collect()
+    }
+
+    /// Most requests are not looked at, but no proxy stays unnoticed.
+    #[test]
+    fn a_proxy_is_noticed_whenever_it_comes() {
+        let address = Some("10.0.0.1".parse().unwrap());
+        let proxied = headers(&[("x-forwarded-for", "1.2.3.4")]);
+        for checks in [0_u32, 1, 255, 256, 257, 5_000, 100_000] {
+            let unheard = Unheard::new();
+            let ask = |headers: &HeaderMap| match unheard.is_time() {
+                true => unheard.look(address, headers),
+                false => None,
+            };
+            for _ in 0..checks {
+                assert_eq!(ask(&headers(&[])), None);
+            }
+            let noticed = (0..=Unheard::LATER).filter(|_| ask(&proxied).is_some());
+            assert_eq!(noticed.count(), 1, "after {checks}");
+            assert!(!unheard.is_time(), "nothing is left to look for");
+        }
+    }
+
     #[test]
     fn a_proxy_that_nobody_trusts_is_noticed_once() {
-        let headers = |lines: &[(&'static str, &'static str)]| {
-            let lines = lines.iter().map(|(name, value)| {
-                (
-                    actix_web::http::header::HeaderName::from_static(name),
-                    actix_web::http::header::HeaderValue::from_static(value),
-                )
-            });
-            lines.collect::<HeaderMap>()
-        };
         let proxied = headers(&[("x-forwarded-for", "1.2.3.4")]);
         let at = |address: &str| Some(address.parse().unwrap());
 
