@@ -62,6 +62,15 @@ async fn decides_exactly_under_concurrency() {
     support::decides_exactly_under_concurrency(&server.backend(), &neighbour).await;
 }
 
+/// To who saw more in a cell before, it must not look like a server that has lost something.
+#[tokio::test]
+async fn what_comes_back_is_no_loss() {
+    let server = RedisServer::start();
+    let (one, other) = (server.backend(), server.backend());
+    conformance::what_comes_back_is_there_for_others(&one, &other).await;
+    assert_eq!((one.state_loss_total(), other.state_loss_total()), (0, 0));
+}
+
 #[tokio::test]
 async fn damaged_cells_are_repaired() {
     let server = RedisServer::start();

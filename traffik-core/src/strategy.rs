@@ -320,6 +320,14 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Makes of a cell of which something is [lent](Strategy::lend) one of which nothing is, that
+    /// admits no more for it, and knows no term: where cells of several keys become one, by
+    /// [order](Strategy::ordered). Default: they are ordered as they are.
+    #[doc(hidden)]
+    fn call_in(&self, cell: &mut Cell) {
+        let _ = cell;
+    }
+
     /// Makes the queue of a cell about half as long, such that the cell admits no more for it, and
     /// returns whether it could: asked by a memory that has no room for longer ones.
     fn coarsen(&self, cell: &mut Cell) -> bool {

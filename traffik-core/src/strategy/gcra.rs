@@ -156,6 +156,10 @@ impl Strategy for Gcra {
         true
     }
 
+    fn call_in(&self, cell: &mut Cell) {
+        schedule::call_in(cell);
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(match self.strict {
             true => schedule::prepaid_lua(rate, cost, self.capacity(rate)),

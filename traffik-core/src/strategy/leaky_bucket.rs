@@ -46,6 +46,10 @@ impl Strategy for LeakyBucket {
         true
     }
 
+    fn call_in(&self, cell: &mut Cell) {
+        schedule::call_in(cell);
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, capacity(rate)))
     }

@@ -61,7 +61,7 @@ impl Loan {
         lasts_us: u64,
     ) -> Option<(u64, Lent)> {
         let term = start.saturating_add(1);
-        let known = self.back_of == term;
+        let known = self.back_of == term && count >= self.back.into();
         let count = match known {
             true => count.saturating_sub(self.back.into()),
             false => count,
@@ -78,6 +78,10 @@ impl Loan {
         };
         let after = count.saturating_add(cost.into()) + u64::from(amount);
         Some((after, lent))
+    }
+
+    fn asks_nothing(&self) -> bool {
+        (self.want, self.back, self.back_of) == (0, 0, 0)
     }
 
     /// How much to lend, how much comes back of what: for `lend.lua`.
@@ -161,8 +165,11 @@ impl Strategy for Lending {
     }
 
     fn lua(&self, rate: &Rate, _cost: u32, attributes: &Attributes) -> Option<Lua> {
-        self.strategy
-            .lend_lua(rate, self.cost, &self.loan, attributes)
+        match self.cost {
+            // What asks for nothing is a step.
+            1.. if self.loan.asks_nothing() => self.strategy.lua(rate, self.cost, attributes),
+            cost => self.strategy.lend_lua(rate, cost, &self.loan, attributes),
+        }
     }
 
     fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
@@ -206,9 +213,13 @@ impl Strategy for Lending {
         self.strategy.coarsen(cell)
     }
 
-    /// Unless something comes back.
+    /// Cells that lend become less when something comes back, from whomever.
     fn grows(&self) -> bool {
-        self.loan.back == 0 && self.strategy.grows()
+        false
+    }
+
+    fn call_in(&self, cell: &mut Cell) {
+        self.strategy.call_in(cell);
     }
 
     fn window(&self, rate: &Rate, quota: u64) -> Duration {

@@ -246,6 +246,14 @@ pub(super) fn is_lent(cell: &Cell) -> bool {
     cell.words().len() == 6
 }
 
+/// Makes of a cell of which something is out one that drains when that one is over.
+pub(super) fn call_in(cell: &mut Cell) {
+    if is_lent(cell) {
+        let over = cell.expires();
+        cell.set(&[over.as_micros(), 0], over);
+    }
+}
+
 /// The arrival time, and when the cell is as good as a fresh one if nobody does anything.
 pub(super) fn arrival_and_end(cell: &Cell, hit: &Hit<'_>, capacity: Span) -> (Span, Timestamp) {
     let opened = out::Opened::of(cell, hit, capacity);

@@ -140,6 +140,10 @@ impl Strategy for Settling {
         self.strategy.ordered()
     }
 
+    fn call_in(&self, cell: &mut Cell) {
+        self.strategy.call_in(cell);
+    }
+
     fn coarsen(&self, cell: &mut Cell) -> bool {
         self.strategy.coarsen(cell)
     }

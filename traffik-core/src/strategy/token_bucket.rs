@@ -65,6 +65,10 @@ impl Strategy for TokenBucket {
         true
     }
 
+    fn call_in(&self, cell: &mut Cell) {
+        schedule::call_in(cell);
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, self.time_to_fill(rate)))
     }

@@ -74,6 +74,10 @@ impl Strategy for TokenBucketWithDebt {
         true
     }
 
+    fn call_in(&self, cell: &mut Cell) {
+        schedule::call_in(cell);
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let capacity = rate.time_for(self.capacity(rate));
         Some(schedule::prepaid_lua(rate, cost, capacity))

@@ -39,7 +39,7 @@ use crate::decision::{Decision, Decisions};
 use crate::identity::{Attributes, Identity};
 use crate::key::{Key, KeyHasher};
 use crate::rate::Rate;
-use crate::strategy::{Sharing, Strategy};
+use crate::strategy::{Lending, Loan, Sharing, Strategy};
 use crate::time::{ManualClock, Timestamp};
 use crate::together::together;
 
@@ -207,6 +207,50 @@ pub async fn resets_its_own_namespace_only(backend: &dyn Backend, neighbour: &dy
             let op = op(key(backend, "reset", &strategy, who), &strategy, rate);
             assert_eq!(remaining(backend, &op).await, left);
         }
+    }
+}
+
+/// Lends hits to two handles of one store, of which one gives back a part of its own.
+///
+/// # Panics
+///
+/// If what comes back is not there for the other, or anything else is.
+pub async fn what_comes_back_is_there_for_others(one: &dyn Backend, other: &dyn Backend) {
+    let strategies: [Arc<dyn Strategy>; 4] = [
+        Arc::new(crate::FixedWindow),
+        Arc::new(crate::QuotaWithRollover::new()),
+        Arc::new(crate::TokenBucket::new()),
+        Arc::new(crate::LeakyBucket),
+    ];
+    let rate = Rate::new(100, Rate::MAX_PERIOD).expect("a limit and a period in range");
+    for strategy in &strategies {
+        let key = key(one, "lending", strategy, 0);
+        let loan = |want, back, back_of| Loan {
+            want,
+            length_us: 60_000_000,
+            back,
+            back_of,
+        };
+        let lend = async |backend: &dyn Backend, cost, loan| {
+            let lending = Lending::of(strategy, cost, loan);
+            let shared: Arc<dyn Strategy> = Arc::clone(&lending) as _;
+            let op = op(key, &shared, rate);
+            let decided = decide(backend, &Batch::new(&[op])).await;
+            (decided.is_allowed(), lending.lent())
+        };
+        let (_, mine) = lend(one, 0, loan(40, 0, 0)).await;
+        let (_, yours) = lend(other, 0, loan(1_000, 0, 0)).await;
+        assert_eq!((mine.amount, yours.amount, yours.free), (40, 60, 0));
+        assert!(!lend(one, 1, Loan::default()).await.0, "all was lent");
+
+        let (_, back) = lend(other, 0, loan(0, 30, yours.term)).await;
+        assert_eq!((back.known, back.free), (true, 30));
+        for _ in 0..30 {
+            assert!(lend(one, 1, Loan::default()).await.0, "30 are back");
+        }
+        assert!(!lend(one, 1, Loan::default()).await.0, "30 are gone");
+        let (_, void) = lend(other, 0, loan(1, 1, yours.term + 7)).await;
+        assert_eq!((void.known, void.amount), (false, 0));
     }
 }
 

@@ -13,6 +13,7 @@
 //! said and just before, after the cell has expired, and on clocks that step back. When a law is
 //! broken the trace is shrunk to a short one and shown, with the seed that leads to it again.
 
+mod lending;
 mod trace;
 mod walk;
 
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
+use self::lending::{Manners, Schedule, World};
 use self::trace::Trace;
 use self::walk::Walk;
 use crate::identity::Attributes;
@@ -116,6 +118,22 @@ impl<'a> Laws<'a> {
     ///
     /// The law that is broken and the shortest trace found that shows it.
     pub fn test(self) -> Result<(), Broken> {
+        self.test_each(trace::traces(&self), |trace| self.walk(trace))?;
+        self.test_lending(Manners::GOOD)
+    }
+
+    /// Whatever the strategy lends is spent by nodes with these manners.
+    fn test_lending(&self, manners: Manners) -> Result<(), Broken> {
+        self.test_each(lending::schedules(self), |schedule| {
+            self.run(schedule, manners)
+        })
+    }
+
+    fn test_each<S: proptest::strategy::Strategy>(
+        &self,
+        all: S,
+        walk: impl Fn(&S::Value) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
         let config = Config {
             cases: self.cases,
             failure_persistence: None,
@@ -124,7 +142,7 @@ impl<'a> Laws<'a> {
         // While a trace is shrunk, only the law that it broke first counts.
         let first: Slot<Option<Law>> = Slot::new(None);
         let mut runner = TestRunner::new_with_rng(config, self.rng());
-        let tested = runner.run(&trace::traces(&self), |trace| match self.walk(&trace) {
+        let tested = runner.run(&all, |trace| match walk(&trace) {
             Err(broken) if first.get().is_none_or(|law| law == broken.law) => {
                 first.set(Some(broken.law));
                 Err(TestCaseError::fail(broken.law.to_string()))
@@ -133,9 +151,7 @@ impl<'a> Laws<'a> {
         });
         match tested {
             Ok(()) => Ok(()),
-            Err(TestError::Fail(reason, trace)) => {
-                Err(self.walk(&trace).expect_err(reason.message()))
-            }
+            Err(TestError::Fail(reason, trace)) => Err(walk(&trace).err().expect(reason.message())),
             Err(TestError::Abort(reason)) => panic!("no traces to try: {reason}"),
         }
     }
@@ -148,18 +164,31 @@ impl<'a> Laws<'a> {
 
     fn walk(&self, trace: &Trace) -> Result<(), Broken> {
         let mut walk = Walk::new(self, trace);
-        match catch_unwind(AssertUnwindSafe(|| walk.go(trace))) {
+        match without_panic(|| walk.go(trace)) {
             Ok(outcome) => outcome,
-            Err(panic) => {
-                let what = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or(panic.downcast_ref::<&str>().copied())
-                    .unwrap_or("something that is no text");
-                Err(walk.broken(Law::Total, format!("panicked: {what}")))
-            }
+            Err(what) => Err(walk.broken(Law::Total, what)),
         }
     }
+
+    fn run(&self, schedule: &Schedule, manners: Manners) -> Result<(), Broken> {
+        let mut world = World::new(self, schedule, manners);
+        match without_panic(|| world.go(schedule)) {
+            Ok(outcome) => outcome,
+            Err(what) => Err(world.broken(Law::Total, what)),
+        }
+    }
+}
+
+/// The error says what panicked.
+fn without_panic<T>(task: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(task)).map_err(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or(panic.downcast_ref::<&str>().copied())
+            .unwrap_or("something that is no text");
+        format!("panicked: {what}")
+    })
 }
 
 /// A promise that every strategy keeps.
@@ -188,6 +217,9 @@ pub enum Law {
     /// taken leaves as much as there was. Refunds count for [`Law::Bounded`]: it is about what was
     /// admitted and not refunded.
     Settled,
+    /// What is [lent](Strategy::lend) is no more than there was, and whatever happens to those who
+    /// spend it, what they spend and what is admitted otherwise is within the documented bound.
+    Lent,
     /// Every stored word is below 2^53.
     Small,
     /// Words become greater, under any rate, if the strategy [says so](Strategy::grows).
@@ -212,6 +244,7 @@ impl fmt::Display for Law {
             Law::StepsBack => "bounded when the clock steps back",
             Law::Changed => "bounded when the rate changes",
             Law::Settled => "settlements take what they charge and return what they refund",
+            Law::Lent => "bounded when hits are lent",
             Law::Small => "words are below 2^53",
             Law::Grows => "words become greater",
             Law::Consistent => "what remains is what can be taken",

@@ -90,6 +90,11 @@ impl Overflow {
         let room = self.budget.saturating_sub(self.bytes);
         sketch.expires = sketch.expires.max(after.expires());
         let (before, bytes) = match sketch.ordered {
+            true if after.words().len() > 2 => {
+                let mut after = after.clone();
+                op.strategy.call_in(&mut after);
+                sketch.cover(&op.key, &after)
+            }
             true => sketch.cover(&op.key, after),
             false => sketch.replace(op, after, room),
         };

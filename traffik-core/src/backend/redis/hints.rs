@@ -86,7 +86,7 @@ impl Hints {
             }
             let hint = Hint::new(cell, answer.now, answer.era);
             // Where there was no cell, Redis knew better than to restore it: see reset.rs.
-            let doubted = !answer.cells[at].is_empty() && op.strategy.grows();
+            let doubted = !answer.cells[at].is_empty() && hint.grows(op);
             let known = shard.get(&op.key);
             let past = known.filter(|known| doubted && known.is_past(&hint));
             match past.map(|known| known.is_honest(op, answer.now)) {
@@ -172,6 +172,13 @@ impl Hint {
         bytes.extend_from_slice(&seen.as_micros().to_be_bytes());
         cell.encode_with(|piece| bytes.extend_from_slice(piece));
         Hint { bytes, era }
+    }
+
+    /// Whether the cell becomes greater with every hit. Where something is lent, some of it comes back.
+    pub(super) fn grows(&self, op: &Op<'_>) -> bool {
+        let words = (self.bytes.len() - Self::SEEN_AND_EXPIRY) / 8;
+        let is_lent = words == Cell::MAX_WORDS && op.strategy.lends(&op.rate, 1);
+        op.strategy.grows() && !is_lent
     }
 
     fn seen(&self) -> Timestamp {

@@ -219,7 +219,7 @@ impl Trip {
             step.encode(&self.terms.program, hint, &mut self.arguments);
             self.operations.push(Operation {
                 end: self.arguments.len(),
-                era: hint.filter(|_| op.strategy.grows()).map(|hint| hint.era),
+                era: hint.filter(|hint| hint.grows(op)).map(|hint| hint.era),
             });
             self.keys.push(op.key);
         }

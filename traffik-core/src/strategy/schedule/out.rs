@@ -19,7 +19,7 @@ use crate::rate::Rate;
 use crate::span::Span;
 use crate::strategy::settle::CLOCK_SLACK_US;
 use crate::strategy::{Hit, Lent, Loan, Settlement};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, micros};
 
 /// Epochs are no longer: an hour, in µs.
 pub(super) const LONGEST_US: u64 = 3_600_000_000;
@@ -225,7 +225,7 @@ impl Opened {
         loop {
             let at = hit.now.as_micros();
             let decision = step(&mut self.plain.clone(), &hit);
-            let ready = at.saturating_add(crate::time::micros(decision.wait()));
+            let ready = at.saturating_add(micros(decision.wait()));
             let Some(out) = self.out.filter(|_| decision.is_denied()) else {
                 return ready - now;
             };
@@ -340,4 +340,101 @@ pub(in crate::strategy) fn lend(
     }
     let decision = Decision::allow(decision.limit(), free).resets_in(over.saturating_sub(now));
     (decision, lent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Attributes;
+    use crate::strategy::{Strategy as _, TokenBucket};
+
+    const RATE: Rate = Rate::per_second(10);
+    const BUCKET: TokenBucket = TokenBucket::new();
+    const SECOND: u64 = 1_000_000;
+
+    fn hit(now: u64, cost: u32) -> Hit<'static> {
+        Hit {
+            now: Timestamp::from_micros(1_704_067_200_000_000 + now),
+            rate: &RATE,
+            cost,
+            attributes: &Attributes::NONE,
+        }
+    }
+
+    fn lend(cell: &mut Cell, now: u64, want: u32, back: (u32, u64)) -> Lent {
+        let loan = Loan {
+            want,
+            length_us: SECOND,
+            back: back.0,
+            back_of: back.1,
+        };
+        let (decision, lent) = BUCKET.lend(cell, &hit(now, 0), &loan);
+        assert!(decision.is_allowed());
+        lent
+    }
+
+    fn left(cell: &Cell, now: u64) -> u64 {
+        BUCKET.step(&mut cell.clone(), &hit(now, 0)).remaining()
+    }
+
+    #[test]
+    fn what_is_out_does_not_drain_until_it_ends() {
+        let mut cell = Cell::fresh();
+        assert_eq!(lend(&mut cell, 0, 10, (0, 0)).lasts_us, 2 * SECOND);
+        for (now, expected) in [
+            (SECOND, 0),
+            (2 * SECOND, 0),
+            (2_500_000, 5),
+            (3 * SECOND, 10),
+        ] {
+            assert_eq!(left(&cell, now), expected, "after {now} µs");
+        }
+        let denied = BUCKET.step(&mut cell, &hit(SECOND, 3));
+        assert_eq!(micros(denied.wait()), SECOND + 300_000);
+    }
+
+    #[test]
+    fn a_cell_of_which_nothing_is_out_has_two_words() {
+        let mut cell = Cell::fresh();
+        let lent = lend(&mut cell, 0, 4, (0, 0));
+        assert_eq!(cell.words().len(), 6);
+        let mut plain = Cell::fresh();
+        lend(&mut cell, 0, 0, (4, lent.term));
+        assert!(BUCKET.step(&mut cell, &hit(0, 1)).is_allowed());
+        assert!(BUCKET.step(&mut plain, &hit(0, 1)).is_allowed());
+        assert_eq!(cell, plain);
+
+        lend(&mut cell, 0, 4, (0, 0));
+        assert!(BUCKET.step(&mut cell, &hit(2 * SECOND, 1)).is_allowed());
+        assert_eq!(cell.words().len(), 2);
+    }
+
+    #[test]
+    fn nothing_comes_back_that_has_ended_or_is_not_out() {
+        for (now, back, known) in [
+            (0, 4, true),
+            (0, 5, false),
+            (2 * SECOND - 1, 4, true),
+            (2 * SECOND, 4, false),
+        ] {
+            let mut cell = Cell::fresh();
+            let lent = lend(&mut cell, 0, 4, (0, 0));
+            let before = cell.clone();
+            assert_eq!(lend(&mut cell, now, 0, (back, lent.term)).known, known);
+            assert_eq!(cell == before, !known, "after {now} µs");
+        }
+    }
+
+    #[test]
+    fn a_cell_that_is_called_in_admits_no_more() {
+        let mut cell = Cell::fresh();
+        lend(&mut cell, 0, 6, (0, 0));
+        assert!(BUCKET.step(&mut cell, &hit(300_000, 3)).is_allowed());
+        let mut called_in = cell.clone();
+        BUCKET.call_in(&mut called_in);
+        assert!(called_in.words() > cell.words());
+        for now in (0..4 * SECOND).step_by(50_000) {
+            assert!(left(&called_in, now) <= left(&cell, now), "after {now} µs");
+        }
+    }
 }

@@ -85,7 +85,7 @@ impl Cost {
 }
 
 /// 2024-01-01: the start of a minute, an hour and a day.
-const START_US: u64 = 1_704_067_200_000_000;
+pub(super) const START_US: u64 = 1_704_067_200_000_000;
 
 pub(super) fn traces(laws: &Laws<'_>) -> impl Strategy<Value = Trace> + use<> {
     let rate = match laws.rates.as_slice() {
@@ -129,7 +129,7 @@ fn corrupt() -> impl Strategy<Value = Cell> {
     })
 }
 
-fn rate() -> impl Strategy<Value = Rate> {
+pub(super) fn rate() -> impl Strategy<Value = Rate> {
     const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
     let limit = prop_oneof![
         4 => 1..=20_u32,
