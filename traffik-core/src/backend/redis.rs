@@ -310,13 +310,13 @@ impl Inner {
                 .ops()
                 .iter()
                 .zip(seen.cells.iter().zip(cells))
-                .map(|(op, (before, after))| Step::of(op).unwrap_or(Step::Swap { before, after }))
+                .map(|(op, (before, after))| Step::unless_changed(op, before, after))
                 .collect();
             let written = self.ask(link, batch, &write, Some(seen.now), Some(self.slack_ms()))?;
             let written = written.await?;
             if written.outcome == Outcome::Admitted {
-                // Those with a script may have met a newer cell than the one seen. Else this is
-                // the decision that was written, though a gauge may have changed since.
+                // Logs may have met a newer cell than the one seen. Else this is the decision that
+                // was written, though a gauge may have changed since.
                 let decisions = match written.cells == seen.cells {
                     true => decisions,
                     false => batch.decide(&mut written.decoded(), seen.now),

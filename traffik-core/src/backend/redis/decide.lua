@@ -3,7 +3,7 @@
 --
 -- KEYS[i]    the cell of operation i
 -- KEYS[n+1]  when the cells were last reset; only if there are hints
--- ARGV[1]    the time in µs, or '' to ask this server
+-- ARGV[1]    the time in µs, or '' to ask this server; with cells that outlive nothing, a time of its own
 -- ARGV[2]    '' to only look, or how many ms cells outlive their use
 -- ARGV[3]    two bytes for each batch: how many operations it has; '' if every batch has one
 -- ARGV[3+i]  operation i: its arguments; when the asker last saw the cell, and the cell it saw,
@@ -29,12 +29,16 @@ local function value(reply)
 end
 
 local function run()
-local now = tonumber(ARGV[1])
-if not now then
+local now, slack = tonumber(ARGV[1]), tonumber(ARGV[2])
+-- When keys expire. Where `now` is when this server was asked before, what has expired since is not
+-- lost.
+local clock = now
+if not now or slack == 0 then
   local time = call('TIME')
-  now = time[1] * 1000000 + time[2]
+  clock = time[1] * 1000000 + time[2]
+  now = now or clock
 end
-local slack, sizes, operations = tonumber(ARGV[2]), ARGV[3], #ARGV - 3
+local sizes, operations = ARGV[3], #ARGV - 3
 
 -- Of the operation at hand: its place, its cell, and what becomes of it if the batch is admitted:
 -- bytes to be kept until `expires`, or a function that keeps them, given the time to live in ms.
@@ -124,7 +128,7 @@ while last < operations do
         local seen, _, till = unpack('>I8BI8', arguments, from)
         -- The key would still be here, and as it was, had it not been lost, or reset. See reset.rs:
         -- for so long a reset is remembered, and longer.
-        if till > now and now - seen < 3600000000 then
+        if till > clock and now - seen < 3600000000 then
           local reset = tonumber(value(try('GET', KEYS[operations + 1])) or nil)
           if not reset or seen > reset then
             cell = arguments:sub(from + 8, -3)
@@ -147,6 +151,9 @@ while last < operations do
         admitted = true
         if arguments:sub(17, 16 + length) == cell then
           expires, new = till, arguments:sub(17 + length, -3 - hint)
+          if new == '' then
+            new = nil
+          end
         else
           verdict = 2
         end

@@ -8,6 +8,7 @@ use super::hints::Hint;
 use crate::backend::Op;
 use crate::cell::Cell;
 use crate::strategy::{BESIDE, BESIDE_IN_PLACE, BUILT_IN, IN_PLACE, Lua};
+use crate::time::Timestamp;
 
 /// A script that names the command which failed, if one does. It defines `run`, and asks by `call`.
 macro_rules! script {
@@ -36,8 +37,6 @@ impl Program {
     /// A script of these sources, of which some work in place. Kinds are places in the list, so
     /// that a longer one knows those of a shorter one.
     fn of(sources: Vec<&'static str>) -> Program {
-        let is_in_place =
-            |source: &&str| IN_PLACE.contains(source) || BESIDE_IN_PLACE.contains(source);
         let is_ours = |source: &&str| {
             is_in_place(source) || BUILT_IN.contains(source) || BESIDE.contains(source)
         };
@@ -162,6 +161,11 @@ impl Programs {
     }
 }
 
+/// Whether a source works on cells where they are, of which Redis then returns excerpts.
+fn is_in_place(source: &str) -> bool {
+    IN_PLACE.contains(&source) || BESIDE_IN_PLACE.contains(&source)
+}
+
 /// What the script is to do with one cell.
 #[derive(Debug)]
 pub(super) enum Step<'a> {
@@ -169,8 +173,11 @@ pub(super) enum Step<'a> {
     Read,
     /// What a strategy says.
     Lua(Lua),
-    /// Replace it, if it is still what it was.
-    Swap { before: &'a [u8], after: Cell },
+    /// Replace it, if it is still what it was; or only see whether it is.
+    Swap {
+        before: &'a [u8],
+        after: Option<Cell>,
+    },
 }
 
 impl<'a> Step<'a> {
@@ -181,6 +188,22 @@ impl<'a> Step<'a> {
         }
         let lua = op.strategy.lua(&op.rate, op.cost, op.attributes)?;
         Some(Step::Lua(lua))
+    }
+
+    /// What becomes of a cell that was decided upon elsewhere, at a time that is over.
+    ///
+    /// The step is not made again: the cell may have been charged and have expired since, and at that
+    /// time its absence would be a fresh quota. Of a log Redis returned an excerpt, which nothing can be
+    /// compared with; it lives on for as long as any of its hits matters.
+    pub(super) fn unless_changed(op: &Op<'_>, before: &'a [u8], after: Cell) -> Step<'a> {
+        match Step::of(op) {
+            Some(read) if op.rate.is_unlimited() => read,
+            Some(Step::Lua(lua)) if is_in_place(lua.source()) => Step::Lua(lua),
+            _ => Step::Swap {
+                before,
+                after: (op.cost > 0).then_some(after),
+            },
+        }
     }
 }
 
@@ -200,11 +223,14 @@ impl Step<'_> {
                     .expect("`Programs::serving` chose a program with this source")
             }
             Step::Swap { before, after } => {
-                let expires = after.expires().as_micros().min(Cell::WORD_LIMIT - 1);
+                let expires = after.as_ref().map_or(Timestamp::EPOCH, Cell::expires);
+                let expires = expires.as_micros().min(Cell::WORD_LIMIT - 1);
                 to.extend_from_slice(&expires.to_be_bytes());
                 to.extend_from_slice(&(before.len() as u64).to_be_bytes());
                 to.extend_from_slice(before);
-                after.encode_with(|piece| to.extend_from_slice(piece));
+                if let Some(after) = after {
+                    after.encode_with(|piece| to.extend_from_slice(piece));
+                }
                 Program::SWAP
             }
         };
