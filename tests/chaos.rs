@@ -6,7 +6,7 @@ mod crash;
 mod load;
 mod nodes;
 mod report;
-mod scenarios;
+pub(crate) mod scenarios;
 mod settlement;
 mod shards;
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::support::{Fault, Proxy, RedisServer};
 
 /// A Redis, behind a network.
-pub(super) struct World {
+pub(crate) struct World {
     server: RedisServer,
     proxy: Proxy,
     /// Another one, which is its successor from some time on.
@@ -11,18 +11,18 @@ pub(super) struct World {
 }
 
 /// Something that happens to a store, and ends.
-pub(super) struct Scenario {
-    pub(super) name: &'static str,
-    pub(super) begin: fn(&mut World),
-    pub(super) lasts: Duration,
-    pub(super) end: fn(&mut World),
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) begin: fn(&mut World),
+    pub(crate) lasts: Duration,
+    pub(crate) end: fn(&mut World),
     /// Whether decisions go on as if nothing had happened.
-    pub(super) is_unnoticed: bool,
+    pub(crate) is_unnoticed: bool,
     /// Whether cells are certainly gone that should not be.
-    pub(super) loses_state: bool,
+    pub(crate) loses_state: bool,
 }
 
-pub(super) const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "kill -9, 1 s, back empty",
         begin: |world| world.server.kill(),
@@ -163,7 +163,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 impl World {
-    pub(super) fn new() -> World {
+    pub(crate) fn new() -> World {
         let server = RedisServer::start();
         let proxy = Proxy::before(server.port());
         World {
@@ -173,8 +173,16 @@ impl World {
         }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.proxy.url()
+    }
+
+    pub(crate) fn server(&self) -> &RedisServer {
+        &self.server
+    }
+
+    pub(crate) fn server_mut(&mut self) -> &mut RedisServer {
+        &mut self.server
     }
 
     fn promote(&mut self, successor: RedisServer) {

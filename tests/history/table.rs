@@ -1,0 +1,199 @@
+//! What became of each combination of a backend, a fault and a strategy.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::check::{Findings, Terms, check};
+use super::event::Event;
+use super::world::{GROUP, World};
+
+/// What is promised of a combination.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Promise {
+    /// An order, and so no more than the bound.
+    Order(Terms),
+    /// No more than the bound.
+    Bound,
+    /// Nothing: what happens is measured.
+    Nothing,
+    /// Nothing: how often there is no order is measured.
+    NoOrder(Terms),
+}
+
+/// A backend and what happened to it, and for each strategy what was found.
+#[derive(Debug)]
+pub(super) struct Row {
+    backend: &'static str,
+    fault: String,
+    promise: Promise,
+    by_strategy: BTreeMap<usize, (Findings, Excess)>,
+}
+
+/// What was admitted in less than a period, less what the documentation says is the most.
+#[derive(Clone, Copy, Debug, Default)]
+struct Excess {
+    worst: i64,
+    decisions: u64,
+    degraded: u64,
+}
+
+impl Row {
+    pub(super) fn new(
+        backend: &'static str,
+        fault: impl Into<String>,
+        promise: Promise,
+        world: &World,
+        events: Vec<Event>,
+    ) -> Row {
+        let mut groups: BTreeMap<usize, Vec<Event>> = BTreeMap::new();
+        for event in events {
+            let group = event.hits[0].cell / GROUP;
+            groups.entry(group).or_default().push(event);
+        }
+        let found = groups.into_iter().map(|(group, mut events)| {
+            let steps_back = matches!(promise, Promise::Order(terms) if terms.steps_back);
+            events.sort_by_key(|event| event.answered_ns);
+            let excess = Excess::of(world, &events, steps_back);
+            // These were decided by memory, of which each process has its own.
+            events.retain(|event| !event.is_degraded());
+            let findings = match promise {
+                Promise::Order(terms) | Promise::NoOrder(terms) => check(world, &events, terms),
+                Promise::Bound | Promise::Nothing => Findings::default(),
+            };
+            (group, (findings, excess))
+        });
+        Row {
+            backend,
+            fault: fault.into(),
+            promise,
+            by_strategy: found.collect(),
+        }
+    }
+
+    /// Whatever is not as promised.
+    pub(super) fn broken(&self) -> Vec<String> {
+        if matches!(self.promise, Promise::Nothing | Promise::NoOrder(_)) {
+            return Vec::new();
+        }
+        let forgets = matches!(self.promise, Promise::Order(terms) if terms.forgets);
+        let mut broken = Vec::new();
+        for (findings, excess) in self.by_strategy.values() {
+            let mut violations = findings.violations.clone();
+            if !forgets && excess.worst > 0 {
+                violations.push(format!("{} too many were admitted", excess.worst));
+            }
+            let name = |what| format!("{}, {}: {what}", self.backend, self.fault);
+            broken.extend(violations.into_iter().map(name));
+        }
+        broken
+    }
+
+    pub(super) fn decisions(&self) -> u64 {
+        self.by_strategy
+            .values()
+            .map(|(_, excess)| excess.decisions)
+            .sum()
+    }
+
+    pub(super) fn head() -> &'static str {
+        "| backend | fault | promised | decisions | in an order | without an answer | of these charged \
+         | by memory | forgotten | violations | worst |\n|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    }
+
+    /// For each strategy, values that are separated by commas.
+    pub(super) fn by_strategy(&self, world: &World) -> String {
+        let mut text = String::new();
+        for (group, (findings, excess)) in &self.by_strategy {
+            let strategy = world.limits[group * GROUP].strategy.id();
+            let violations = findings.violations.len();
+            text += &format!(
+                "{},{},\"{}\",{},{},{},{},{},{violations},{}\n",
+                strategy,
+                self.backend,
+                self.fault,
+                excess.decisions,
+                findings.checked,
+                findings.lost,
+                findings.charged,
+                findings.forgotten,
+                excess.worst,
+            );
+        }
+        text
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |of: fn(&Findings) -> u64| -> u64 {
+            self.by_strategy
+                .values()
+                .map(|(findings, _)| of(findings))
+                .sum()
+        };
+        let promised = match self.promise {
+            Promise::Order(Terms { forgets: true, .. }) => "an order, but for what is lost",
+            Promise::Order(_) => "an order",
+            Promise::Bound => "the bound",
+            Promise::Nothing | Promise::NoOrder(_) => "nothing",
+        };
+        let excesses = || self.by_strategy.values().map(|(_, excess)| excess);
+        write!(
+            f,
+            "| {} | {} | {promised} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            self.backend,
+            self.fault,
+            self.decisions(),
+            sum(|findings| findings.checked),
+            sum(|findings| findings.lost),
+            sum(|findings| findings.charged),
+            excesses().map(|excess| excess.degraded).sum::<u64>(),
+            sum(|findings| findings.forgotten),
+            sum(|findings| findings.violations.len() as u64),
+            excesses()
+                .map(|excess| excess.worst)
+                .max()
+                .unwrap_or_default(),
+        )
+    }
+}
+
+impl Excess {
+    /// Of events in the order of their answers.
+    fn of(world: &World, events: &[Event], steps_back: bool) -> Excess {
+        let mut admitted: BTreeMap<usize, Vec<(u64, i64)>> = BTreeMap::new();
+        let mut excess = Excess {
+            worst: i64::MIN,
+            ..Excess::default()
+        };
+        let mut latest = 0;
+        for event in events {
+            let mut now = event.time().as_micros();
+            if steps_back {
+                latest = now.max(latest);
+                now = latest;
+            }
+            excess.decisions += u64::from(!event.told().is_empty());
+            excess.degraded += u64::from(event.is_degraded());
+            for hit in event.hits.iter().filter(|_| event.is_admitted()) {
+                let of_cell = admitted.entry(hit.cell).or_default();
+                of_cell.push((now, hit.cost.into()));
+            }
+        }
+        for (cell, mut hits) in admitted {
+            let limit = &world.limits[cell];
+            hits.sort_unstable();
+            let (mut first, mut sum) = (0, 0);
+            for (now, cost) in &hits {
+                sum += cost;
+                while now - hits[first].0 >= limit.rate.period_us() {
+                    sum -= hits[first].1;
+                    first += 1;
+                }
+                let most = i64::try_from(limit.most).expect("small");
+                excess.worst = excess.worst.max(sum - most);
+            }
+        }
+        excess
+    }
+}

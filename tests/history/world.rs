@@ -1,0 +1,252 @@
+//! The cells that are hit: the same in every process.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use traffik_core::strategy::TimeOfDay;
+use traffik_core::{
+    AdaptiveThrottle, Attempt, Attributes, Backend, Batch, BoxFuture, Cell, CostBasedTokenBucket,
+    Decision, Decisions, DistributedFairness, FixedWindow, Gcra, GeographicDistribution, Identity,
+    Key, KeyHasher, LeakyBucket, LeakyBucketWithQueue, LoadGauge, MemoryBackend, Op, Priority,
+    PriorityQueue, QuotaWithRollover, Rate, Result, SlidingWindowCounter, SlidingWindowLog,
+    Strategy, Throttle, TieredRate, Timestamp, TokenBucket, TokenBucketWithDebt,
+};
+
+use super::event::Hit;
+
+/// No hit costs more.
+pub(super) const DEAREST: u32 = 3;
+
+/// Cells that may be hit together: two of a strategy, and a window beside them.
+pub(super) const GROUP: usize = 3;
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) limits: Vec<Limit>,
+    pub(super) askers: Vec<Attributes>,
+    /// By which the model tells cells apart.
+    keys: Vec<Key>,
+}
+
+/// A cell, and what decides about it.
+#[derive(Debug)]
+pub(super) struct Limit {
+    pub(super) strategy: Arc<dyn Strategy>,
+    pub(super) rate: Rate,
+    /// The most that its documentation says is admitted in less than a period, in all.
+    pub(super) most: u64,
+}
+
+/// What a strategy admits at most in less than a period, by its documentation, given the limit.
+type Most = fn(u64) -> u64;
+
+impl World {
+    pub(super) fn new() -> World {
+        World::of(|_| true)
+    }
+
+    /// One with the cells of some strategies only.
+    pub(super) fn of(wanted: impl Fn(&dyn Strategy) -> bool) -> World {
+        let mut limits = Vec::new();
+        for (strategy, most) in strategies()
+            .into_iter()
+            .filter(|(strategy, _)| wanted(&**strategy))
+        {
+            // Without a script two trips are taken. Who is overtaken in between by the whole life of a
+            // cell does not notice, so this should be rare.
+            let scale = match strategy.lua(&rate(1, 1), 1, &Attributes::NONE) {
+                Some(_) => 1,
+                None => 20,
+            };
+            let rates =
+                [(40, 100), (7, 30)].map(|(limit, ms)| rate(limit * scale, ms * u64::from(scale)));
+            for (strategy, rate, most) in [
+                (Arc::clone(&strategy), rates[0], most),
+                (strategy, rates[1], most),
+                (
+                    Arc::new(FixedWindow),
+                    rate(50 * scale, 70 * u64::from(scale)),
+                    twice,
+                ),
+            ] {
+                strategy.validate(&rate).expect("it serves the rate");
+                let most = most(rate.limit().into());
+                limits.push(Limit {
+                    strategy,
+                    rate,
+                    most,
+                });
+            }
+        }
+        let memory = MemoryBackend::new();
+        let keys = keys(&limits, memory.key_hasher());
+        World {
+            limits,
+            askers: askers(),
+            keys,
+        }
+    }
+
+    /// Whether Redis decides hits on this cell by itself.
+    pub(super) fn has_script(&self, cell: usize) -> bool {
+        let Limit { strategy, rate, .. } = &self.limits[cell];
+        strategy.lua(rate, 1, &Attributes::NONE).is_some()
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.limits.len() / GROUP
+    }
+
+    /// Where the cells are on a backend.
+    pub(super) fn keys_of(&self, backend: &dyn Backend) -> Vec<Key> {
+        keys(&self.limits, backend.key_hasher())
+    }
+
+    /// Decides as the model: what a hit does to a cell, or hits that come together to theirs.
+    pub(super) fn decide(&self, hits: &[Hit], cells: &mut [Cell], now: Timestamp) -> Decisions {
+        let ops: Vec<Op<'_>> = hits.iter().map(|hit| self.op(hit)).collect();
+        Batch::new(&ops).decide(cells, now)
+    }
+
+    fn op(&self, hit: &Hit) -> Op<'_> {
+        let limit = &self.limits[hit.cell];
+        Op {
+            key: self.keys[hit.cell],
+            strategy: &limit.strategy,
+            rate: limit.rate,
+            cost: hit.cost,
+            attributes: &self.askers[hit.asker],
+        }
+    }
+}
+
+fn twice(limit: u64) -> u64 {
+    2 * limit
+}
+
+fn rate(limit: u32, ms: u64) -> Rate {
+    Rate::new(limit, Duration::from_millis(ms)).expect("a rate")
+}
+
+fn askers() -> Vec<Attributes> {
+    let of = |tier, priority, region, instance| Attributes {
+        tier: Some(std::borrow::Cow::Borrowed(tier)),
+        priority: Some(priority),
+        region: Some(std::borrow::Cow::Borrowed(region)),
+        instance: Some(std::borrow::Cow::Borrowed(instance)),
+    };
+    vec![
+        Attributes::NONE,
+        of("free", Priority::Low, "us-east", "mars"),
+        of("unknown", Priority::Critical, "eu-west", "venus"),
+    ]
+}
+
+/// All sixteen, at and off their defaults.
+fn strategies() -> Vec<(Arc<dyn Strategy>, Most)> {
+    let gauge = LoadGauge::new();
+    gauge.set(0.9);
+    let regions = [("us-east", 0.5), ("eu-west", 0.25), ("default", 0.1)];
+    let strict = |ms| {
+        Gcra::new()
+            .strict()
+            .burst_tolerance(Duration::from_millis(ms))
+    };
+    // Post-paid, the last hit of an interval counts as 1.
+    let smooth: Most = |limit| 1 + limit + u64::from(DEAREST) - 1;
+    vec![
+        (Arc::new(FixedWindow), twice),
+        (Arc::new(SlidingWindowLog), |limit| limit),
+        (Arc::new(SlidingWindowCounter), twice),
+        (Arc::new(TokenBucket::new()), twice),
+        (Arc::new(TokenBucket::new().burst(5)), |limit| 5 + limit),
+        (
+            Arc::new(TokenBucketWithDebt::new().burst(3).max_debt(5)),
+            |limit| 8 + limit,
+        ),
+        (Arc::new(LeakyBucket), twice),
+        (Arc::new(LeakyBucketWithQueue), twice),
+        (Arc::new(Gcra::new()), smooth),
+        // 20 ms are 8 intervals of the one rate, and 4 of the other.
+        (Arc::new(strict(20)), |limit| 9 + limit),
+        (Arc::new(CostBasedTokenBucket::new()), twice),
+        (Arc::new(TieredRate::new().tier("free", 1.5)), |limit| {
+            3 * limit
+        }),
+        (Arc::new(QuotaWithRollover::new()), |limit| {
+            2 * limit + limit / 2
+        }),
+        (
+            Arc::new(QuotaWithRollover::new().max_rollover(4).cumulative()),
+            |limit| 2 * limit + 4,
+        ),
+        // The largest limit of a part, in three parts at most.
+        (Arc::new(TimeOfDay::new()), |limit| 6 * limit),
+        (Arc::new(AdaptiveThrottle::new()), twice),
+        (Arc::new(AdaptiveThrottle::new().load(&gauge)), twice),
+        (Arc::new(PriorityQueue::new()), |limit| limit),
+        (
+            Arc::new(DistributedFairness::new("mars").weight(2.5)),
+            twice,
+        ),
+        (
+            Arc::new(GeographicDistribution::new().regions(regions)),
+            twice,
+        ),
+    ]
+}
+
+/// Tells where the throttles of an application would have these cells.
+fn keys(limits: &[Limit], hasher: &KeyHasher) -> Vec<Key> {
+    let catcher = Arc::new(KeyCatcher {
+        hasher: *hasher,
+        caught: Mutex::default(),
+    });
+    for (at, limit) in limits.iter().enumerate() {
+        // Those of a group are one identity's: a batch over them is one script of a cluster.
+        let who = Identity::of(at / GROUP);
+        let throttle = Throttle::builder(format!("history {at}"))
+            .rate(limit.rate)
+            .strategy(Arc::clone(&limit.strategy))
+            .backend(Arc::clone(&catcher))
+            .build()
+            .expect("valid settings");
+        let hit = throttle.hit_now(Attempt::by(&who));
+        assert!(hit.expect("an answer").is_allowed());
+    }
+    catcher.caught.lock().unwrap().clone()
+}
+
+/// A backend that only looks where it should count.
+#[derive(Debug)]
+struct KeyCatcher {
+    hasher: KeyHasher,
+    caught: Mutex<Vec<Key>>,
+}
+
+impl Backend for KeyCatcher {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(std::future::ready(
+            self.try_apply(batch).expect("it never waits"),
+        ))
+    }
+
+    fn load<'a>(&'a self, _: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        Box::pin(std::future::ready(Ok(Default::default())))
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
+        let keys = batch.ops().iter().map(|op| op.key);
+        self.caught.lock().unwrap().extend(keys);
+        let allow = batch.ops().iter().map(|_| Decision::UNLIMITED);
+        Some(Ok(allow.collect()))
+    }
+
+    fn key_hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+}
