@@ -13,3 +13,4 @@ mod memory_backend;
 mod ports;
 mod redis_backend;
 mod support;
+mod vectors;
