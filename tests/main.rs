@@ -5,6 +5,7 @@
 
 mod chaos;
 mod custom_strategy;
+mod fuzz;
 mod history;
 mod leases;
 mod locked_store;
