@@ -43,10 +43,13 @@ pub(super) struct Findings {
     pub(super) undecided: u64,
 }
 
-/// Checks a history, and tells of every set of cells that has none.
+/// Checks a history, up to the first set of cells that has no order.
 pub(super) fn check(world: &World, events: &[Event], terms: Terms) -> Findings {
     let mut findings = Findings::default();
     for events in connected(world, events) {
+        if !findings.violations.is_empty() {
+            break;
+        }
         let mut search = Search::new(world, events, terms);
         let found = search.run();
         findings.checked += search.deepest as u64;
