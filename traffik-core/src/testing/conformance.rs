@@ -230,6 +230,7 @@ pub async fn what_comes_back_is_there_for_others(one: &dyn Backend, other: &dyn 
             length_us: 60_000_000,
             back,
             back_of,
+            spent: 0,
         };
         let lend = async |backend: &dyn Backend, cost, loan| {
             let lending = Lending::of(strategy, cost, loan);

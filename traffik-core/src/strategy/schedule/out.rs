@@ -367,6 +367,7 @@ mod tests {
             length_us: SECOND,
             back: back.0,
             back_of: back.1,
+            spent: 0,
         };
         let (decision, lent) = BUCKET.lend(cell, &hit(now, 0), &loan);
         assert!(decision.is_allowed());

@@ -456,6 +456,7 @@ impl<'a> World<'a> {
             length_us: self.length_us,
             back,
             back_of,
+            spent: 0,
         };
         let number = asker.asked;
         let flight = || Flight {
