@@ -81,7 +81,7 @@ impl Client {
     }
 
     fn below(&mut self, end: usize) -> usize {
-        self.random.below(end as u64) as usize
+        usize::try_from(self.random.below(end as u64)).expect("below a usize")
     }
 
     fn choose(&mut self, number: u64) -> Vec<Hit> {

@@ -181,7 +181,7 @@ impl MemoryBackend {
         };
 
         let now = self.now();
-        if let Some(decisions) = decide_known(batch, &mut tables, &table_of, now) {
+        if let Some(decisions) = decide_known(batch, &mut tables, table_of, now) {
             return decisions;
         }
         let mut cells: SmallVec<[Cell; 3]> = batch
@@ -234,10 +234,15 @@ fn decide_known(
     let mut decisions: Decisions = ops.iter().zip(&places).map(&mut decide).collect();
     if decisions.is_denied() {
         for (at, (table, slot)) in places.iter().enumerate() {
-            if decisions[at].is_allowed() {
-                let cell = tables[*table].cell(*slot);
-                *cell = std::mem::take(&mut before[at]);
-                decisions[at] = ops[at].peek(cell, now);
+            let cell = tables[*table].cell(*slot);
+            match decisions[at].is_allowed() {
+                true => {
+                    *cell = std::mem::take(&mut before[at]);
+                    decisions[at] = ops[at].peek(cell, now);
+                }
+                false => {
+                    ops[at].realign(cell, now);
+                }
             }
         }
     }

@@ -151,7 +151,10 @@ impl<'a> Laws<'a> {
         });
         match tested {
             Ok(()) => Ok(()),
-            Err(TestError::Fail(reason, trace)) => Err(walk(&trace).err().expect(reason.message())),
+            Err(TestError::Fail(reason, trace)) => match walk(&trace) {
+                Err(broken) => Err(broken),
+                Ok(_) => panic!("broken once, and not again: {}", reason.message()),
+            },
             Err(TestError::Abort(reason)) => panic!("no traces to try: {reason}"),
         }
     }
