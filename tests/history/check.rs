@@ -118,8 +118,8 @@ struct Search<'a> {
     dead: HashSet<(u64, u64)>,
     /// Of what is done.
     done_hash: u64,
-    /// What cells have been.
-    past: HashMap<usize, HashSet<Vec<u8>>>,
+    /// What cells have been, the latest last.
+    past: HashMap<usize, Vec<Cell>>,
     steps: u64,
     deepest: usize,
     /// Where nothing came next, and what the cells were.
@@ -400,33 +400,36 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// The event on cells that were so once, or are fresh: all that it hits and that are not what was
-    /// seen.
+    /// The event on cells of which some are not what they were: all that it hits and that are not what
+    /// was seen are fresh, or one of them is what it once was.
     fn forgetting(&self, at: usize, seen: &[&Seen]) -> Option<Move> {
         let event = self.events[at];
-        let others = |fresh: bool| -> Option<Vec<Cell>> {
-            let cells = self.cells_of(event).into_iter().zip(seen).zip(&event.hits);
-            let cells = cells.map(|((cell, seen), hit)| match shows(&cell, seen) {
-                true => Some(cell),
-                false if fresh => Some(Cell::fresh()),
-                false => {
-                    let known = self.past.get(&hit.cell)?.contains(&seen.cell.encode());
-                    known.then(|| seen.cell.clone())
-                }
-            });
-            cells.collect()
-        };
-        for cells in [others(true), others(false)].into_iter().flatten() {
-            let mut after = cells.clone();
-            if self.decides(event, &mut after) {
+        let now = self.cells_of(event);
+        let is_other = |place: &usize| !shows(&now[*place], seen[*place]);
+        let others: Vec<usize> = (0..now.len()).filter(is_other).collect();
+        let mut fresh = now.clone();
+        for place in &others {
+            fresh[*place] = Cell::fresh();
+        }
+        // Of long logs a witness is shown an excerpt, so that all that the cell has been is tried.
+        let once = others.iter().flat_map(|place| {
+            let past = self.past.get(&event.hits[*place].cell);
+            past.into_iter().flatten().rev().map(|was| {
+                let mut cells = now.clone();
+                cells[*place] = was.clone();
+                cells
+            })
+        });
+        for mut cells in std::iter::once(fresh.clone()).chain(once) {
+            if self.decides(event, &mut cells) {
                 return Some(Move {
                     forgot: 1,
-                    ..self.to(at, after, true)
+                    ..self.to(at, cells, true)
                 });
             }
         }
         let mut all = self.cells.clone();
-        all.extend(event.hits.iter().map(|hit| hit.cell).zip(others(true)?));
+        all.extend(event.hits.iter().map(|hit| hit.cell).zip(fresh));
         self.after_lost(at, seen, &all, 1)
     }
 
@@ -435,7 +438,7 @@ impl<'a> Search<'a> {
         let mut before = Vec::new();
         for (cell, after) in next.after {
             if self.terms.forgets {
-                self.past.entry(cell).or_default().insert(after.encode());
+                self.past.entry(cell).or_default().push(after.clone());
             }
             let old = self.cells.insert(cell, after);
             before.push((cell, old.expect("a cell of this search")));

@@ -103,7 +103,7 @@ impl Explain<'_> {
                 let expires = cell.expires().as_micros();
                 let queue = cell.queue().map_or(&[][..], |queue| queue.items());
                 let words = cell.words().iter().copied();
-                let all = words.chain(queue.iter().map(|[time, _]| *time));
+                let all = words.chain(queue.iter().flatten().copied());
                 for word in all.chain([expires]) {
                     times.extend([word, word.saturating_mul(1_000)]);
                     for cost in 1..=DEAREST {

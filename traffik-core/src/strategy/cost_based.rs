@@ -71,7 +71,12 @@ impl CostBasedTokenBucket {
             0 => PARTS,
             _ => hits.saturating_mul(PARTS) / total_cost,
         };
-        Pace(average.clamp(self.min_refill.ppm().max(1), PARTS))
+        Pace(average.clamp(self.slowest(), PARTS))
+    }
+
+    /// In [`PARTS`]. What `validate` refuses, because it is more than the whole, is the whole.
+    fn slowest(&self) -> u64 {
+        self.min_refill.ppm().clamp(1, PARTS)
     }
 
     fn state(&self, cell: &Cell, hit: &Hit<'_>) -> State {
@@ -267,7 +272,7 @@ impl Strategy for CostBasedTokenBucket {
             capacity.micros(),
             capacity.fraction().into(),
             self.cost_window.into(),
-            self.min_refill.ppm().max(1),
+            self.slowest(),
             cost.into(),
         ];
         Some(Lua::new(LUA, &arguments))
@@ -316,7 +321,7 @@ impl Strategy for CostBasedTokenBucket {
             capacity.micros(),
             capacity.fraction().into(),
             self.cost_window.into(),
-            self.min_refill.ppm().max(1),
+            self.slowest(),
             cost.into(),
             is_refund.into(),
         ];
