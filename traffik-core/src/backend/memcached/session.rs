@@ -126,6 +126,9 @@ impl Session<'_> {
     /// [`Session::apply`] puts that in order.
     pub(super) fn count(&self, op: &Op<'_>) -> Result<Option<Decision>> {
         let (server, name) = (self.server(&op.key), self.name(&op.key));
+        // Before the increment: else a window may end in between, which counted it for others, and the
+        // hit would be charged to the next one as well.
+        let now = self.shared.clock.now();
         let mut counted = server.increment(&name, self.deadline)?;
         if counted == Counted::Missing && self.start(op, &name)? {
             counted = server.increment(&name, self.deadline)?;
@@ -142,7 +145,7 @@ impl Session<'_> {
             self.return_one(op, &name, &before);
             return Ok(None);
         }
-        let (mut cell, now) = (before.clone(), self.shared.clock.now());
+        let mut cell = before.clone();
         let decision = op.step(&mut cell, now);
         if decision.is_denied() {
             self.return_one(op, &name, &before);
