@@ -349,6 +349,75 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     }
 }
 
+/// What a wrapper of a strategy has in common with it: all but what its steps do. In one place, so
+/// that none forgets to pass on what strategies learn to tell.
+macro_rules! same_strategy_as {
+    ($inner:ident) => {
+        fn id(&self) -> &'static str {
+            self.$inner.id()
+        }
+
+        fn settle(
+            &self,
+            cell: &mut crate::cell::Cell,
+            hit: &crate::strategy::Hit<'_>,
+            settlement: crate::strategy::Settlement,
+        ) -> bool {
+            self.$inner.settle(cell, hit, settlement)
+        }
+
+        fn settle_lua(
+            &self,
+            rate: &crate::rate::Rate,
+            settlement: crate::strategy::Settlement,
+            attributes: &crate::identity::Attributes,
+        ) -> Option<crate::strategy::Lua> {
+            self.$inner.settle_lua(rate, settlement, attributes)
+        }
+
+        fn sharing(&self) -> crate::strategy::Sharing {
+            self.$inner.sharing()
+        }
+
+        fn parameters(&self) -> String {
+            self.$inner.parameters()
+        }
+
+        fn validate(&self, rate: &crate::rate::Rate) -> crate::error::Result<()> {
+            self.$inner.validate(rate)
+        }
+
+        fn counts(&self) -> bool {
+            self.$inner.counts()
+        }
+
+        fn ordered(&self) -> bool {
+            self.$inner.ordered()
+        }
+
+        fn call_in(&self, cell: &mut crate::cell::Cell) {
+            self.$inner.call_in(cell);
+        }
+
+        fn coarsen(&self, cell: &mut crate::cell::Cell) -> bool {
+            self.$inner.coarsen(cell)
+        }
+
+        fn window(&self, rate: &crate::rate::Rate, quota: u64) -> std::time::Duration {
+            self.$inner.window(rate, quota)
+        }
+
+        fn details(
+            &self,
+            cell: &crate::cell::Cell,
+            hit: &crate::strategy::Hit<'_>,
+        ) -> crate::strategy::Details {
+            self.$inner.details(cell, hit)
+        }
+    };
+}
+pub(crate) use same_strategy_as;
+
 /// A strategy, one that is shared already, or a text that [names](named) one: `"gcra"`,
 /// `"token_bucket,burst=20"`.
 #[diagnostic::on_unimplemented(

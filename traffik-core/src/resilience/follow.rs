@@ -3,7 +3,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, Op};
 use crate::cell::Cell;
 use crate::decision::Decision;
-use crate::strategy::{Hit, Strategy};
+use crate::strategy::{Hit, Strategy, same_strategy_as};
 
 /// Leaves no more in a cell of `memory` than `decision` says there is, in one step: answers may
 /// come in any order, from many threads, and the one that tells of the least counts.
@@ -36,9 +36,7 @@ struct Follow {
 }
 
 impl Strategy for Follow {
-    fn id(&self) -> &'static str {
-        self.strategy.id()
-    }
+    same_strategy_as!(strategy);
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         let take = |cell: &mut Cell, cost| self.strategy.step(cell, &Hit { cost, ..*hit });
@@ -56,5 +54,26 @@ impl Strategy for Follow {
             }
         }
         take(cell, spent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::{FixedWindow, SlidingWindowLog};
+
+    /// A memory that is full had another kind of overflow for whom it followed first.
+    #[test]
+    fn a_full_memory_is_told_of_the_strategy_that_is_followed() {
+        let strategies: [Arc<dyn Strategy>; 2] =
+            [Arc::new(FixedWindow), Arc::new(SlidingWindowLog::new())];
+        for strategy in strategies {
+            let follow = Follow {
+                strategy: Arc::clone(&strategy),
+                remaining: 0,
+                admitted: 1,
+            };
+            assert_eq!(follow.ordered(), strategy.ordered());
+        }
     }
 }

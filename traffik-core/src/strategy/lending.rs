@@ -1,12 +1,10 @@
 //! More than one hit's worth of a limit, taken at once to be spent elsewhere.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::{Details, Hit, Lua, Settlement, Sharing, Strategy};
+use super::{Hit, Lua, Strategy, same_strategy_as};
 use crate::cell::Cell;
 use crate::decision::Decision;
-use crate::error::Result;
 use crate::identity::Attributes;
 use crate::rate::Rate;
 
@@ -140,9 +138,7 @@ impl Lending {
 }
 
 impl Strategy for Lending {
-    fn id(&self) -> &'static str {
-        self.strategy.id()
-    }
+    same_strategy_as!(strategy);
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         if hit.cost == 0 {
@@ -172,61 +168,12 @@ impl Strategy for Lending {
         }
     }
 
-    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
-        self.strategy.settle(cell, hit, settlement)
-    }
-
-    fn settle_lua(
-        &self,
-        rate: &Rate,
-        settlement: Settlement,
-        attributes: &Attributes,
-    ) -> Option<Lua> {
-        self.strategy.settle_lua(rate, settlement, attributes)
-    }
-
     fn is_correction(&self) -> bool {
         true
-    }
-
-    fn sharing(&self) -> Sharing {
-        self.strategy.sharing()
-    }
-
-    fn parameters(&self) -> String {
-        self.strategy.parameters()
-    }
-
-    fn validate(&self, rate: &Rate) -> Result<()> {
-        self.strategy.validate(rate)
-    }
-
-    fn counts(&self) -> bool {
-        self.strategy.counts()
-    }
-
-    fn ordered(&self) -> bool {
-        self.strategy.ordered()
-    }
-
-    fn coarsen(&self, cell: &mut Cell) -> bool {
-        self.strategy.coarsen(cell)
     }
 
     /// Cells that lend become less when something comes back, from whomever.
     fn grows(&self) -> bool {
         false
-    }
-
-    fn call_in(&self, cell: &mut Cell) {
-        self.strategy.call_in(cell);
-    }
-
-    fn window(&self, rate: &Rate, quota: u64) -> Duration {
-        self.strategy.window(rate, quota)
-    }
-
-    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
-        self.strategy.details(cell, hit)
     }
 }

@@ -1,12 +1,10 @@
 //! Corrections of what a cell was charged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Details, Hit, Lua, Sharing, Strategy};
+use super::{Hit, Lua, Strategy, same_strategy_as};
 use crate::cell::Cell;
 use crate::decision::Decision;
-use crate::error::Result;
 use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
@@ -92,9 +90,7 @@ impl Settling {
 }
 
 impl Strategy for Settling {
-    fn id(&self) -> &'static str {
-        self.strategy.id()
-    }
+    same_strategy_as!(strategy);
 
     fn step(&self, cell: &mut Cell, hit: &Hit<'_>) -> Decision {
         if hit.cost > 0 {
@@ -107,47 +103,6 @@ impl Strategy for Settling {
         self.strategy.settle_lua(rate, self.settlement, attributes)
     }
 
-    fn settle(&self, cell: &mut Cell, hit: &Hit<'_>, settlement: Settlement) -> bool {
-        self.strategy.settle(cell, hit, settlement)
-    }
-
-    fn settle_lua(
-        &self,
-        rate: &Rate,
-        settlement: Settlement,
-        attributes: &Attributes,
-    ) -> Option<Lua> {
-        self.strategy.settle_lua(rate, settlement, attributes)
-    }
-
-    fn sharing(&self) -> Sharing {
-        self.strategy.sharing()
-    }
-
-    fn parameters(&self) -> String {
-        self.strategy.parameters()
-    }
-
-    fn validate(&self, rate: &Rate) -> Result<()> {
-        self.strategy.validate(rate)
-    }
-
-    fn counts(&self) -> bool {
-        self.strategy.counts()
-    }
-
-    fn ordered(&self) -> bool {
-        self.strategy.ordered()
-    }
-
-    fn call_in(&self, cell: &mut Cell) {
-        self.strategy.call_in(cell);
-    }
-
-    fn coarsen(&self, cell: &mut Cell) -> bool {
-        self.strategy.coarsen(cell)
-    }
-
     fn is_correction(&self) -> bool {
         true
     }
@@ -155,14 +110,6 @@ impl Strategy for Settling {
     /// Only a charge makes a cell greater.
     fn grows(&self) -> bool {
         matches!(self.settlement, Settlement::Charge(1..)) && self.strategy.grows()
-    }
-
-    fn window(&self, rate: &Rate, quota: u64) -> Duration {
-        self.strategy.window(rate, quota)
-    }
-
-    fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {
-        self.strategy.details(cell, hit)
     }
 }
 
