@@ -1,6 +1,6 @@
 //! Clients behind a proxy.
 
-use actix_web::{App, HttpRequest, HttpServer, web};
+use actix_web::{HttpRequest, web};
 use traffik_actix::{ClientIp, MemoryBackend, ProxyHeader, ThrottleMiddleware};
 
 use crate::sockets::{Connection, Running};
@@ -43,16 +43,7 @@ async fn clients_are_told_apart_whatever_they_send() {
         .build()
         .unwrap();
     let limits = ThrottleMiddleware::new(throttle).backend(MemoryBackend::new());
-    let server = HttpServer::new(move || {
-        App::new()
-            .wrap(limits.clone())
-            .route("/", web::get().to(async || "hello"))
-    })
-    .workers(1)
-    .bind(("127.0.0.1", 0))
-    .unwrap();
-    let addr = server.addrs()[0];
-    let running = Running::start(server.run());
+    let (addr, running) = Running::behind(limits, 1);
 
     let statuses = web::block(move || {
         let forwarded: [&[u8]; 6] = [

@@ -39,16 +39,7 @@ async fn two_workers_under_load_admit_exactly_the_limit() {
         .build()
         .unwrap();
     let limits = ThrottleMiddleware::new(throttle).backend(MemoryBackend::new());
-    let server = HttpServer::new(move || {
-        App::new()
-            .wrap(limits.clone())
-            .route("/", web::get().to(async || "hello"))
-    })
-    .workers(2)
-    .bind(("127.0.0.1", 0))
-    .unwrap();
-    let addr = server.addrs()[0];
-    let running = Running::start(server.run());
+    let (addr, running) = Running::behind(limits, 2);
 
     let counts = web::block(move || {
         let clients: Vec<_> = (0..16)

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::rt::task::JoinHandle;
+use actix_web::{App, HttpServer, web};
+use traffik_actix::ThrottleMiddleware;
 
 /// A server that serves until it is stopped.
 pub(crate) struct Running {
@@ -18,6 +20,19 @@ impl Running {
             handle: server.handle(),
             server: actix_web::rt::spawn(server),
         }
+    }
+
+    /// An application of one page behind `limits`, and where it is.
+    pub(crate) fn behind(limits: ThrottleMiddleware, workers: usize) -> (SocketAddr, Running) {
+        let server = HttpServer::new(move || {
+            App::new()
+                .wrap(limits.clone())
+                .route("/", web::get().to(async || "hello"))
+        })
+        .workers(workers)
+        .bind(("127.0.0.1", 0))
+        .unwrap();
+        (server.addrs()[0], Running::start(server.run()))
     }
 
     pub(crate) async fn stop(self) {
