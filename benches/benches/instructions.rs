@@ -101,7 +101,7 @@ fn instructions_per_request(contestant: &Contestant, url: &str) -> f64 {
 /// All instructions of a process that served so many requests.
 fn run(contestant: &Contestant, url: &str, requests: u32) -> u64 {
     let out = std::env::temp_dir().join(format!("traffik-callgrind-{}", std::process::id()));
-    let mut serving = Serving::start(contestant, url, &out);
+    let serving = Serving::start(contestant, url, &out);
     serving.ask(contestant.connections, requests);
     serving.stop();
     let text = std::fs::read_to_string(&out).expect("callgrind wrote its file");
