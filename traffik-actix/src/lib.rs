@@ -30,52 +30,35 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod admission;
-mod ask;
-mod backend;
-mod body;
-mod by;
-mod client_ip;
-mod denial;
-mod duplicates;
-mod extract;
-mod failed;
-mod guard;
-mod handler;
-mod headers;
-mod hit_error;
-mod middleware;
-mod networks;
-mod path;
-mod pattern;
-mod rule;
-mod scope;
-mod source;
+mod entry;
+mod request;
+mod response;
 mod throttle;
-mod unresolved;
 #[cfg(feature = "ws")]
 mod ws;
 
-pub use admission::Decided;
-pub use ask::Ask;
-pub use backend::ThrottleBackend;
-pub use by::By;
-pub use client_ip::{ClientIp, ProxyHeader};
-pub use denial::{Denial, Throttled as ThrottledError, Unavailable};
-pub use extract::{ThrottleRule, Throttled};
-pub use failed::Failed;
-pub use guard::Within;
-pub use headers::{HeaderStyle, Headers};
-pub use hit_error::HitError;
-pub use middleware::{ThrottleFuture, ThrottleMiddleware, ThrottleService};
-pub use networks::Networks;
-pub use rule::{IntoRule, Rule};
-pub use scope::Scope;
-pub use source::IntoValue;
-pub use throttle::{HttpThrottle, HttpThrottleBuilder};
+pub use entry::extract::{ThrottleRule, Throttled};
+pub use entry::guard::Within;
+pub use entry::middleware::{ThrottleFuture, ThrottleMiddleware, ThrottleService};
+pub use entry::rule::{IntoRule, Rule};
+pub use request::client_ip::{ClientIp, ProxyHeader};
+pub use request::networks::Networks;
+pub use request::scope::Scope;
+pub use request::source::IntoValue;
+pub use response::denial::{Denial, Throttled as ThrottledError};
+pub use response::failed::Failed;
+pub use response::headers::{HeaderStyle, Headers};
+pub use response::hit_error::HitError;
+pub use response::unavailable::Unavailable;
+pub use response::unresolved::Unresolved;
+pub use throttle::HttpThrottle;
+pub use throttle::admission::Decided;
+pub use throttle::ask::Ask;
+pub use throttle::backend::ThrottleBackend;
+pub use throttle::builder::HttpThrottleBuilder;
+pub use throttle::by::By;
 #[cfg(feature = "macros")]
 pub use traffik_actix_macros::throttle;
-pub use unresolved::Unresolved;
 #[cfg(feature = "ws")]
 pub use ws::{Excess, OnExcess, ThrottledMessages, WsRule, WsThrottle};
 
@@ -100,5 +83,5 @@ pub mod __private {
     pub use actix_web::web::Payload;
     pub use actix_web::{HttpRequest, HttpResponse};
 
-    pub use crate::handler::{HandlerLimits, run};
+    pub use crate::entry::handler::{HandlerLimits, run};
 }

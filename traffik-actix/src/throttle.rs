@@ -1,5 +1,15 @@
 //! A throttle that knows requests.
 
+pub(crate) mod admission;
+mod agreement;
+pub(crate) mod ask;
+pub(crate) mod backend;
+pub(crate) mod builder;
+pub(crate) mod by;
+mod duplicates;
+mod policy;
+pub(crate) mod resolved;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,22 +17,20 @@ use std::time::Duration;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
-use traffik_core::{
-    Attempt, Attributes, Backend, Cell, Decision, Error, Hit, Identity, IntoRate, OnError,
-    OutageInfo, Rate, Result, Stat, Throttle, ThrottleBuilder, Timestamp, headers,
-    strategy::IntoStrategy,
-};
+use traffik_core::{Backend, Decision, Error, Identity, OutageInfo, Rate, Result, Stat, Throttle};
 
-use crate::ask::{self, Ask};
-use crate::backend::ThrottleBackend;
-use crate::by::By;
-use crate::denial::{Denial, DeniedHandler};
-use crate::duplicates::{self, Noted};
-use crate::failed::{ErrorPolicy, Failed};
-use crate::headers::{HeaderStyle, Headers, text};
-use crate::hit_error::HitError;
-use crate::scope::Scope;
-use crate::source::{IntoValue, Source};
+use crate::request::scope::Scope;
+use crate::request::source::Source;
+use crate::response::denial::{Denial, DeniedHandler};
+use crate::response::failed::ErrorPolicy;
+use crate::response::headers::{HeaderStyle, Headers};
+use crate::response::hit_error::HitError;
+use crate::throttle::ask::Ask;
+use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::builder::HttpThrottleBuilder;
+use crate::throttle::by::By;
+use crate::throttle::duplicates::Noted;
+use crate::throttle::resolved::Resolved;
 
 /// A [`Throttle`] with functions of the request: who asks, at what cost, under which rate.
 ///
@@ -87,35 +95,13 @@ impl WeakThrottle {
     }
 }
 
-impl Settings {
-    fn rate_in_words(&self) -> String {
-        match self.rate {
-            Some(_) => "that of a function".to_owned(),
-            None => self.throttle.rate().to_string(),
-        }
-    }
-}
-
 /// No memory: that throttles of a name have several was said, and is not looked into any more.
 const SEVERAL_STORES: usize = usize::MAX;
 
 impl HttpThrottle {
     /// A throttle in the making. The name identifies its counts, in logs and in headers.
     pub fn builder(name: impl Into<String>) -> HttpThrottleBuilder {
-        HttpThrottleBuilder {
-            inner: Throttle::builder(name),
-            backend: None,
-            identify: None,
-            rate: None,
-            cost: None,
-            scope: Scope::Throttle,
-            on_error: None,
-            on_denied: None,
-            headers: None,
-            style: None,
-            max_wait: None,
-            shares_counts: false,
-        }
+        HttpThrottleBuilder::new(name)
     }
 
     /// The name.
@@ -510,65 +496,11 @@ impl HttpThrottle {
         self.0.on_error.as_ref().unwrap_or(&backend.on_error)
     }
 
-    /// That two throttles that may meet one request share a count, but not its rate: they would be one
-    /// hit of both costs, under the rate of the first, and the other limit would not hold.
-    ///
-    /// # Panics
-    ///
-    /// If so.
-    pub(crate) fn must_agree_with(&self, other: &HttpThrottle) {
-        let (one, two) = (&self.0, &other.0);
-        let elsewhere = match (&one.backend, &two.backend) {
-            (Some(one), Some(two)) => one.backend.store_id() != two.backend.store_id(),
-            _ => false,
-        };
-        let same_rate =
-            one.rate.is_none() && two.rate.is_none() && one.throttle.rate() == two.throttle.rate();
-        assert!(
-            !self.shares_counts_with(other) || elsewhere || same_rate,
-            "{}",
-            self.disagreement(other),
-        );
-    }
-
-    /// Why two throttles cannot be meant that share their counts on a store but meet different requests, if
-    /// their rates differ and neither says that it is meant. Two functions may well be the same.
-    pub(crate) fn quarrel_with(&self, other: &HttpThrottle) -> Option<String> {
-        let (one, two) = (&self.0, &other.0);
-        let is_meant = one.shares_counts || two.shares_counts;
-        let differ =
-            one.rate.is_some() != two.rate.is_some() || one.throttle.rate() != two.throttle.rate();
-        (differ && !is_meant && self.shares_counts_with(other)).then(|| {
-            format!(
-                "{}, or say `.shares_counts()` if it is meant",
-                self.disagreement(other)
-            )
-        })
-    }
-
-    /// Whether both keep the same counts where they share a backend.
-    fn shares_counts_with(&self, other: &HttpThrottle) -> bool {
-        let (one, two) = (&self.0, &other.0);
-        one.throttle != two.throttle
-            && one.throttle.is_namesake_of(&two.throttle)
-            && one.scope == two.scope
-    }
-
-    fn disagreement(&self, other: &HttpThrottle) -> String {
-        format!(
-            "two throttles are named `{}` and share their counts, but not their rates ({} and {}), so \
-             that one limit would not hold: give them different names",
-            self.name(),
-            self.0.rate_in_words(),
-            other.0.rate_in_words(),
-        )
-    }
-
     /// `RateLimit-Policy` for a decision with this limit.
     pub(crate) fn policy(&self, rate: &Rate, quota: u64) -> HeaderValue {
         match self.has_usual_policy(rate, quota) {
             true => self.0.policy.clone(),
-            false => policy(&self.0.throttle, rate, quota),
+            false => policy::of(&self.0.throttle, rate, quota),
         }
     }
 
@@ -605,354 +537,4 @@ fn stores(backend: &dyn Backend) -> usize {
     let mut sum = backend.store_id();
     backend.local_stores(&mut |store| sum = sum.rotate_left(7).wrapping_add(store));
     sum
-}
-
-fn policy(throttle: &Throttle, rate: &Rate, quota: u64) -> HeaderValue {
-    let mut value = String::new();
-    let window = throttle.strategy().window(rate, quota);
-    headers::push_policy(&mut value, throttle.name(), quota, window);
-    text(value)
-}
-
-/// The limit that a client is told of whom nothing is known.
-fn usual_quota(throttle: &Throttle) -> u64 {
-    let rate = throttle.rate();
-    if rate.is_unlimited() {
-        return 0;
-    }
-    let anybody = Hit {
-        now: Timestamp::EPOCH,
-        rate: &rate,
-        cost: 0,
-        attributes: &Attributes::NONE,
-    };
-    let decision = throttle.strategy().step(&mut Cell::fresh(), &anybody);
-    decision.limit()
-}
-
-/// What a throttle needs to know about a request.
-#[derive(Debug)]
-pub(crate) struct Resolved {
-    identity: Identity,
-    cost: Option<u32>,
-    pub(crate) rate: Option<Rate>,
-    pub(crate) scope: Option<String>,
-    max_wait: Option<Duration>,
-}
-
-impl Resolved {
-    /// What there is if only this is asked.
-    pub(crate) fn only(identity: Identity) -> Resolved {
-        Resolved {
-            identity,
-            cost: None,
-            rate: None,
-            scope: None,
-            max_wait: None,
-        }
-    }
-
-    /// Whether a denial is not the last word.
-    #[cfg(feature = "ws")]
-    pub(crate) fn waits(&self) -> bool {
-        self.max_wait.is_some()
-    }
-
-    #[inline]
-    pub(crate) fn attempt(&self) -> Attempt<'_> {
-        let mut attempt = Attempt::by(&self.identity);
-        if let Some(cost) = self.cost {
-            attempt = attempt.cost(cost);
-        }
-        if let Some(rate) = self.rate {
-            attempt = attempt.rate(rate);
-        }
-        if let Some(scope) = &self.scope {
-            attempt = attempt.scope(scope);
-        }
-        if let Some(max_wait) = self.max_wait {
-            attempt = attempt.wait_up_to(max_wait);
-        }
-        attempt
-    }
-}
-
-/// Settings of an [`HttpThrottle`].
-#[derive(Debug)]
-#[must_use]
-pub struct HttpThrottleBuilder {
-    inner: ThrottleBuilder,
-    backend: Option<ThrottleBackend>,
-    identify: Option<Source<Identity>>,
-    rate: Option<Source<Rate>>,
-    cost: Option<Source<u32>>,
-    scope: Scope,
-    on_error: Option<ErrorPolicy>,
-    on_denied: Option<DeniedHandler>,
-    headers: Option<Headers>,
-    style: Option<HeaderStyle>,
-    max_wait: Option<Duration>,
-    shares_counts: bool,
-}
-
-impl HttpThrottleBuilder {
-    /// Sets the rate: a [`Rate`] or its text. Required, unless a function gives it.
-    pub fn rate(mut self, rate: impl IntoRate) -> Self {
-        self.inner = self.inner.rate(rate);
-        self
-    }
-
-    /// Sets a function that gives the rate of a request. If it [fails](IntoValue), the request is
-    /// answered 400.
-    ///
-    /// The count is the same whatever the rate: a client whose rate changes keeps what it took.
-    pub fn rate_by<F, R>(mut self, rate: F) -> Self
-    where
-        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
-        R: IntoValue<Rate>,
-    {
-        self.rate = Some(Source::sync("rate", rate));
-        self
-    }
-
-    /// The same with an async function.
-    pub fn rate_by_async<F, R>(mut self, rate: F) -> Self
-    where
-        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
-        R: IntoValue<Rate>,
-    {
-        self.rate = Some(Source::awaiting("rate", rate));
-        self
-    }
-
-    /// Sets the strategy, itself or as the text that [names](traffik_core::strategy::named) it: `"gcra"`,
-    /// `"token_bucket,burst=20"`. Default: [`FixedWindow`](traffik_core::FixedWindow).
-    pub fn strategy(mut self, strategy: impl IntoStrategy) -> Self {
-        self.inner = self.inner.strategy(strategy);
-        self
-    }
-
-    /// Sets the backend. Default: what is found [in the order that `ThrottleBackend`
-    /// describes](ThrottleBackend).
-    pub fn backend(mut self, backend: impl Into<ThrottleBackend>) -> Self {
-        self.backend = Some(backend.into());
-        self
-    }
-
-    /// Sets the cost of a request. Default: 1. A cost of zero is always admitted.
-    pub fn cost(mut self, cost: u32) -> Self {
-        self.inner = self.inner.cost(cost);
-        self
-    }
-
-    /// Sets a function that gives the cost of a request. If it [fails](IntoValue), the request is
-    /// answered 400: a client gains nothing by a cost that is none.
-    pub fn cost_by<F, R>(mut self, cost: F) -> Self
-    where
-        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
-        R: IntoValue<u32>,
-    {
-        self.cost = Some(Source::sync("cost", cost));
-        self
-    }
-
-    /// The same with an async function.
-    pub fn cost_by_async<F, R>(mut self, cost: F) -> Self
-    where
-        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
-        R: IntoValue<u32>,
-    {
-        self.cost = Some(Source::awaiting("cost", cost));
-        self
-    }
-
-    /// Sets who asks. Default: what the backend says, else [`ClientIp::peer`](crate::ClientIp::peer).
-    ///
-    /// If it [fails](IntoValue), the request is answered 400, or what its `actix_web::Error` says. A
-    /// client without credentials is either refused or told apart by its address, never admitted
-    /// unlimited:
-    ///
-    /// ```
-    /// use actix_web::HttpRequest;
-    /// use actix_web::error::ErrorUnauthorized;
-    /// use traffik_actix::{ClientIp, HttpThrottle, Identity};
-    /// # fn key(req: &HttpRequest) -> Option<&str> {
-    /// #     req.headers().get("x-api-key")?.to_str().ok()
-    /// # }
-    ///
-    /// let strict = HttpThrottle::builder("strict").rate("100/minute").identify(|req: &HttpRequest| {
-    ///     key(req).map(Identity::of).ok_or_else(|| ErrorUnauthorized("an API key is missing"))
-    /// });
-    /// let lenient = HttpThrottle::builder("lenient").rate("100/minute").identify(|req: &HttpRequest| {
-    ///     key(req).map_or_else(|| ClientIp::peer().identity(req), Identity::of)
-    /// });
-    /// # let _ = (strict, lenient);
-    /// ```
-    pub fn identify<F, R>(mut self, identify: F) -> Self
-    where
-        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
-        R: IntoValue<Identity>,
-    {
-        self.identify = Some(Source::sync("identity", identify));
-        self
-    }
-
-    /// The same with an async function.
-    pub fn identify_async<F, R>(mut self, identify: F) -> Self
-    where
-        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
-        R: IntoValue<Identity>,
-    {
-        self.identify = Some(Source::awaiting("identity", identify));
-        self
-    }
-
-    /// Counts all clients together: the rate is what everybody gets in sum, not each of them. Default: a
-    /// count for each [identity](HttpThrottleBuilder::identify).
-    ///
-    /// It is still asked who it is, since identities tell tiers and priorities, and the
-    /// [exempt](Identity::EXEMPT) are not counted.
-    pub fn shared(mut self) -> Self {
-        self.inner = self.inner.shared();
-        self
-    }
-
-    /// Lets requests wait up to this long rather than denying them, in the order in which they
-    /// came. Default: deny at once.
-    ///
-    /// A request that is dropped frees its place. That a client went away actix-web notices over HTTP/1 only
-    /// with [`.h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed): until its wait is
-    /// over such a request keeps its place, and is charged in the end. Over HTTP/2 a stream that was reset is
-    /// noticed within half a second by the middleware and `#[throttle]`, not by
-    /// [`enforce`](HttpThrottle::enforce) and [`hit`](HttpThrottle::hit), which do not see the body. How many
-    /// places a client can take is [bounded](HttpThrottleBuilder::max_waiters_per_client).
-    pub fn wait_up_to(mut self, max_wait: Duration) -> Self {
-        self.max_wait = Some(max_wait);
-        self
-    }
-
-    /// Sets how many requests may wait at a time, over all clients; more are denied at once.
-    /// Default: 1,000.
-    pub fn max_waiters(mut self, max_waiters: usize) -> Self {
-        self.inner = self.inner.max_waiters(max_waiters);
-        self
-    }
-
-    /// Sets how many requests of one client may wait at a time, so that nobody takes every place. Default:
-    /// a quarter of [`max_waiters`](HttpThrottleBuilder::max_waiters), and at least one.
-    ///
-    /// All who are [anonymous](Identity::ANONYMOUS) are one client: raise it where everybody is.
-    pub fn max_waiters_per_client(mut self, max_waiters: usize) -> Self {
-        self.inner = self.inner.max_waiters_per_client(max_waiters);
-        self
-    }
-
-    /// Sets what shares one count. Default: everything the throttle is on.
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
-        self
-    }
-
-    /// Says that it is meant if another throttle of the same name, strategy and scope has another rate: both
-    /// count together, and each admits as long as its own rate allows. Without this that is an error
-    /// when the program starts, or a warning with the first request, since one of the limits hardly
-    /// ever holds. Within one middleware it remains an error.
-    pub fn shares_counts(mut self) -> Self {
-        self.shares_counts = true;
-        self
-    }
-
-    /// Sets the shortest wait of a denial; admissions stay as they are. Default: none.
-    pub fn min_wait(mut self, min_wait: Duration) -> Self {
-        self.inner = self.inner.min_wait(min_wait);
-        self
-    }
-
-    /// Sets what to do when the backend fails. Default: what the backend says. See
-    /// [`on_error_by`](HttpThrottleBuilder::on_error_by) for a function of your own.
-    pub fn on_error(mut self, on_error: OnError) -> Self {
-        self.inner = self.inner.on_error(on_error.clone());
-        self.on_error = Some(ErrorPolicy::Fixed(on_error));
-        self
-    }
-
-    /// Sets an async function that says what to do then, after a look at the request; see
-    /// [`Failed`]. It is asked as well about requests that a function of the throttle
-    /// [cannot make sense of](Error::is_unresolved). An error it returns is answered 503, or 400 if it
-    /// is unresolved.
-    pub fn on_error_by<F>(mut self, handler: F) -> Self
-    where
-        F: AsyncFn(&Failed<'_>) -> Result<Decision, Error> + Send + Sync + 'static,
-    {
-        self.on_error = Some(ErrorPolicy::by(handler));
-        self
-    }
-
-    /// Sets the response to denied requests. Default: what the backend says, else
-    /// [the usual](Denial::default_response).
-    pub fn on_denied<F>(mut self, handler: F) -> Self
-    where
-        F: Fn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
-    {
-        self.on_denied = Some(DeniedHandler::new(handler));
-        self
-    }
-
-    /// Sets which responses carry headers. Default: what the backend says, else all.
-    pub fn headers(mut self, headers: Headers) -> Self {
-        self.headers = Some(headers);
-        self
-    }
-
-    /// Sets which headers they carry. Default: what the backend says, else the standard ones.
-    pub fn header_style(mut self, style: HeaderStyle) -> Self {
-        self.style = Some(style);
-        self
-    }
-
-    /// The throttle.
-    ///
-    /// # Errors
-    ///
-    /// If the name is empty or not printable ASCII, the rate is missing or malformed, or the
-    /// strategy is unknown or cannot serve it.
-    pub fn build(self) -> Result<HttpThrottle, Error> {
-        let inner = match self.rate {
-            // Every request brings its own.
-            Some(_) => self.inner.rate(Rate::UNLIMITED),
-            None => self.inner,
-        };
-        // So that error handlers, which see the throttle alone, look where it counts.
-        let inner = match &self.backend {
-            Some(own) => inner.backend(Arc::clone(&own.backend)),
-            None => inner,
-        };
-        let throttle = inner.build()?;
-        let usual_quota = usual_quota(&throttle);
-        let policy = policy(&throttle, &throttle.rate(), usual_quota);
-        let asks_only_who = self.rate.is_none()
-            && self.cost.is_none()
-            && self.scope == Scope::Throttle
-            && self.max_wait.is_none();
-        Ok(HttpThrottle(Arc::new(Settings {
-            quoted_name: headers::quoted(throttle.name()),
-            asks_only_who,
-            throttle,
-            backend: self.backend,
-            identify: self.identify,
-            rate: self.rate,
-            cost: self.cost,
-            scope: self.scope,
-            on_error: self.on_error,
-            on_denied: self.on_denied,
-            headers: self.headers,
-            style: self.style,
-            max_wait: self.max_wait,
-            usual_quota,
-            policy,
-            shares_counts: self.shares_counts,
-            seen_stores: AtomicUsize::new(0),
-            seen_at: AtomicUsize::new(0),
-        })))
-    }
 }

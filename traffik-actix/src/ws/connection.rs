@@ -18,12 +18,12 @@ use super::excess::{Excess, OnExcess};
 use super::rule::WsRule;
 use super::throttle::Settings;
 use super::unique;
-use crate::admission::{self, Decided, Meeting, Outcome};
-use crate::backend::ThrottleBackend;
-use crate::denial::Denial;
-use crate::failed::Recovery;
-use crate::throttle::Resolved;
-use crate::unresolved::Unresolved;
+use crate::response::denial::Denial;
+use crate::response::failed::Recovery;
+use crate::response::unresolved::Unresolved;
+use crate::throttle::admission::{self, Decided, Meeting, Outcome};
+use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::resolved::Resolved;
 
 /// How long the frame that closes a connection may wait for a client that reads nothing.
 const PARTING: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value};
 use traffik_core::headers::whole_seconds;
 
-use crate::denial::Denial;
+use crate::response::denial::Denial;
 
 /// What to do about a message beyond its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use super::connection::Connection;
 use super::excess::{Excess, ExcessHandler, OnExcess};
 use super::messages::ThrottledMessages;
 use super::rule::WsRule;
-use crate::backend::ThrottleBackend;
 use crate::throttle::HttpThrottle;
+use crate::throttle::backend::ThrottleBackend;
 
 /// Limits the messages that the clients of a WebSocket send.
 ///

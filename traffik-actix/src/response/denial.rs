@@ -9,9 +9,10 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use traffik_core::{Decision, Decisions, Verdict, headers::whole_seconds};
 
-use crate::admission::Decided;
-use crate::headers::write_denial;
+use crate::response::headers::write_denial;
+use crate::response::problem::{Problem, QUOTA_EXCEEDED, REDUCED_CAPACITY};
 use crate::throttle::HttpThrottle;
+use crate::throttle::admission::Decided;
 
 /// A denied request, for handlers that answer it.
 ///
@@ -186,106 +187,6 @@ impl ResponseError for Throttled {
         write_denial(response.headers_mut(), &self.decisions);
         response
     }
-}
-
-/// Type and title of problems, by section 6 of the RateLimit draft.
-const QUOTA_EXCEEDED: (&str, &str) = (
-    "https://iana.org/assignments/http-problem-types#quota-exceeded",
-    "Quota Exceeded",
-);
-const REDUCED_CAPACITY: (&str, &str) = (
-    "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-    "Temporary Reduced Capacity",
-);
-
-/// The cause of a 503: a backend failed and the policy is to [raise](traffik_core::OnError::Raise).
-pub struct Unavailable(pub(crate) traffik_core::Error);
-
-impl Unavailable {
-    /// What failed.
-    pub fn error(&self) -> &traffik_core::Error {
-        &self.0
-    }
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rate limits cannot be checked: {}", self.0)
-    }
-}
-
-/// One line: there are loggers that write it for each such request.
-impl fmt::Debug for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Unavailable({})", self.0)
-    }
-}
-
-impl ResponseError for Unavailable {
-    fn status_code(&self) -> StatusCode {
-        StatusCode::SERVICE_UNAVAILABLE
-    }
-
-    fn error_response(&self) -> HttpResponse<BoxBody> {
-        // What failed is for the log, not for the client.
-        let (kind, title) = REDUCED_CAPACITY;
-        Problem {
-            kind,
-            title,
-            status: self.status_code(),
-            detail: "Rate limits cannot be checked at the moment.",
-            violated: &[],
-            wait: None,
-        }
-        .response()
-    }
-}
-
-/// An error document: RFC 9457 with the types and the extension member of the RateLimit draft, section
-/// 6, and the exact wait for clients that can use it.
-pub(crate) struct Problem<'a> {
-    pub(crate) kind: &'a str,
-    pub(crate) title: &'a str,
-    pub(crate) status: StatusCode,
-    pub(crate) detail: &'a str,
-    pub(crate) violated: &'a [String],
-    pub(crate) wait: Option<Duration>,
-}
-
-impl Problem<'_> {
-    pub(crate) fn response(&self) -> HttpResponse {
-        HttpResponse::build(self.status)
-            .content_type("application/problem+json")
-            .body(self.json())
-    }
-
-    fn json(&self) -> String {
-        let (kind, title, status) = (self.kind, self.title, self.status.as_u16());
-        let detail = quoted(self.detail);
-        let mut json =
-            format!(r#"{{"type":"{kind}","title":"{title}","status":{status},"detail":{detail}"#);
-        if !self.violated.is_empty() {
-            let names: Vec<String> = self.violated.iter().map(|name| quoted(name)).collect();
-            json += &format!(r#","violated-policies":[{}]"#, names.join(","));
-        }
-        if let Some(wait) = self.wait {
-            json += &format!(r#","wait_us":{}"#, wait.as_micros());
-        }
-        json + "}"
-    }
-}
-
-/// A text as JSON has it (RFC 8259, section 7).
-fn quoted(text: &str) -> String {
-    let mut json = String::from('"');
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => json.extend(['\\', char]),
-            '\0'..='\x1f' => json += &format!("\\u{:04x}", u32::from(char)),
-            _ => json.push(char),
-        }
-    }
-    json + "\""
 }
 
 /// A function that answers denied requests.

@@ -9,13 +9,15 @@ use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
 use traffik_core::{Attempt, Decision, Error, Failure, Hits, Rate, Recover, Result};
 
-use crate::ask::Ask;
-use crate::backend::ThrottleBackend;
-use crate::denial::{Denial, Unavailable};
-use crate::failed::Recovery;
-use crate::headers::{HeaderStyle, Said, Told, write_denial};
-use crate::throttle::{HttpThrottle, Resolved};
-use crate::unresolved::Unresolved;
+use crate::response::denial::Denial;
+use crate::response::failed::Recovery;
+use crate::response::headers::{HeaderStyle, Said, Told, write_denial};
+use crate::response::unavailable::Unavailable;
+use crate::response::unresolved::Unresolved;
+use crate::throttle::HttpThrottle;
+use crate::throttle::ask::Ask;
+use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::resolved::Resolved;
 
 /// What became of a request.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use actix_web::guard::{Guard, GuardContext};
 use traffik_core::{Attempt, Error, Identity, OnError, Result};
 
-use crate::client_ip::ClientIp;
-use crate::failed::ErrorPolicy;
-use crate::scope::Scope;
+use crate::request::client_ip::ClientIp;
+use crate::request::scope::Scope;
+use crate::response::failed::ErrorPolicy;
 use crate::throttle::HttpThrottle;
 
 /// True while a throttle would admit one more hit; charges nothing. If its backend fails, such as a memory

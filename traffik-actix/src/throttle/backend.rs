@@ -9,11 +9,11 @@ use traffik_core::MemcachedBackend;
 use traffik_core::RedisBackend;
 use traffik_core::{Backend, Decision, Error, Identity, MemoryBackend, OnError};
 
-use crate::client_ip::ClientIp;
-use crate::denial::{Denial, DeniedHandler};
-use crate::failed::{ErrorPolicy, Failed};
-use crate::headers::{HeaderStyle, Headers};
-use crate::source::{IntoValue, Source};
+use crate::request::client_ip::ClientIp;
+use crate::request::source::{IntoValue, Source};
+use crate::response::denial::{Denial, DeniedHandler};
+use crate::response::failed::{ErrorPolicy, Failed};
+use crate::response::headers::{HeaderStyle, Headers};
 #[cfg(feature = "ws")]
 use crate::ws::{Excess, ExcessHandler, OnExcess};
 

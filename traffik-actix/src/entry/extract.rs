@@ -7,7 +7,7 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 
-use crate::body;
+use crate::request::body;
 use crate::throttle::HttpThrottle;
 
 /// Names a throttle in the type of a handler's argument.

@@ -14,11 +14,11 @@ use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
-use crate::admission::{self, Outcome, Receipt, Undecided};
-use crate::backend::ThrottleBackend;
-use crate::body;
-use crate::rule::{IntoRule, Rule};
+use crate::entry::rule::{IntoRule, Rule};
+use crate::request::body;
 use crate::throttle::HttpThrottle;
+use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
+use crate::throttle::backend::ThrottleBackend;
 
 /// Limits everything it is wrapped around.
 ///

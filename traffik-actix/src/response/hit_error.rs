@@ -7,8 +7,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use traffik_core::Error;
 
-use crate::denial::Unavailable;
-use crate::unresolved::Unresolved;
+use crate::response::unavailable::Unavailable;
+use crate::response::unresolved::Unresolved;
 
 /// Why a throttle could not decide: for `?` in a handler, where it is answered as
 /// [`enforce`](crate::HttpThrottle::enforce) would.

@@ -3,10 +3,10 @@ use traffik_core::{
     Attempt, Decision, Error, Hits, Identity, OnError, Rate, Result, Stat, Verdict,
 };
 
-use crate::backend::ThrottleBackend;
-use crate::failed::ErrorPolicy;
-use crate::scope::Scope;
+use crate::request::scope::Scope;
+use crate::response::failed::ErrorPolicy;
 use crate::throttle::HttpThrottle;
+use crate::throttle::backend::ThrottleBackend;
 
 /// A hit, or a look, by somebody who is known, without a request. Made by [`HttpThrottle::by`].
 ///

@@ -8,8 +8,8 @@ use actix_web::HttpRequest;
 use futures_util::future::LocalBoxFuture;
 use traffik_core::{Decision, Failure, OnError, Recover, Result};
 
-use crate::backend::ThrottleBackend;
 use crate::throttle::HttpThrottle;
+use crate::throttle::backend::ThrottleBackend;
 
 /// A request that a throttle could not decide, for error handlers.
 ///

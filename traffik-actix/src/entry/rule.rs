@@ -2,8 +2,8 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use traffik_core::Result;
 
-use crate::pattern::PathPattern;
-use crate::source::{IntoValue, Source};
+use crate::request::pattern::PathPattern;
+use crate::request::source::{IntoValue, Source};
 use crate::throttle::HttpThrottle;
 
 /// A throttle and the requests it is for: those that match the methods, the path and the

@@ -7,10 +7,10 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web}
 use smallvec::SmallVec;
 use traffik_core::{Error, Result};
 
-use crate::admission::{self, Outcome};
-use crate::body;
-use crate::denial::Problem;
+use crate::request::body;
+use crate::response::problem::Problem;
 use crate::throttle::HttpThrottle;
+use crate::throttle::admission::{self, Outcome};
 
 /// The throttles of one handler, built when the first request comes.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 use actix_web::HttpRequest;
 use actix_web::http::Method;
 
-use crate::path;
+use crate::request::path;
 
 /// What shares one count within a throttle, for the same identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

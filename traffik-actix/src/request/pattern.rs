@@ -5,7 +5,7 @@ mod atoms;
 use regex_lite::Regex;
 use traffik_core::{Error, Result};
 
-use crate::path::{any_spelling, reencoded};
+use crate::request::path::{any_spelling, reencoded};
 
 /// What paths look like that a rule is for.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ fn head(pattern: &str) -> &str {
     }
 }
 
-/// What actix-web leaves encoded, written as [`canonical`](crate::path::canonical) paths are.
+/// What actix-web leaves encoded, written as [`canonical`](crate::request::path::canonical) paths are.
 fn reencoded_pattern(pattern: &str) -> String {
     let plus = if is_glob(pattern) { "+" } else { r"\+" };
     let pattern = pattern.replace("%2b", plus).replace("%2B", plus);

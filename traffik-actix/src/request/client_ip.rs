@@ -17,7 +17,7 @@ use traffik_core::{Identity, Result};
 use forwarded::Elements;
 use unheard::UNHEARD;
 
-use crate::networks::Networks;
+use crate::request::networks::Networks;
 
 /// The address of a client, as far as it can be believed.
 ///

@@ -1,17 +1,15 @@
 //! Requests that the functions of a throttle cannot make sense of.
 
-use std::any::Any;
 use std::error::Error as _;
 use std::fmt;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderMap;
-use actix_web::web::Bytes;
 use actix_web::{HttpResponse, ResponseError};
 use traffik_core::Error;
 
-use crate::denial::Problem;
+use crate::request::cause::{Answer, Cause};
+use crate::response::problem::Problem;
 
 /// The cause of a 400: a function that should say who asks, at what cost or under which rate, could
 /// not make sense of the request.
@@ -27,7 +25,7 @@ impl Unresolved {
     }
 
     fn answer(&self) -> Option<&Answer> {
-        self.0.source()?.downcast_ref::<Cause>()?.answer.as_ref()
+        self.0.source()?.downcast_ref::<Cause>()?.answer()
     }
 }
 
@@ -64,55 +62,5 @@ impl ResponseError for Unresolved {
             }
             .response(),
         }
-    }
-}
-
-/// What a function of a throttle failed with.
-#[derive(Debug)]
-pub(crate) struct Cause {
-    text: String,
-    answer: Option<Answer>,
-}
-
-impl Cause {
-    pub(crate) fn new<E: fmt::Display + 'static>(error: &E) -> Cause {
-        let error_of_actix = (error as &dyn Any).downcast_ref::<actix_web::Error>();
-        Cause {
-            text: error.to_string(),
-            answer: error_of_actix.map(|error| Answer::new(error.error_response())),
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Cause {}
-
-/// A response that errors can carry: they are sent between threads, a response is not.
-#[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Answer {
-    fn new(response: HttpResponse) -> Answer {
-        Answer {
-            status: response.status(),
-            headers: response.headers().clone(),
-            // The body of an error is a text. A stream could be sent only once.
-            body: response.into_body().try_into_bytes().unwrap_or_default(),
-        }
-    }
-
-    fn response(&self) -> HttpResponse {
-        let mut response = HttpResponse::with_body(self.status, BoxBody::new(self.body.clone()));
-        *response.headers_mut() = self.headers.clone();
-        response
     }
 }

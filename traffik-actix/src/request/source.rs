@@ -7,7 +7,7 @@ use actix_web::HttpRequest;
 use futures_util::future::LocalBoxFuture;
 use traffik_core::{Error, Result};
 
-use crate::unresolved::Cause;
+use crate::request::cause::Cause;
 
 /// A function of the request that gives a value, at once or after a while.
 #[derive(Clone)]

@@ -3,9 +3,9 @@
 use actix_web::HttpRequest;
 use traffik_core::{Decision, Identity};
 
-use crate::admission::{self, Outcome};
-use crate::hit_error::HitError;
+use crate::response::hit_error::HitError;
 use crate::throttle::HttpThrottle;
+use crate::throttle::admission::{self, Outcome};
 
 /// What a throttle is asked about a request: by whom and at what cost, if not as the throttle itself
 /// says. For identities that only the handler knows, such as one from the body.

@@ -1,0 +1,7 @@
+//! Where a request meets its throttles.
+
+pub(crate) mod extract;
+pub(crate) mod guard;
+pub(crate) mod handler;
+pub(crate) mod middleware;
+pub(crate) mod rule;

@@ -1,0 +1,9 @@
+//! What goes out: answers to requests that were denied or failed, and headers.
+
+pub(crate) mod denial;
+pub(crate) mod failed;
+pub(crate) mod headers;
+pub(crate) mod hit_error;
+pub(crate) mod problem;
+pub(crate) mod unavailable;
+pub(crate) mod unresolved;

@@ -1,0 +1,316 @@
+//! How an [`HttpThrottle`] is made.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse};
+use traffik_core::strategy::IntoStrategy;
+use traffik_core::{
+    Decision, Error, Identity, IntoRate, OnError, Rate, Result, Throttle, ThrottleBuilder, headers,
+};
+
+use crate::request::scope::Scope;
+use crate::request::source::{IntoValue, Source};
+use crate::response::denial::{Denial, DeniedHandler};
+use crate::response::failed::{ErrorPolicy, Failed};
+use crate::response::headers::{HeaderStyle, Headers};
+use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::{HttpThrottle, Settings, policy};
+
+/// Settings of an [`HttpThrottle`].
+#[derive(Debug)]
+#[must_use]
+pub struct HttpThrottleBuilder {
+    inner: ThrottleBuilder,
+    backend: Option<ThrottleBackend>,
+    identify: Option<Source<Identity>>,
+    rate: Option<Source<Rate>>,
+    cost: Option<Source<u32>>,
+    scope: Scope,
+    on_error: Option<ErrorPolicy>,
+    on_denied: Option<DeniedHandler>,
+    headers: Option<Headers>,
+    style: Option<HeaderStyle>,
+    max_wait: Option<Duration>,
+    shares_counts: bool,
+}
+
+impl HttpThrottleBuilder {
+    pub(super) fn new(name: impl Into<String>) -> HttpThrottleBuilder {
+        HttpThrottleBuilder {
+            inner: Throttle::builder(name),
+            backend: None,
+            identify: None,
+            rate: None,
+            cost: None,
+            scope: Scope::Throttle,
+            on_error: None,
+            on_denied: None,
+            headers: None,
+            style: None,
+            max_wait: None,
+            shares_counts: false,
+        }
+    }
+
+    /// Sets the rate: a [`Rate`] or its text. Required, unless a function gives it.
+    pub fn rate(mut self, rate: impl IntoRate) -> Self {
+        self.inner = self.inner.rate(rate);
+        self
+    }
+
+    /// Sets a function that gives the rate of a request. If it [fails](IntoValue), the request is
+    /// answered 400.
+    ///
+    /// The count is the same whatever the rate: a client whose rate changes keeps what it took.
+    pub fn rate_by<F, R>(mut self, rate: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Rate>,
+    {
+        self.rate = Some(Source::sync("rate", rate));
+        self
+    }
+
+    /// The same with an async function.
+    pub fn rate_by_async<F, R>(mut self, rate: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Rate>,
+    {
+        self.rate = Some(Source::awaiting("rate", rate));
+        self
+    }
+
+    /// Sets the strategy, itself or as the text that [names](traffik_core::strategy::named) it: `"gcra"`,
+    /// `"token_bucket,burst=20"`. Default: [`FixedWindow`](traffik_core::FixedWindow).
+    pub fn strategy(mut self, strategy: impl IntoStrategy) -> Self {
+        self.inner = self.inner.strategy(strategy);
+        self
+    }
+
+    /// Sets the backend. Default: what is found [in the order that `ThrottleBackend`
+    /// describes](ThrottleBackend).
+    pub fn backend(mut self, backend: impl Into<ThrottleBackend>) -> Self {
+        self.backend = Some(backend.into());
+        self
+    }
+
+    /// Sets the cost of a request. Default: 1. A cost of zero is always admitted.
+    pub fn cost(mut self, cost: u32) -> Self {
+        self.inner = self.inner.cost(cost);
+        self
+    }
+
+    /// Sets a function that gives the cost of a request. If it [fails](IntoValue), the request is
+    /// answered 400: a client gains nothing by a cost that is none.
+    pub fn cost_by<F, R>(mut self, cost: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<u32>,
+    {
+        self.cost = Some(Source::sync("cost", cost));
+        self
+    }
+
+    /// The same with an async function.
+    pub fn cost_by_async<F, R>(mut self, cost: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<u32>,
+    {
+        self.cost = Some(Source::awaiting("cost", cost));
+        self
+    }
+
+    /// Sets who asks. Default: what the backend says, else [`ClientIp::peer`](crate::ClientIp::peer).
+    ///
+    /// If it [fails](IntoValue), the request is answered 400, or what its `actix_web::Error` says. A
+    /// client without credentials is either refused or told apart by its address, never admitted
+    /// unlimited:
+    ///
+    /// ```
+    /// use actix_web::HttpRequest;
+    /// use actix_web::error::ErrorUnauthorized;
+    /// use traffik_actix::{ClientIp, HttpThrottle, Identity};
+    /// # fn key(req: &HttpRequest) -> Option<&str> {
+    /// #     req.headers().get("x-api-key")?.to_str().ok()
+    /// # }
+    ///
+    /// let strict = HttpThrottle::builder("strict").rate("100/minute").identify(|req: &HttpRequest| {
+    ///     key(req).map(Identity::of).ok_or_else(|| ErrorUnauthorized("an API key is missing"))
+    /// });
+    /// let lenient = HttpThrottle::builder("lenient").rate("100/minute").identify(|req: &HttpRequest| {
+    ///     key(req).map_or_else(|| ClientIp::peer().identity(req), Identity::of)
+    /// });
+    /// # let _ = (strict, lenient);
+    /// ```
+    pub fn identify<F, R>(mut self, identify: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Identity>,
+    {
+        self.identify = Some(Source::sync("identity", identify));
+        self
+    }
+
+    /// The same with an async function.
+    pub fn identify_async<F, R>(mut self, identify: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<Identity>,
+    {
+        self.identify = Some(Source::awaiting("identity", identify));
+        self
+    }
+
+    /// Counts all clients together: the rate is what everybody gets in sum, not each of them. Default: a
+    /// count for each [identity](HttpThrottleBuilder::identify).
+    ///
+    /// It is still asked who it is, since identities tell tiers and priorities, and the
+    /// [exempt](Identity::EXEMPT) are not counted.
+    pub fn shared(mut self) -> Self {
+        self.inner = self.inner.shared();
+        self
+    }
+
+    /// Lets requests wait up to this long rather than denying them, in the order in which they
+    /// came. Default: deny at once.
+    ///
+    /// A request that is dropped frees its place. That a client went away actix-web notices over HTTP/1 only
+    /// with [`.h1_allow_half_closed(false)`](actix_web::HttpServer::h1_allow_half_closed): until its wait is
+    /// over such a request keeps its place, and is charged in the end. Over HTTP/2 a stream that was reset is
+    /// noticed within half a second by the middleware and `#[throttle]`, not by
+    /// [`enforce`](HttpThrottle::enforce) and [`hit`](HttpThrottle::hit), which do not see the body. How many
+    /// places a client can take is [bounded](HttpThrottleBuilder::max_waiters_per_client).
+    pub fn wait_up_to(mut self, max_wait: Duration) -> Self {
+        self.max_wait = Some(max_wait);
+        self
+    }
+
+    /// Sets how many requests may wait at a time, over all clients; more are denied at once.
+    /// Default: 1,000.
+    pub fn max_waiters(mut self, max_waiters: usize) -> Self {
+        self.inner = self.inner.max_waiters(max_waiters);
+        self
+    }
+
+    /// Sets how many requests of one client may wait at a time, so that nobody takes every place. Default:
+    /// a quarter of [`max_waiters`](HttpThrottleBuilder::max_waiters), and at least one.
+    ///
+    /// All who are [anonymous](Identity::ANONYMOUS) are one client: raise it where everybody is.
+    pub fn max_waiters_per_client(mut self, max_waiters: usize) -> Self {
+        self.inner = self.inner.max_waiters_per_client(max_waiters);
+        self
+    }
+
+    /// Sets what shares one count. Default: everything the throttle is on.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// Says that it is meant if another throttle of the same name, strategy and scope has another rate: both
+    /// count together, and each admits as long as its own rate allows. Without this that is an error
+    /// when the program starts, or a warning with the first request, since one of the limits hardly
+    /// ever holds. Within one middleware it remains an error.
+    pub fn shares_counts(mut self) -> Self {
+        self.shares_counts = true;
+        self
+    }
+
+    /// Sets the shortest wait of a denial; admissions stay as they are. Default: none.
+    pub fn min_wait(mut self, min_wait: Duration) -> Self {
+        self.inner = self.inner.min_wait(min_wait);
+        self
+    }
+
+    /// Sets what to do when the backend fails. Default: what the backend says. See
+    /// [`on_error_by`](HttpThrottleBuilder::on_error_by) for a function of your own.
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.inner = self.inner.on_error(on_error.clone());
+        self.on_error = Some(ErrorPolicy::Fixed(on_error));
+        self
+    }
+
+    /// Sets an async function that says what to do then, after a look at the request; see
+    /// [`Failed`]. It is asked as well about requests that a function of the throttle
+    /// [cannot make sense of](Error::is_unresolved). An error it returns is answered 503, or 400 if it
+    /// is unresolved.
+    pub fn on_error_by<F>(mut self, handler: F) -> Self
+    where
+        F: AsyncFn(&Failed<'_>) -> Result<Decision, Error> + Send + Sync + 'static,
+    {
+        self.on_error = Some(ErrorPolicy::by(handler));
+        self
+    }
+
+    /// Sets the response to denied requests. Default: what the backend says, else
+    /// [the usual](Denial::default_response).
+    pub fn on_denied<F>(mut self, handler: F) -> Self
+    where
+        F: Fn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
+    {
+        self.on_denied = Some(DeniedHandler::new(handler));
+        self
+    }
+
+    /// Sets which responses carry headers. Default: what the backend says, else all.
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.headers = Some(headers);
+        self
+    }
+
+    /// Sets which headers they carry. Default: what the backend says, else the standard ones.
+    pub fn header_style(mut self, style: HeaderStyle) -> Self {
+        self.style = Some(style);
+        self
+    }
+
+    /// The throttle.
+    ///
+    /// # Errors
+    ///
+    /// If the name is empty or not printable ASCII, the rate is missing or malformed, or the
+    /// strategy is unknown or cannot serve it.
+    pub fn build(self) -> Result<HttpThrottle, Error> {
+        let inner = match self.rate {
+            // Every request brings its own.
+            Some(_) => self.inner.rate(Rate::UNLIMITED),
+            None => self.inner,
+        };
+        // So that error handlers, which see the throttle alone, look where it counts.
+        let inner = match &self.backend {
+            Some(own) => inner.backend(Arc::clone(&own.backend)),
+            None => inner,
+        };
+        let throttle = inner.build()?;
+        let usual_quota = policy::usual_quota(&throttle);
+        let policy = policy::of(&throttle, &throttle.rate(), usual_quota);
+        let asks_only_who = self.rate.is_none()
+            && self.cost.is_none()
+            && self.scope == Scope::Throttle
+            && self.max_wait.is_none();
+        Ok(HttpThrottle(Arc::new(Settings {
+            quoted_name: headers::quoted(throttle.name()),
+            asks_only_who,
+            throttle,
+            backend: self.backend,
+            identify: self.identify,
+            rate: self.rate,
+            cost: self.cost,
+            scope: self.scope,
+            on_error: self.on_error,
+            on_denied: self.on_denied,
+            headers: self.headers,
+            style: self.style,
+            max_wait: self.max_wait,
+            usual_quota,
+            policy,
+            shares_counts: self.shares_counts,
+            seen_stores: AtomicUsize::new(0),
+            seen_at: AtomicUsize::new(0),
+        })))
+    }
+}

@@ -1,0 +1,50 @@
+use std::time::Duration;
+
+use traffik_core::{Attempt, Identity, Rate};
+
+/// What a throttle needs to know about a request.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(super) identity: Identity,
+    pub(super) cost: Option<u32>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) scope: Option<String>,
+    pub(super) max_wait: Option<Duration>,
+}
+
+impl Resolved {
+    /// What there is if only this is asked.
+    pub(crate) fn only(identity: Identity) -> Resolved {
+        Resolved {
+            identity,
+            cost: None,
+            rate: None,
+            scope: None,
+            max_wait: None,
+        }
+    }
+
+    /// Whether a denial is not the last word.
+    #[cfg(feature = "ws")]
+    pub(crate) fn waits(&self) -> bool {
+        self.max_wait.is_some()
+    }
+
+    #[inline]
+    pub(crate) fn attempt(&self) -> Attempt<'_> {
+        let mut attempt = Attempt::by(&self.identity);
+        if let Some(cost) = self.cost {
+            attempt = attempt.cost(cost);
+        }
+        if let Some(rate) = self.rate {
+            attempt = attempt.rate(rate);
+        }
+        if let Some(scope) = &self.scope {
+            attempt = attempt.scope(scope);
+        }
+        if let Some(max_wait) = self.max_wait {
+            attempt = attempt.wait_up_to(max_wait);
+        }
+        attempt
+    }
+}
