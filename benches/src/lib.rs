@@ -9,6 +9,7 @@ pub mod server;
 pub mod store;
 
 use std::fmt;
+use std::sync::OnceLock;
 
 /// What is measured, and how one turn of it is taken.
 pub struct Contestant<'a, const N: usize> {
@@ -135,7 +136,9 @@ impl fmt::Display for Spread {
 
 /// Binds this thread to a core, if there are that many.
 pub fn pin(core: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    // Once bound, a thread and whoever it starts know of no other core.
+    static CORES: OnceLock<Vec<core_affinity::CoreId>> = OnceLock::new();
+    let cores = CORES.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default());
     if let Some(core) = cores.get(core) {
         core_affinity::set_for_current(*core);
     }
