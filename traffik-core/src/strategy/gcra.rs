@@ -86,9 +86,19 @@ impl Gcra {
             return self.uncharged(cell, hit);
         }
         let after = tat.plus(price, hit.rate.limit());
-        schedule::charge_any(cell, hit, after, self.capacity(hit.rate));
+        if hit.cost == 1 {
+            // Comes within the tolerance, and takes one interval: the capacity at most.
+            schedule::charge(cell, hit, after);
+        } else {
+            self.charge_more(cell, hit, after);
+        }
         Decision::allow(self.limit(hit.rate), self.available(after, hit))
             .resets_in(after.ceil() - hit.now.as_micros())
+    }
+
+    #[inline(never)]
+    fn charge_more(&self, cell: &mut Cell, hit: &Hit<'_>, tat: Span) {
+        schedule::charge_any(cell, hit, tat, self.capacity(hit.rate));
     }
 
     /// What is answered to a hit that costs nothing, comes too early, or could never be paid for.

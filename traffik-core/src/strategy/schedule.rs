@@ -50,8 +50,9 @@ pub(super) fn arrival(cell: &Cell, hit: &Hit<'_>) -> Span {
     }
 }
 
+/// Keeps an arrival time that is the capacity ahead at most.
 #[inline]
-fn charge(cell: &mut Cell, hit: &Hit<'_>, tat: Span) {
+pub(super) fn charge(cell: &mut Cell, hit: &Hit<'_>, tat: Span) {
     let word = u64::from(tat.fraction()) | kept(cell, hit, tat);
     let expires = Timestamp::from_micros(tat.ceil());
     cell.set(&[tat.micros(), word], expires);

@@ -8,7 +8,8 @@ use crate::rate::Rate;
 use crate::time::Timestamp;
 
 /// Counts up to `limit` in a cell of two words: the start of the window and its count.
-#[inline]
+// Or else the compiler makes one function for all windows, and calls it from each.
+#[inline(always)]
 pub(super) fn step(cell: &mut Cell, hit: &Hit<'_>, limit: u64) -> Decision {
     let (start, taken) = count(cell, hit);
     let cost = u64::from(hit.cost);
