@@ -79,7 +79,7 @@ impl Loan {
     }
 
     fn asks_nothing(&self) -> bool {
-        (self.want, self.back, self.back_of) == (0, 0, 0)
+        (self.want, self.back, self.spent, self.back_of) == (0, 0, 0, 0)
     }
 
     /// How much to lend, how much comes back of what: for `lend.lua`.

@@ -172,6 +172,8 @@ pub(super) struct Manners {
     pub(super) keeps_off: bool,
     /// Whether a question is asked once only.
     pub(super) asks_once: bool,
+    /// Whether what is told to be spent is spent.
+    pub(super) tells_truth: bool,
 }
 
 impl Manners {
@@ -180,6 +182,7 @@ impl Manners {
         from_question: true,
         keeps_off: true,
         asks_once: true,
+        tells_truth: true,
     };
 }
 
@@ -216,6 +219,8 @@ struct Node {
 
 struct Lot {
     left: u32,
+    /// Since it was told last.
+    spent: u32,
     term: u64,
     /// On the clock of the node.
     deadline: u64,
@@ -441,22 +446,26 @@ impl<'a> World<'a> {
         let (there, home) = (delay(question.there), delay(question.home));
         let asker = &mut self.nodes[node];
         asker.asked += 1;
-        let (back, back_of) = match asker.lots.last_mut() {
-            None => (0, 0),
+        let (back, spent, back_of) = match asker.lots.last_mut() {
+            None => (0, 0, 0),
             Some(lot) => {
                 let back = lot.left / 4 * question.back + lot.left % 4 * question.back / 4;
                 if self.manners.keeps_off {
                     lot.left -= back;
                 }
-                (back, lot.term)
+                let spent = match self.manners.tells_truth {
+                    true => std::mem::take(&mut lot.spent),
+                    false => lot.left,
+                };
+                (back, spent, lot.term)
             }
         };
         let loan = Loan {
             want,
             length_us: self.length_us,
             back,
+            spent,
             back_of,
-            spent: 0,
         };
         let number = asker.asked;
         let flight = || Flight {
@@ -482,7 +491,7 @@ impl<'a> World<'a> {
         }
         self.flights.extend(flights);
         self.tell(format!(
-            "node {node} asks for {want} beside a hit of {cost}, {back} come back of {back_of}"
+            "node {node} asks for {want} beside a hit of {cost}, {back} come back of {back_of}, {spent} were spent"
         ));
         self.pass(Gap::Micros(0), node)
     }
@@ -562,8 +571,9 @@ impl<'a> World<'a> {
         if !admitted {
             // Nothing was taken back.
             let lot = node.lots.iter_mut().find(|lot| lot.term == loan.back_of);
-            if let Some(lot) = lot.filter(|_| manners.keeps_off) {
+            if let Some(lot) = lot.filter(|_| manners.keeps_off && manners.tells_truth) {
                 lot.left += loan.back;
+                lot.spent += loan.spent;
             }
             return;
         }
@@ -584,6 +594,7 @@ impl<'a> World<'a> {
             };
             node.lots.push(Lot {
                 left: lent.amount,
+                spent: 0,
                 term: lent.term,
                 deadline: since + lasts.saturating_sub(cut),
             });
@@ -597,6 +608,7 @@ impl<'a> World<'a> {
             if now < lot.deadline {
                 let part = lot.left.min(cost);
                 lot.left -= part;
+                lot.spent += part;
                 cost -= part;
                 spent += part;
             }

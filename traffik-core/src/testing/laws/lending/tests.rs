@@ -100,7 +100,8 @@ impl crate::strategy::Strategy for Careless {
 fn caught(wrong: Wrong, manners: Manners) -> Option<Law> {
     let careless = Careless(wrong);
     let laws = Laws::of(&careless, Bound::bucket(|rate| rate.limit().into()));
-    let laws = laws.seed(SEED).cases(4_000);
+    let laws = laws.seed(SEED).cases(20_000);
+    let laws = laws.rates([Rate::per_second(10), Rate::per_minute(100)]);
     let broken = laws.test_lending(manners).err();
     broken.map(|broken| broken.law())
 }
@@ -141,6 +142,10 @@ fn each_mistake_of_who_is_lent_is_caught() {
         },
         Manners {
             asks_once: false,
+            ..good
+        },
+        Manners {
+            tells_truth: false,
             ..good
         },
     ] {
