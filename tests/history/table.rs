@@ -97,7 +97,7 @@ impl Row {
 
     pub(super) fn head() -> &'static str {
         "| backend | fault | promised | decisions | in an order | without an answer | of these charged \
-         | by memory | forgotten | violations | worst |\n|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+         | by memory | forgotten | unexplained | violations | worst |\n|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     }
 
     /// For each strategy, values that are separated by commas.
@@ -107,7 +107,7 @@ impl Row {
             let strategy = world.limits[group * GROUP].strategy.id();
             let violations = findings.violations.len();
             text += &format!(
-                "{},{},\"{}\",{},{},{},{},{},{violations},{}\n",
+                "{},{},\"{}\",{},{},{},{},{},{},{violations},{}\n",
                 strategy,
                 self.backend,
                 self.fault,
@@ -116,6 +116,7 @@ impl Row {
                 findings.lost,
                 findings.charged,
                 findings.forgotten,
+                findings.unexplained,
                 excess.worst,
             );
         }
@@ -132,6 +133,9 @@ impl fmt::Display for Row {
                 .sum()
         };
         let promised = match self.promise {
+            Promise::Order(Terms {
+                counts_first: true, ..
+            }) => "an order, of what is not counted",
             Promise::Order(Terms { forgets: true, .. }) => "an order, but for what is lost",
             Promise::Order(_) => "an order",
             Promise::Bound => "the bound",
@@ -140,7 +144,7 @@ impl fmt::Display for Row {
         let excesses = || self.by_strategy.values().map(|(_, excess)| excess);
         write!(
             f,
-            "| {} | {} | {promised} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {promised} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             self.backend,
             self.fault,
             self.decisions(),
@@ -149,6 +153,7 @@ impl fmt::Display for Row {
             sum(|findings| findings.charged),
             excesses().map(|excess| excess.degraded).sum::<u64>(),
             sum(|findings| findings.forgotten),
+            sum(|findings| findings.unexplained),
             sum(|findings| findings.violations.len() as u64),
             excesses()
                 .map(|excess| excess.worst)
