@@ -548,7 +548,8 @@ impl<'a> World<'a> {
 
     /// No more than was wanted, nor than was there; and what is lent is named and lasts.
     fn lent_well(&self, before: &Cell, lent: &Lent, loan: &Loan) -> Lawful {
-        let there = self.step(&mut before.clone(), 0).remaining() + u64::from(loan.back);
+        let remaining = self.step(&mut before.clone(), 0).remaining();
+        let there = remaining.saturating_add(u64::from(loan.back));
         let is_named = lent.amount == 0 || lent.term > 0 && lent.lasts_us > 0;
         if lent.amount > loan.want || u64::from(lent.amount) > there || !is_named {
             let why = format!("lent {lent:?} of {there} for {loan:?}");
