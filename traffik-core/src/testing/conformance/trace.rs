@@ -1,5 +1,7 @@
-use super::{Arc, Attributes, Backend, Batch, Cell, Decision, ManualClock, Op, Rate, Strategy};
-use super::{Timestamp, decide, key};
+use std::collections::VecDeque;
+
+use super::{Arc, Attributes, Backend, Batch, Cell, Decision, Decisions, ManualClock, Op, Rate};
+use super::{Strategy, Timestamp, decide, key};
 use crate::identity::Priority;
 use crate::strategy::{Lending, Lent, Loan, Settlement, Settling};
 use crate::time::Clock;
@@ -10,8 +12,8 @@ pub(super) struct Trace<'a> {
     clock: &'a ManualClock,
     seed: u64,
     choices: Choices,
-    /// What was done before, for the reader of a failure.
-    story: Vec<String>,
+    /// What was done last, for the reader of a failure.
+    story: VecDeque<Told>,
     lanes: Vec<Lane<'a>>,
     askers: [Attributes; 4],
     /// The clock does not step back before this: some cell has expired since, and the backend may
@@ -31,6 +33,16 @@ struct Lane<'a> {
     lent: Lent,
 }
 
+/// A step that was as expected. Written out only when a later one is not: that takes longer than the step.
+#[derive(Debug)]
+#[expect(dead_code, reason = "read by whoever reads a failure")]
+struct Told {
+    at: Timestamp,
+    ops: Vec<(Arc<dyn Strategy>, Rate, u32)>,
+    decided: Decisions,
+    cells: Vec<Cell>,
+}
+
 /// What is done to a lane.
 enum Deed {
     Hit(u32),
@@ -40,6 +52,8 @@ enum Deed {
 
 impl<'a> Trace<'a> {
     const STEPS: u32 = 60;
+    /// How many of them a failure tells.
+    const STORY: usize = 5;
 
     pub(super) fn new(
         backend: &'a dyn Backend,
@@ -67,7 +81,7 @@ impl<'a> Trace<'a> {
             clock,
             seed,
             lanes,
-            story: Vec::new(),
+            story: VecDeque::with_capacity(Self::STORY),
             askers: askers(),
             choices,
             earliest: clock.now(),
@@ -148,10 +162,6 @@ impl<'a> Trace<'a> {
             9 => u32::MAX,
             _ => 1 + u32::try_from(self.choices.below(u64::from(limit))).expect("below a u32"),
         }
-    }
-
-    fn last_steps(&self) -> &[String] {
-        &self.story[self.story.len().saturating_sub(5)..]
     }
 
     /// Now and then the hit is a settlement instead, or lends.
@@ -245,7 +255,7 @@ impl<'a> Trace<'a> {
             ops[0].strategy.id(),
             self.seed,
             cells[0],
-            self.last_steps(),
+            self.story,
         );
 
         let expected = batch.decide(&mut cells, now);
@@ -258,24 +268,27 @@ impl<'a> Trace<'a> {
                 "what is lent in step {step} of trace {} differs (left: by the backend; right: by \
                  the strategy): {ops:?}, before it {:#?}",
                 self.seed,
-                self.last_steps(),
+                self.story,
             );
         }
         assert_eq!(
-            actual,
-            expected,
+            actual, expected,
             "step {step} of trace {} differs (left: the backend; right: the strategy): {ops:?}, \
              cells after it {cells:?}, before it {:#?}",
-            self.seed,
-            self.last_steps(),
+            self.seed, self.story,
         );
-        self.story.push(format!(
-            "at {}: {:?}, {expected:?}, {cells:?}",
-            now.as_micros(),
-            ops.iter()
-                .map(|op| (&op.strategy, op.rate, op.cost))
-                .collect::<Vec<_>>(),
-        ));
+        if self.story.len() == Self::STORY {
+            self.story.pop_front();
+        }
+        self.story.push_back(Told {
+            at: now,
+            ops: ops
+                .iter()
+                .map(|op| (Arc::clone(op.strategy), op.rate, op.cost))
+                .collect(),
+            decided: expected.clone(),
+            cells: cells.clone(),
+        });
         for ((op, cell), decision) in ops.iter().zip(&mut cells).zip(expected.iter()) {
             if decision.is_denied() {
                 op.realign(cell, now);
