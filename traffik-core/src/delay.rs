@@ -72,7 +72,11 @@ impl<P: Recover> Hits<'_, P> {
             .and_then(|max_wait| Some((max_wait, self.line()?)));
         match queue {
             // Boxed, since it is rare and would enlarge the future of every hit.
-            Some((max_wait, line)) => Box::pin(self.queue_up(max_wait, line)).await,
+            Some((max_wait, line)) => {
+                let decided = Box::pin(self.queue_up(max_wait, line)).await;
+                self.note(&decided);
+                decided
+            }
             None => self.decide().await,
         }
     }
@@ -80,7 +84,7 @@ impl<P: Recover> Hits<'_, P> {
     async fn queue_up(&self, max_wait: Duration, line: Line) -> Result<Decisions> {
         let start = Instant::now();
         if !someone_waits(line) {
-            let decisions = self.decide().await?;
+            let decisions = self.ask().await?;
             if !self.may_wait(&decisions, Duration::ZERO) {
                 return Ok(decisions);
             }
@@ -95,7 +99,7 @@ impl<P: Recover> Hits<'_, P> {
             return self.refuse().await;
         };
         loop {
-            let decisions = self.decide().await?;
+            let decisions = self.ask().await?;
             match decisions.retry_after() {
                 Some(wait) if self.may_wait(&decisions, start.elapsed()) => {
                     sleep(wait).await;
@@ -112,9 +116,12 @@ impl<P: Recover> Hits<'_, P> {
         if self.must_queue() {
             return None;
         }
-        match self.try_decide()? {
+        match self.try_ask()? {
             Ok(denied) if denied.is_denied() && self.max_wait().is_some() => None,
-            decided => Some(decided),
+            decided => {
+                self.note(&decided);
+                Some(decided)
+            }
         }
     }
 
@@ -275,6 +282,7 @@ impl Seat {
         let taken = waiting.seats.entry(throttle.clone()).or_default();
         taken.all += 1;
         *taken.by_client.entry(client).or_default() += 1;
+        throttle.meters().waits();
         Some(Seat {
             throttle: throttle.clone(),
             client,
@@ -284,6 +292,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.throttle.meters().waits_no_more();
         let mut waiting = waiting();
         let Some(taken) = waiting.seats.get_mut(&self.throttle) else {
             return;

@@ -33,6 +33,7 @@ use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyHasher};
+use crate::observe::LeaseMeters;
 use crate::strategy::Hit;
 use crate::time::{Clock, Timestamp};
 use crate::together::together;
@@ -166,6 +167,7 @@ struct Inner<B> {
     /// Whether a task gives back what is left over.
     is_tended: AtomicBool,
     is_closed: AtomicBool,
+    meters: LeaseMeters,
 }
 
 impl<B: Backend> Leased<B> {
@@ -178,13 +180,13 @@ impl<B: Backend> Leased<B> {
             trips: AtomicU64::new(0),
             is_tended: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
+            meters: LeaseMeters::new(),
         }))
     }
 
     /// What it has done.
     pub fn info(&self) -> LeaseInfo {
-        let (tally, held) = self.0.table.tally();
-        LeaseInfo::of(&tally, held, self.0.trips.load(Ordering::Relaxed))
+        self.0.info()
     }
 
     /// The backend that keeps the counts.
@@ -265,6 +267,13 @@ impl<B: Backend> Leased<B> {
         }
         let inner = Arc::clone(&self.0);
         runtime.spawn(async move { inner.run(errand).await })
+    }
+}
+
+impl<B> Inner<B> {
+    fn info(&self) -> LeaseInfo {
+        let (tally, held) = self.table.tally();
+        LeaseInfo::of(&tally, held, self.trips.load(Ordering::Relaxed))
     }
 }
 
@@ -381,6 +390,7 @@ impl<B: Backend> Backend for Leased<B> {
         Box::pin(async move {
             self.0.is_closed.store(true, Ordering::Relaxed);
             self.0.give_back().await;
+            self.0.meters.tell(|| self.0.info());
             self.0.backend.close().await
         })
     }

@@ -26,6 +26,7 @@
 //! # Features
 //!
 //! * `memcached`: [`MemcachedBackend`]. Needs OpenSSL, which its client links.
+//! * `metrics`: counts and times of decisions, and who is denied most often.
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
 //! * `store`: [`Store`] and [`Locked`], to bring storage of your own; [`Lock`], for whatever only one
 //!   may do at a time.
@@ -36,6 +37,10 @@
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
 //!   passes, for your own types.
 //! * `time-zone`: [`TimeOfDay`] in IANA time zones, with daylight saving time.
+//! * `tracing`: an event (target `traffik`) for each denial at the level `debug`, with the fields `throttle`, `outcome`,
+//!   `limit`, `wait_us` and `degraded`, and one for each change of the state of a backend or breaker at `warn`, which is a
+//!   line of the log otherwise. A span `decide` is around what may have to be waited for. A span of yours that has the fields
+//!   `throttle` and `outcome` learns what was decided inside it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -54,7 +59,10 @@ mod lease;
 pub mod lock;
 #[cfg(feature = "store")]
 mod locked;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod name;
+mod observe;
 #[cfg(any(feature = "redis", feature = "tokio"))]
 mod patience;
 mod rate;

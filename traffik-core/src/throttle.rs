@@ -14,7 +14,10 @@ use crate::decision::{Decision, Stat};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::{Key, KeyHasher};
+#[cfg(feature = "metrics")]
+use crate::metrics::Offender;
 use crate::name::{LONGEST_NAME, check_length, excerpt};
+use crate::observe::Meters;
 use crate::rate::Rate;
 use crate::resilience::{Outage, OutageInfo};
 use crate::strategy::{FixedWindow, IntoStrategy, Sharing, Strategy};
@@ -64,6 +67,7 @@ struct Settings {
     max_waiters: usize,
     max_waiters_per_client: usize,
     outage: Outage,
+    meters: Meters,
 }
 
 impl Throttle {
@@ -106,6 +110,31 @@ impl Throttle {
     /// in the log says when that begins, and one when it ends.
     pub fn outage(&self) -> OutageInfo {
         self.0.outage.info()
+    }
+
+    /// Who was denied most often since it was built, the worst first: up to [so
+    /// many](ThrottleBuilder::offenders), of whatever many clients. They are known by digests, unless
+    /// the throttle was told to [name](ThrottleBuilder::name_offenders) them.
+    ///
+    /// ```
+    /// use traffik_core::{Identity, MemoryBackend, Throttle};
+    ///
+    /// let api = Throttle::builder("api").rate("1/day").backend(MemoryBackend::new()).build()?;
+    /// let ann = Identity::of("ann");
+    /// for _ in 0..10 {
+    ///     let _ = api.hit_now(&ann)?;
+    /// }
+    /// let worst = &api.offenders()[0];
+    /// assert!(worst.is(&ann) && worst.denials == 9);
+    /// # Ok::<(), traffik_core::Error>(())
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn offenders(&self) -> Vec<Offender> {
+        self.0.meters.worst()
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.meters
     }
 
     /// The backend this throttle was built with.
@@ -388,6 +417,10 @@ pub struct ThrottleBuilder {
     backend: Option<Arc<dyn Backend>>,
     max_waiters: usize,
     max_waiters_per_client: Option<usize>,
+    #[cfg(feature = "metrics")]
+    offenders: usize,
+    #[cfg(feature = "metrics")]
+    names_offenders: bool,
 }
 
 impl ThrottleBuilder {
@@ -403,6 +436,10 @@ impl ThrottleBuilder {
             backend: None,
             max_waiters: 1_000,
             max_waiters_per_client: None,
+            #[cfg(feature = "metrics")]
+            offenders: 64,
+            #[cfg(feature = "metrics")]
+            names_offenders: false,
         }
     }
 
@@ -474,6 +511,23 @@ impl ThrottleBuilder {
         self
     }
 
+    /// Sets among how many the [most denied](Throttle::offenders) are looked for: whoever was denied more often than
+    /// one in so many times is found. A denial looks through all of them, so let it be some dozens; 0 is none.
+    /// Default: 64.
+    #[cfg(feature = "metrics")]
+    pub fn offenders(mut self, at_most: usize) -> Self {
+        self.offenders = at_most;
+        self
+    }
+
+    /// Keeps who the [most denied](Throttle::offenders) are, as it was told, beside their digests: addresses, and whatever
+    /// the program knows clients by. That may be personal, and secret if it is an API key. Default: digests only.
+    #[cfg(feature = "metrics")]
+    pub fn name_offenders(mut self) -> Self {
+        self.names_offenders = true;
+        self
+    }
+
     /// Sets the backend. Default: the [memory of this process](MemoryBackend::global), or what an
     /// adapter finds in its application.
     pub fn backend(mut self, backend: impl Backend) -> Self {
@@ -522,12 +576,16 @@ impl ThrottleBuilder {
                 KeyHasher::throttle(&[&name, strategy.id(), &parameters]),
             ),
         };
+        let meters = Meters::new(&name);
+        #[cfg(feature = "metrics")]
+        meters.watch(self.offenders, self.names_offenders);
         let hasher = match &self.backend {
             Some(backend) => *backend.key_hasher(),
             None => *KeyHasher::local(),
         };
         Ok(Throttle(Arc::new(Settings {
             outage: Outage::of_throttle(&name),
+            meters,
             name,
             rate,
             sharing,

@@ -11,10 +11,13 @@ use crate::backend::Backend;
 /// How often it is looked at what is held: a third of what is left before the end.
 const EVERY: Duration = Duration::from_millis(20);
 
+/// After how many of these looks the metrics are told: a second.
+const TELLING: u32 = 50;
+
 /// Gives back what is left of leases, until nothing is held any more or the backend is gone.
 pub(super) async fn tend<B: Backend>(inner: Weak<Inner<B>>) {
     let _tended = Tended(Weak::clone(&inner));
-    loop {
+    for look in 1_u32.. {
         tokio::time::sleep(EVERY).await;
         let Some(inner) = inner.upgrade() else {
             return;
@@ -26,6 +29,9 @@ pub(super) async fn tend<B: Backend>(inner: Weak<Inner<B>>) {
         for part in parts {
             let inner = Arc::clone(&inner);
             tokio::spawn(async move { inner.run(Errand::of(part)).await });
+        }
+        if !is_needed || look.is_multiple_of(TELLING) {
+            inner.meters.tell(|| inner.info());
         }
         if !is_needed {
             return;

@@ -11,6 +11,7 @@ pub use builder::CircuitBreakerBuilder;
 use builder::Settings;
 
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::time::{Timestamp, micros};
 
 /// Decides whether a store that has been failing is asked at all.
@@ -157,6 +158,7 @@ impl CircuitBreaker {
             None => settings.name.clone(),
             Some(shard) => format!("{}, shard {shard:x}", settings.name),
         };
+        observe::breaker_is(&name, BreakerState::Closed, false);
         CircuitBreaker(Arc::new(Inner {
             settings,
             name,
@@ -381,13 +383,8 @@ impl CircuitBreaker {
     fn announce(&self, change: Option<(BreakerState, BreakerState)>, cause: Option<&Error>) {
         let Some((from, to)) = change else { return };
         let name = self.name();
-        match (to, cause) {
-            (BreakerState::Open, Some(cause)) => {
-                log::warn!("circuit breaker `{name}`: {from} -> {to}: {cause}");
-            }
-            (BreakerState::Open, None) => log::warn!("circuit breaker `{name}`: {from} -> {to}"),
-            _ => log::info!("circuit breaker `{name}`: {from} -> {to}"),
-        }
+        observe::breaker_is(name, to, true);
+        observe::breaker_changed(name, from, to, cause);
         if let Some(hook) = &self.0.settings.hook {
             hook(&Transition {
                 breaker: name,

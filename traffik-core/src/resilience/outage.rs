@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::Error;
+use crate::observe;
 use crate::time::{Clock, MonotonicClock};
 
 /// Takes note of when a backend fails, and says so once, not with every request.
@@ -11,6 +12,8 @@ pub(crate) struct Outage {
     /// Of what it is the backend, and who decides instead, for the log.
     of: Cow<'static, str>,
     instead: &'static str,
+    /// The same as a label.
+    kind: &'static str,
     clock: Arc<dyn Clock>,
     /// Of a store that has no shards.
     whole: Course,
@@ -73,7 +76,7 @@ impl Outage {
         let of = "rate limits".into();
         Outage {
             probed_us,
-            ..Self::new(of, "its fallback decides", clock)
+            ..Self::new(of, "its fallback decides", "fallback", clock)
         }
     }
 
@@ -83,14 +86,21 @@ impl Outage {
         Self::new(
             of,
             "its error policy decides",
+            "throttle",
             Arc::new(MonotonicClock::new()),
         )
     }
 
-    fn new(of: Cow<'static, str>, instead: &'static str, clock: Arc<dyn Clock>) -> Outage {
+    fn new(
+        of: Cow<'static, str>,
+        instead: &'static str,
+        kind: &'static str,
+        clock: Arc<dyn Clock>,
+    ) -> Outage {
         Outage {
             of,
             instead,
+            kind,
             clock,
             whole: Course::default(),
             shards: RwLock::default(),
@@ -134,8 +144,8 @@ impl Outage {
         }
         course.ended_us.store(LASTS, Ordering::Relaxed);
         if !self.announced.swap(true, Ordering::Relaxed) {
-            let Outage { of, instead, .. } = self;
-            log::warn!("the backend of {of} fails, {instead}: {error}");
+            observe::outages(self.kind, 1);
+            observe::outage_began(&self.of, self.instead, error);
         }
     }
 
@@ -224,7 +234,8 @@ impl Outage {
             && self.announced.load(Ordering::Relaxed)
             && self.announced.swap(false, Ordering::Relaxed)
         {
-            log::info!("the backend of {} decides again", self.of);
+            observe::outages(self.kind, -1);
+            observe::outage_ended(&self.of);
         }
     }
 }

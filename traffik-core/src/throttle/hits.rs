@@ -6,6 +6,7 @@ use crate::decision::{Decision, Decisions};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::key::KeyHasher;
+use crate::observe::{self, Stopwatch};
 use crate::resilience::Outage;
 use crate::together::together;
 
@@ -91,7 +92,9 @@ impl<'a> Hits<'a> {
             backend: throttle.backend(),
             policy: &OnError::Throttle,
         };
-        entry.try_decide(&throttle.0.hasher)
+        let decided = entry.try_decide(&throttle.0.hasher);
+        entry.note(&decided);
+        decided
     }
 }
 
@@ -127,12 +130,22 @@ impl<'a, P: Recover> Hits<'a, P> {
             backend,
             policy,
         };
-        entry.try_decide(backend.key_hasher())
+        let decided = entry.try_decide(backend.key_hasher());
+        entry.note(&decided);
+        decided
     }
 
     /// Decides without waiting, if every backend can.
     #[inline]
     pub fn try_decide(&self) -> Option<Result<Decisions>> {
+        let decided = self.try_ask()?;
+        self.note(&decided);
+        Some(decided)
+    }
+
+    /// The same, which is not the last word.
+    #[inline]
+    pub(crate) fn try_ask(&self) -> Option<Result<Decisions>> {
         let first = match &*self.entries {
             [] => return Some(Ok(Decisions::default())),
             [entry] => {
@@ -166,6 +179,18 @@ impl<'a, P: Recover> Hits<'a, P> {
     ///
     /// If a backend fails and [`OnError::Raise`] is in force, or an error handler fails.
     pub async fn decide(&self) -> Result<Decisions> {
+        observe::spanned(self, self.ask_and_note()).await
+    }
+
+    async fn ask_and_note(&self) -> Result<Decisions> {
+        let decided = self.ask().await;
+        self.note(&decided);
+        decided
+    }
+
+    /// The same, which is not the last word: whoever waits for their turn asks again. For adapters.
+    #[doc(hidden)]
+    pub async fn ask(&self) -> Result<Decisions> {
         match &*self.entries {
             [] => Ok(Decisions::default()),
             [entry] => Ok(entry.decide().await?.into()),
@@ -175,6 +200,15 @@ impl<'a, P: Recover> Hits<'a, P> {
     }
 
     async fn decide_together(&self) -> Result<Decisions> {
+        let watch = Stopwatch::start();
+        let decided = self.decide_groups().await;
+        for entry in &self.entries {
+            entry.took(&watch);
+        }
+        decided
+    }
+
+    async fn decide_groups(&self) -> Result<Decisions> {
         let groups = self.groups();
         // Boxed, since it is rare and would enlarge the future of every hit.
         let preview = match groups.len() > 1 {
@@ -371,6 +405,21 @@ impl<'a, P: Recover> Hits<'a, P> {
         }
     }
 
+    /// Tells what was decided in the end.
+    #[doc(hidden)]
+    #[inline]
+    pub fn note(&self, decided: &Result<Decisions>) {
+        match decided {
+            Ok(decisions) => {
+                let is_denied = decisions.is_denied();
+                for (entry, decision) in self.entries.iter().zip(decisions.iter()) {
+                    entry.note_one(decision, is_denied);
+                }
+            }
+            Err(_) => self.entries.iter().for_each(Entry::note_failed),
+        }
+    }
+
     fn unlimited(&self) -> Decisions {
         self.entries.iter().map(|_| Decision::UNLIMITED).collect()
     }
@@ -405,7 +454,10 @@ impl<P: Recover> Entry<'_, P> {
             return Ok(Decision::UNLIMITED);
         };
         let batch = Batch::new(std::slice::from_ref(&op));
-        match self.backend.apply(&batch).await {
+        let watch = Stopwatch::start();
+        let applied = self.backend.apply(&batch).await;
+        self.took(&watch);
+        match applied {
             Ok(decisions) => {
                 self.outage().succeed();
                 Ok(self.floor(decisions[0]))
@@ -421,6 +473,33 @@ impl<P: Recover> Entry<'_, P> {
         let decision = self.floor(recovered.unwrap_or(Err(error))?);
         self.outage().degrade(1);
         Ok(decision)
+    }
+
+    #[inline]
+    fn note(&self, decided: &Option<Result<Decision>>) {
+        match decided {
+            Some(Ok(decision)) => self.note_one(decision, false),
+            Some(Err(_)) => self.note_failed(),
+            None => {}
+        }
+    }
+
+    #[inline]
+    fn note_one(&self, decision: &Decision, is_denied: bool) {
+        observe::decided(self.throttle, self.attempt.identity, decision, is_denied);
+    }
+
+    fn note_failed(&self) {
+        if self.throttle.rate_of(&self.attempt).is_some() {
+            observe::failed(self.throttle);
+        }
+    }
+
+    #[inline]
+    fn took(&self, watch: &Stopwatch) {
+        if !self.backend.is_local() && self.throttle.rate_of(&self.attempt).is_some() {
+            self.throttle.meters().took(watch);
+        }
     }
 
     #[inline]
@@ -449,6 +528,17 @@ impl<P: Recover> Entry<'_, P> {
             cost: op.cost,
             backend: self.backend,
         }
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl<P> Hits<'_, P> {
+    pub(crate) fn first(&self) -> Option<&Throttle> {
+        self.entries.first().map(|entry| entry.throttle)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 }
 

@@ -112,6 +112,7 @@ impl Hints {
 
     pub(super) fn count_losses(&self, losses: u64) {
         self.losses.fetch_add(losses, Ordering::Relaxed);
+        crate::observe::state_losses(losses);
     }
 
     pub(super) fn losses(&self) -> u64 {

@@ -1,0 +1,205 @@
+//! What `metrics` is told.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::Outcome;
+use super::offenders::{Offender, Sketch};
+use crate::decision::Decision;
+use crate::identity::Identity;
+#[cfg(feature = "tokio")]
+use crate::lease::LeaseInfo;
+use crate::metrics as names;
+use crate::resilience::BreakerState;
+
+/// The numbers of one throttle.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    name: String,
+    /// Asked for when it first decides, since the recorder may not be there when it is built.
+    handles: OnceLock<Handles>,
+    offenders: Mutex<Sketch>,
+}
+
+#[derive(Debug)]
+struct Handles {
+    admitted: Counter,
+    denied: Counter,
+    never: Counter,
+    withheld: Counter,
+    failed: Counter,
+    near_limit: Counter,
+    by_fallback: Counter,
+    by_policy: Counter,
+    seconds: Histogram,
+    #[cfg(feature = "tokio")]
+    waiting: Gauge,
+}
+
+impl Meters {
+    pub(crate) fn new(name: &str) -> Meters {
+        Meters {
+            name: name.to_owned(),
+            handles: OnceLock::new(),
+            offenders: Mutex::new(Sketch::new()),
+        }
+    }
+
+    pub(super) fn decided(&self, outcome: Outcome, decision: &Decision, who: &Identity) {
+        let handles = self.handles();
+        handles.of(outcome).increment(1);
+        if outcome == Outcome::Admitted && decision.remaining() <= decision.limit() / 10 {
+            handles.near_limit.increment(1);
+        }
+        match (decision.is_unchecked(), decision.is_degraded()) {
+            (true, _) => handles.by_policy.increment(1),
+            (false, true) => handles.by_fallback.increment(1),
+            (false, false) => {}
+        }
+        // Whoever could not be checked did nothing.
+        if matches!(outcome, Outcome::Denied | Outcome::Never) && !decision.is_unchecked() {
+            self.offenders().note(who);
+        }
+    }
+
+    pub(super) fn failed(&self) {
+        self.handles().failed.increment(1);
+    }
+
+    /// A decision outside of this process was made, or failed.
+    pub(crate) fn took(&self, since: &Stopwatch) {
+        self.handles().seconds.record(since.0.elapsed());
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn waits(&self) {
+        self.handles().waiting.increment(1);
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn waits_no_more(&self) {
+        self.handles().waiting.decrement(1);
+    }
+
+    pub(crate) fn worst(&self) -> Vec<Offender> {
+        self.offenders().worst()
+    }
+
+    pub(crate) fn watch(&self, at_most: usize, is_named: bool) {
+        self.offenders().set(at_most, is_named);
+    }
+
+    fn offenders(&self) -> std::sync::MutexGuard<'_, Sketch> {
+        // Consistent between statements.
+        self.offenders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handles(&self) -> &Handles {
+        self.handles
+            .get_or_init(|| Handles::of_throttle(&self.name))
+    }
+}
+
+impl Handles {
+    fn of_throttle(name: &str) -> Handles {
+        let name = || name.to_owned();
+        let decisions = |outcome: Outcome| {
+            let outcome = outcome.name();
+            counter!(names::DECISIONS, "throttle" => name(), "outcome" => outcome)
+        };
+        let degraded =
+            |by: &'static str| counter!(names::DEGRADED, "throttle" => name(), "by" => by);
+        Handles {
+            admitted: decisions(Outcome::Admitted),
+            denied: decisions(Outcome::Denied),
+            never: decisions(Outcome::Never),
+            withheld: decisions(Outcome::Withheld),
+            failed: decisions(Outcome::Failed),
+            near_limit: counter!(names::NEAR_LIMIT, "throttle" => name()),
+            by_fallback: degraded("fallback"),
+            by_policy: degraded("policy"),
+            seconds: histogram!(names::SECONDS, "throttle" => name()),
+            #[cfg(feature = "tokio")]
+            waiting: gauge!(names::WAITING, "throttle" => name()),
+        }
+    }
+
+    fn of(&self, outcome: Outcome) -> &Counter {
+        match outcome {
+            Outcome::Admitted => &self.admitted,
+            Outcome::Denied => &self.denied,
+            Outcome::Never => &self.never,
+            Outcome::Withheld => &self.withheld,
+            Outcome::Failed => &self.failed,
+        }
+    }
+}
+
+/// Since when something has taken its time.
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+}
+
+/// The state of a breaker, told when it is made and whenever it changes.
+pub(crate) fn breaker_is(name: &str, state: BreakerState, is_change: bool) {
+    let (level, to) = match state {
+        BreakerState::Closed => (0.0, "closed"),
+        BreakerState::HalfOpen => (1.0, "half_open"),
+        BreakerState::Open => (2.0, "open"),
+    };
+    gauge!(names::BREAKER, "breaker" => name.to_owned()).set(level);
+    if is_change {
+        counter!(names::TRANSITIONS, "breaker" => name.to_owned(), "to" => to).increment(1);
+    }
+}
+
+/// One more backend fails, or one less.
+pub(crate) fn outages(of: &'static str, change: i8) {
+    gauge!(names::OUTAGES, "of" => of).increment(f64::from(change));
+}
+
+#[cfg(feature = "redis")]
+pub(crate) fn state_losses(losses: u64) {
+    if losses > 0 {
+        counter!(names::LOSSES).increment(losses);
+    }
+}
+
+/// What was told of leases already; all that lend are told of as one.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(crate) struct LeaseMeters(Mutex<LeaseInfo>);
+
+#[cfg(feature = "tokio")]
+impl LeaseMeters {
+    pub(crate) fn new() -> LeaseMeters {
+        LeaseMeters(Mutex::default())
+    }
+
+    pub(crate) fn tell(&self, info: impl FnOnce() -> LeaseInfo) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let info = info();
+        for (name, now, before) in [
+            (names::LEASE_LOCAL, info.local, told.local),
+            (names::LEASE_TRIPS, info.trips, told.trips),
+            (names::LEASE_LENT, info.lent, told.lent),
+            (names::LEASE_RETURNED, info.returned, told.returned),
+            (names::LEASE_STRANDED, info.stranded, told.stranded),
+            (names::LEASE_VOID, info.void, told.void),
+        ] {
+            counter!(name).increment(now.saturating_sub(before));
+        }
+        let held = |info: &LeaseInfo| u32::try_from(info.held).unwrap_or(u32::MAX).into();
+        let change: f64 = held(&info);
+        gauge!(names::LEASE_HELD).increment(change - held(&told));
+        *told = info;
+    }
+}

@@ -1,0 +1,64 @@
+//! Without the feature `metrics`: nothing.
+
+use super::Outcome;
+use crate::decision::Decision;
+use crate::identity::Identity;
+#[cfg(feature = "tokio")]
+use crate::lease::LeaseInfo;
+use crate::resilience::BreakerState;
+
+#[derive(Debug)]
+pub(crate) struct Meters;
+
+impl Meters {
+    #[inline]
+    pub(crate) fn new(_name: &str) -> Meters {
+        Meters
+    }
+
+    #[inline]
+    pub(super) fn decided(&self, _: Outcome, _: &Decision, _: &Identity) {}
+
+    #[inline]
+    pub(super) fn failed(&self) {}
+
+    #[inline]
+    pub(crate) fn took(&self, _: &Stopwatch) {}
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn waits(&self) {}
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn waits_no_more(&self) {}
+}
+
+pub(crate) struct Stopwatch;
+
+impl Stopwatch {
+    #[inline]
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch
+    }
+}
+
+pub(crate) fn breaker_is(_: &str, _: BreakerState, _: bool) {}
+
+pub(crate) fn outages(_: &'static str, _: i8) {}
+
+#[cfg(feature = "redis")]
+#[inline]
+pub(crate) fn state_losses(_: u64) {}
+
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(crate) struct LeaseMeters;
+
+#[cfg(feature = "tokio")]
+impl LeaseMeters {
+    pub(crate) fn new() -> LeaseMeters {
+        LeaseMeters
+    }
+
+    #[inline]
+    pub(crate) fn tell(&self, _: impl FnOnce() -> LeaseInfo) {}
+}

@@ -1,0 +1,239 @@
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use traffik_core::metrics::{ALL, Kind};
+use traffik_core::{
+    Attempt, BackendExt, CircuitBreaker, FixedWindow, Hits, Identity, Lease, ManualClock, OnError,
+    Throttle, TokenBucket,
+};
+
+use crate::remote::{Remote, memory};
+
+/// What a thread records.
+struct Scraped {
+    handle: PrometheusHandle,
+    _guard: metrics::LocalRecorderGuard<'static>,
+}
+
+impl Scraped {
+    fn start() -> Scraped {
+        let recorder: &'static PrometheusRecorder =
+            Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
+        Scraped {
+            handle: recorder.handle(),
+            _guard: metrics::set_default_local_recorder(recorder),
+        }
+    }
+
+    /// The number of a series; 0 if there is none.
+    fn number(&self, series: &str) -> f64 {
+        let text = self.handle.render();
+        let line = text.lines().find_map(|line| {
+            let rest = line.strip_prefix(series)?;
+            rest.strip_prefix(' ')
+        });
+        line.map_or(0.0, |number| number.parse().unwrap())
+    }
+
+    /// How many decisions of a throttle were admitted, denied, never, withheld, failed.
+    fn decisions(&self, throttle: &str) -> [f64; 5] {
+        ["admitted", "denied", "never", "withheld", "failed"].map(|outcome| {
+            self.number(&format!(
+                "traffik_decisions_total{{throttle=\"{throttle}\",outcome=\"{outcome}\"}}"
+            ))
+        })
+    }
+}
+
+fn ann() -> Identity {
+    Identity::of("ann")
+}
+
+#[test]
+fn every_decision_was_counted_once_and_as_what_it_was() {
+    let scraped = Scraped::start();
+    let backend = memory(&ManualClock::default());
+    let throttle = |name: &str, rate: &str| {
+        let builder = Throttle::builder(name).rate(rate);
+        builder.backend(backend.clone()).build().unwrap()
+    };
+    let (few, many) = (throttle("few", "2/day"), throttle("many", "100/day"));
+    let ann = ann();
+    for _ in 0..5 {
+        let hits = Hits::from_iter([(&few, &ann), (&many, &ann)]);
+        let _ = hits.try_decide().unwrap().unwrap();
+    }
+    let _ = many.hit_now(Attempt::by(&ann).cost(101)).unwrap();
+    let _ = many.hit_now(Attempt::by(&ann).cost(88)).unwrap();
+    assert_eq!(scraped.decisions("few"), [2.0, 3.0, 0.0, 0.0, 0.0]);
+    assert_eq!(scraped.decisions("many"), [3.0, 0.0, 1.0, 3.0, 0.0]);
+    let near = |throttle| {
+        scraped.number(&format!(
+            "traffik_near_limit_total{{throttle=\"{throttle}\"}}"
+        ))
+    };
+    // Of two, the last; of a hundred, ten were left.
+    assert_eq!((near("few"), near("many")), (1.0, 1.0));
+    // Nothing decides about these.
+    let _ = many.hit_now(&Identity::EXEMPT).unwrap();
+    assert_eq!(scraped.decisions("many"), [3.0, 0.0, 1.0, 3.0, 0.0]);
+    // A decision in memory is not timed.
+    assert_eq!(
+        scraped.number("traffik_decision_seconds_count{throttle=\"few\"}"),
+        0.0
+    );
+    // Nothing of a client is in a label.
+    assert!(!scraped.handle.render().contains("ann"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_that_waited_was_counted_each_time_it_asked() {
+    let scraped = Scraped::start();
+    let backend = Remote::new();
+    let throttle = Throttle::builder("patient")
+        .rate("1/second")
+        .backend(backend.clone())
+        .build()
+        .unwrap();
+    let ann = ann();
+    assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+    let waiting = || scraped.number("traffik_waiting{throttle=\"patient\"}");
+    let patient = throttle.until_ready(&ann, Duration::from_secs(5));
+    let mut patient = std::pin::pin!(patient);
+    tokio::select! {
+        biased;
+        _ = &mut patient => panic!("its time stands still"),
+        () = tokio::time::sleep(Duration::from_millis(10)) => {}
+    }
+    assert_eq!(waiting(), 1.0);
+    assert_eq!(scraped.decisions("patient"), [1.0, 0.0, 0.0, 0.0, 0.0]);
+    assert!(patient.await.unwrap().is_denied());
+    assert_eq!(waiting(), 0.0);
+    assert_eq!(scraped.decisions("patient"), [1.0, 1.0, 0.0, 0.0, 0.0]);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_was_not_seen() {
+    let scraped = Scraped::start();
+    let remote = Remote::new();
+    let clock = ManualClock::default();
+    let throttle = |name: &str| Throttle::builder(name).rate("100/day");
+    let lenient = throttle("lenient").on_error(OnError::Allow);
+    let lenient = lenient.backend(remote.clone()).build().unwrap();
+    let strict = throttle("strict").on_error(OnError::Raise);
+    let strict = strict.backend(remote.clone()).build().unwrap();
+    let breaker = CircuitBreaker::builder().name("redis");
+    let breaker = breaker.failure_threshold(1).clock(clock.clone());
+    let breaker = breaker.build().unwrap();
+    let failover = remote.clone().failover(memory(&clock), breaker);
+    let covered = throttle("covered").backend(failover).build().unwrap();
+    let state = || scraped.number("traffik_breaker_state{breaker=\"redis\"}");
+
+    let ann = ann();
+    let _ = lenient.hit(&ann).await.unwrap();
+    remote.fail(true);
+    let _ = lenient.hit(&ann).await.unwrap();
+    assert!(strict.hit(&ann).await.is_err());
+    let _ = covered.hit(&ann).await.unwrap();
+
+    assert_eq!(scraped.decisions("lenient"), [2.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(scraped.decisions("strict"), [0.0, 0.0, 0.0, 0.0, 1.0]);
+    assert_eq!(scraped.decisions("covered"), [1.0, 0.0, 0.0, 0.0, 0.0]);
+    for (series, number) in [
+        ("degraded_total{throttle=\"lenient\",by=\"policy\"}", 1.0),
+        ("degraded_total{throttle=\"lenient\",by=\"fallback\"}", 0.0),
+        ("degraded_total{throttle=\"covered\",by=\"fallback\"}", 1.0),
+        ("decision_seconds_count{throttle=\"lenient\"}", 2.0),
+        ("decision_seconds_count{throttle=\"strict\"}", 1.0),
+        ("outages{of=\"throttle\"}", 2.0),
+        ("outages{of=\"fallback\"}", 1.0),
+        (
+            "breaker_transitions_total{breaker=\"redis\",to=\"open\"}",
+            1.0,
+        ),
+    ] {
+        assert_eq!(
+            scraped.number(&format!("traffik_{series}")),
+            number,
+            "{series}"
+        );
+    }
+    assert_eq!(state(), 2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_were_told_twice_or_not_at_all() {
+    use traffik_core::Backend as _;
+
+    let scraped = Scraped::start();
+    let leased = Remote::new().lease(Lease::new());
+    let throttle = Throttle::builder("hot")
+        .rate("100000/second")
+        .strategy(TokenBucket::new())
+        .backend(leased.clone())
+        .build()
+        .unwrap();
+    let ann = ann();
+    for _ in 0..3_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let _ = throttle.hit(&ann).await.unwrap();
+    }
+    let number = |what: &str| scraped.number(&format!("traffik_lease_{what}"));
+    assert!(number("held") > 0.0, "{:?}", leased.info());
+    leased.close().await.unwrap();
+    let info = leased.info();
+    assert!(info.lent > 0 && info.local > 0, "{info:?}");
+    for (name, expected) in [
+        ("lent_total", info.lent),
+        ("local_total", info.local),
+        ("trips_total", info.trips),
+        ("returned_total", info.returned),
+        ("held", info.held),
+    ] {
+        let expected = f64::from(u32::try_from(expected).unwrap());
+        assert_eq!(number(name), expected, "{name}");
+    }
+}
+
+/// Handles are asked for once.
+#[test]
+fn a_decision_allocated_to_be_counted() {
+    let _scraped = Scraped::start();
+    let throttle = Throttle::builder("cheap")
+        .rate("1000000/day")
+        .strategy(FixedWindow::new())
+        .backend(memory(&ManualClock::default()))
+        .build()
+        .unwrap();
+    let ann = ann();
+    let costs = [1, 10_000_000];
+    let hit = || costs.map(|cost| throttle.hit_now(Attempt::by(&ann).cost(cost)).unwrap());
+    let _ = hit();
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..100 {
+            let _ = hit();
+        }
+    });
+    assert_eq!(counted.count_total, 0);
+}
+
+#[test]
+fn names_are_as_recorders_want_them() {
+    for metric in ALL {
+        let of_ours = metric.name.strip_prefix("traffik_").unwrap();
+        assert!(
+            of_ours
+                .bytes()
+                .all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+        );
+        assert_eq!(
+            metric.kind == Kind::Counter,
+            metric.name.ends_with("_total")
+        );
+        assert_eq!(
+            metric.kind == Kind::Histogram,
+            metric.name.ends_with("_seconds")
+        );
+        assert!(!metric.help.is_empty());
+    }
+}
