@@ -120,6 +120,13 @@ impl HttpThrottle {
         self.0.throttle.outage()
     }
 
+    /// Who was denied most often since it was built, the worst first; see
+    /// [`Throttle::offenders`](traffik_core::Throttle::offenders).
+    #[cfg(feature = "metrics")]
+    pub fn offenders(&self) -> Vec<traffik_core::metrics::Offender> {
+        self.0.throttle.offenders()
+    }
+
     /// A hit, or a look, by somebody who is known, without a request: by a job, or by a login whose
     /// account is known only now. It counts where the throttle's requests count; see [`By`].
     pub fn by<'a>(&'a self, identity: &'a Identity) -> By<'a> {

@@ -205,6 +205,21 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// Sets among how many the [most denied](HttpThrottle::offenders) are looked for; 0 is none. Default: 64.
+    #[cfg(feature = "metrics")]
+    pub fn offenders(mut self, at_most: usize) -> Self {
+        self.inner = self.inner.offenders(at_most);
+        self
+    }
+
+    /// Keeps who the [most denied](HttpThrottle::offenders) are beside their digests, which may be personal, and secret
+    /// if it is an API key. Default: digests only.
+    #[cfg(feature = "metrics")]
+    pub fn name_offenders(mut self) -> Self {
+        self.inner = self.inner.name_offenders();
+        self
+    }
+
     /// Sets what shares one count. Default: everything the throttle is on.
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = scope;

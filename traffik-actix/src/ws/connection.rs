@@ -186,9 +186,11 @@ impl Connection {
         }
         let hits = self.hits(charges);
         if !hits.must_queue() {
-            let decisions = hits.decide().await?;
-            if decisions.is_allowed() || !self.may_wait(charges) {
-                return Ok(decisions);
+            let decided = hits.ask().await;
+            let waits = decided.as_ref().is_ok_and(Decisions::is_denied) && self.may_wait(charges);
+            if !waits {
+                hits.note(&decided);
+                return decided;
             }
         }
         self.waits.set(true);
