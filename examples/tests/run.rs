@@ -6,6 +6,8 @@
 )]
 
 mod bench_server;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod support;
 
 #[cfg(feature = "redis")]
