@@ -10,7 +10,7 @@ use crate::errors::Errors;
 use crate::handler::Handler;
 use crate::rehearsal::rehearse;
 use crate::suggest;
-use crate::table::{KEYS, Key, STRATEGIES, Strategy};
+use crate::table::{KEYS, Key, Kind, STRATEGIES, Strategy};
 use crate::value::{Value, is_name, literal};
 
 /// The limits of one handler, in the order of their attributes.
@@ -25,6 +25,8 @@ pub(crate) struct Limits {
 /// One limit, checked.
 #[derive(Default)]
 pub(crate) struct Limit {
+    /// The throttle of this name in the application's `Limits`, which says the rest.
+    pub(crate) named: Option<Expr>,
     pub(crate) name: Option<Expr>,
     pub(crate) calls: Vec<Call>,
     /// Calls of the builder of the built-in strategy.
@@ -118,7 +120,19 @@ impl Limits {
     /// Checks that every limit has a name of its own, given or made of the handler's.
     pub(crate) fn check_names(&self, handler: &Ident, errors: &mut Errors) {
         let mut seen = Vec::new();
+        let mut named = Vec::new();
         for limit in &self.limits {
+            if let Some(of) = &limit.named {
+                if let Some(Lit::Str(name)) = literal(of) {
+                    if named.contains(&name.value()) {
+                        let message =
+                            "this limit is on the handler already, and would count it twice";
+                        errors.push(Error::new(name.span(), message));
+                    }
+                    named.push(name.value());
+                }
+                continue;
+            }
             match limit.name.as_ref().map(literal) {
                 Some(Some(Lit::Str(name))) if seen.contains(&name.value()) => {
                     errors.push(Error::new(
@@ -256,6 +270,9 @@ fn take_path(lists: &mut [List], key: &PathKey, errors: &mut Errors) -> Option<P
     found
 }
 
+/// The argument that names a throttle of the application.
+const NAMED: &str = "limit";
+
 /// Whose options may be given.
 #[derive(Clone, Copy)]
 enum Chosen {
@@ -292,6 +309,9 @@ impl Chosen {
 
 impl Limit {
     fn judge(list: List, errors: &mut Errors) -> Limit {
+        if list.arguments.iter().any(|one| one.key == NAMED) {
+            return Limit::judge_named(list, errors);
+        }
         let mistakes = errors.count();
         let chosen = Chosen::by(&list.arguments);
         let mut limit = Limit::default();
@@ -311,7 +331,8 @@ impl Limit {
             errors.push(Error::new(
                 list.span,
                 "a limit needs a rate: `#[throttle(\"100/minute\")]`, or `rate_by` or \
-                 `rate_by_async` with a function that tells it",
+                 `rate_by_async` with a function that tells it, or `limit` with the name of a throttle of \
+                 the application's `Limits`",
             ));
         }
         if let Chosen::BuiltIn(strategy) = chosen
@@ -323,6 +344,27 @@ impl Limit {
         }
         if errors.count() == mistakes {
             errors.keep(rehearse(&limit));
+        }
+        limit
+    }
+
+    /// A limit that is found by its name has everything else from there.
+    fn judge_named(list: List, errors: &mut Errors) -> Limit {
+        let mut limit = Limit::default();
+        for Argument { key, value } in list.arguments {
+            if key != NAMED {
+                let message = format!(
+                    "`limit` names a throttle of the application's `Limits`, which says everything else: \
+                     set `{key}` there"
+                );
+                errors.push(Error::new(key.span(), message));
+            } else if limit.named.is_some() {
+                errors.push(Error::new(key.span(), "`limit` is given twice"));
+            } else if let Some(Value::Expr(name)) =
+                errors.keep(Value::of(&Key::new(NAMED, Kind::Name), value))
+            {
+                limit.named = Some(name);
+            }
         }
         limit
     }
@@ -375,7 +417,8 @@ fn misplaced(key: &str, chosen: Chosen) -> Option<String> {
         return Some("unknown argument `on_excess`: `wait_up_to = \"2s\"` delays, and without it excess is denied".into());
     }
     if owners.is_empty() {
-        let near = suggest::nearest(key, KEYS.iter().chain(options).map(|key| key.name));
+        let known = KEYS.iter().chain(options).map(|key| key.name);
+        let near = suggest::nearest(key, known.chain([NAMED]));
         return Some(match near {
             Some(near) => format!("unknown argument `{key}`: did you mean `{near}`?"),
             None => {

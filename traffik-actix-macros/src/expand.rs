@@ -86,11 +86,18 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         None => &parse_quote_spanned!(ident.span()=> ::traffik_actix),
     };
     let private = quote_spanned!(ident.span()=> #krate::__private);
-    let built = limits
-        .limits
-        .iter()
-        .enumerate()
+    let all_limits = || limits.limits.iter().enumerate();
+    let built = all_limits()
+        .filter(|(_, limit)| limit.named.is_none())
         .map(|(at, limit)| build(krate, &name, at, limit));
+    let built = quote!(|| ::std::vec![#(#built),*]);
+    let named: Vec<_> = all_limits()
+        .filter_map(|(at, limit)| limit.named.as_ref().map(|named| quote!((#at, #named))))
+        .collect();
+    let limits_of_handler = match named[..] {
+        [] => quote!(new(#built)),
+        _ => quote!(with_named(#built, &[#(#named),*])),
+    };
 
     let (generics, _, where_clause) = signature.generics.split_for_impl();
     let types = signature
@@ -160,7 +167,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
             #inside
 
             static #all: #private::HandlerLimits =
-                #private::HandlerLimits::new(|| ::std::vec![#(#built),*]);
+                #private::HandlerLimits::#limits_of_handler;
 
             #run
         }

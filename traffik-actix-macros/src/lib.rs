@@ -55,12 +55,13 @@ use crate::handler::Handler;
 ///
 /// # Arguments
 ///
-/// Exactly one of the three rates is needed; a text that comes first is `rate`.
+/// Exactly one of the three rates is needed, or `limit`; a text that comes first is `rate`.
 ///
 /// | argument | value | default |
 /// |---|---|---|
 /// | `rate` | `"100/minute"`, checked by the compiler, or an expression | |
 /// | `rate_by`, `rate_by_async` | a function of `&HttpRequest` that gives a `Rate` or a `Result` | |
+/// | `limit` | a text, alone: the throttle of this name in the application's `Limits`, as it is at the time | |
 /// | `name` | a text: limits of one name share their counts | path of the handler, `#2` .. for further limits |
 /// | `strategy` | the name of a [strategy](#strategies), or an expression | `"fixed_window"` |
 /// | `cost` | a whole number, or an expression | `1` |

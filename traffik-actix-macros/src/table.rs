@@ -8,7 +8,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    const fn new(name: &'static str, kind: Kind) -> Key {
+    pub(crate) const fn new(name: &'static str, kind: Kind) -> Key {
         Key { name, kind }
     }
 }

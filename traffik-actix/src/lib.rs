@@ -23,6 +23,7 @@
 //! * [`Throttled`] is an extractor; [`HttpThrottle::enforce`] does the same from inside a handler.
 //! * A rate is what each client gets; [`shared`](HttpThrottleBuilder::shared) makes it one for all.
 //! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
+//! * [`Limits`] are throttles that change while the program runs.
 //! * [`ClientIp`] tells clients apart by address, behind proxies too.
 //! * `WsThrottle` (feature `ws`) limits the messages of WebSockets.
 //!
@@ -31,6 +32,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod entry;
+mod limits;
 mod request;
 mod response;
 mod throttle;
@@ -41,6 +43,7 @@ pub use entry::extract::{ThrottleRule, Throttled};
 pub use entry::guard::Within;
 pub use entry::middleware::{ThrottleFuture, ThrottleMiddleware, ThrottleService};
 pub use entry::rule::{IntoRule, Rule};
+pub use limits::{Limit, Limits};
 pub use request::client_ip::{ClientIp, ProxyHeader};
 pub use request::networks::Networks;
 pub use request::scope::Scope;

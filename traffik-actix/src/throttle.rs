@@ -19,6 +19,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
 use traffik_core::{Backend, Decision, Error, Identity, OutageInfo, Rate, Result, Stat, Throttle};
 
+use crate::limits::live::{Current, Live};
+use crate::limits::registry::{Origin, Registry, State};
 use crate::request::scope::Scope;
 use crate::request::source::Source;
 use crate::response::denial::{Denial, DeniedHandler};
@@ -76,6 +78,11 @@ struct Settings {
     /// There are no functions of rate and cost, no scope, and no wait.
     asks_only_who: bool,
     shares_counts: bool,
+    is_disabled: bool,
+    /// Where it is from, if from a registry.
+    origin: Option<Origin>,
+    /// Where it is found as it is now, if this is but a handle.
+    live: Option<Live>,
     /// What decided last, as a sum of its stores, to notice when there are [several](SEVERAL_STORES).
     seen_stores: AtomicUsize,
     /// Where it was found.
@@ -109,15 +116,17 @@ impl HttpThrottle {
         self.0.throttle.name()
     }
 
-    /// The rate, unless a function of the request gives it.
+    /// The rate, unless a function of the request gives it. That of one of [`Limits`](crate::Limits) is the
+    /// rate it has now, and unlimited while it is disabled.
     pub fn rate(&self) -> Option<Rate> {
-        self.0.rate.is_none().then(|| self.0.throttle.rate())
+        let now = self.current();
+        now.0.rate.is_none().then(|| now.0.throttle.rate())
     }
 
     /// Whether its backend fails, and how many hits its error policy has decided therefore. One line
     /// in the log says when that begins, and one when it ends.
     pub fn outage(&self) -> OutageInfo {
-        self.0.throttle.outage()
+        self.current().0.throttle.outage()
     }
 
     /// Who was denied most often since it was built, the worst first; see
@@ -131,6 +140,33 @@ impl HttpThrottle {
     /// account is known only now. It counts where the throttle's requests count; see [`By`].
     pub fn by<'a>(&'a self, identity: &'a Identity) -> By<'a> {
         By::new(self, identity)
+    }
+
+    /// The throttle as it is now: itself, unless it is one of a registry. Everything below asks this one.
+    #[inline]
+    pub(crate) fn current(&self) -> Current<'_> {
+        match &self.0.live {
+            None => Current::Fixed(self),
+            Some(live) => Current::Live(live.current()),
+        }
+    }
+
+    /// The throttle as it is in a state of its registry.
+    pub(crate) fn in_state(&self, state: &State) -> HttpThrottle {
+        match &self.0.live {
+            None => self.clone(),
+            Some(live) => live.in_state(state),
+        }
+    }
+
+    /// The registry of which this is a handle.
+    #[inline]
+    pub(crate) fn registry(&self) -> Option<&Arc<Registry>> {
+        self.0.live.as_ref().map(|live| &live.registry)
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.0.is_disabled
     }
 
     /// The throttle without its functions of the request, which does not know where requests count.
@@ -273,11 +309,13 @@ impl HttpThrottle {
     /// If the backend fails, or if a function of the throttle cannot make sense of the request: see
     /// [`is_unresolved`](Error::is_unresolved).
     pub async fn stat(&self, req: &HttpRequest) -> Result<Stat, HitError> {
-        let chosen = self.chosen_for(req);
-        let backend = self.backend_for(req, chosen.as_ref());
-        let resolved = self.resolve(req, backend, &self.ask()).await?;
+        let now = self.current();
+        let chosen = now.chosen_for(req);
+        let backend = now.backend_for(req, chosen.as_ref());
+        let resolved = now.resolve(req, backend, &now.ask()).await?;
         let attempt = resolved.attempt();
-        Ok(self.0.throttle.stat_on(&*backend.backend, &attempt).await?)
+        let throttle = now.throttle();
+        Ok(throttle.stat_on(&*backend.backend, &attempt).await?)
     }
 
     /// Whether a request would be admitted, charging nothing.
@@ -321,10 +359,11 @@ impl HttpThrottle {
         &self,
         outer: Option<&ThrottleBackend>,
     ) -> std::result::Result<(), String> {
-        let Some(backend) = self.0.backend.as_ref().or(outer) else {
+        let now = self.current();
+        let Some(backend) = now.0.backend.as_ref().or(outer) else {
             return Ok(());
         };
-        let quarrel = self.note(backend).and_then(|noted| noted.quarrel);
+        let quarrel = now.note(backend).and_then(|noted| noted.quarrel);
         quarrel.map_or(Ok(()), Err)
     }
 

@@ -205,7 +205,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 #[derive(Default)]
 struct Waiting {
     lines: HashMap<Line, Turn>,
-    seats: HashMap<Throttle, Taken>,
+    /// By [whose](Throttle::seats) they are.
+    seats: HashMap<u64, Taken>,
 }
 
 /// Seats of a throttle that are taken.
@@ -259,7 +260,7 @@ impl Drop for Place {
 
 /// One of the [places to wait](Throttle::max_waiters) of a throttle, freed when dropped.
 struct Seat {
-    throttle: Throttle,
+    of: u64,
     client: u128,
 }
 
@@ -267,7 +268,7 @@ impl Seat {
     fn take(throttle: &Throttle, identity: &Identity) -> Option<Seat> {
         let client = KeyHasher::local().identity(identity);
         let mut waiting = waiting();
-        if let Some(taken) = waiting.seats.get(throttle) {
+        if let Some(taken) = waiting.seats.get(&throttle.seats()) {
             let own = taken.by_client.get(&client).copied().unwrap_or(0);
             if taken.all >= throttle.max_waiters() || own >= throttle.max_waiters_per_client() {
                 return None;
@@ -279,12 +280,12 @@ impl Seat {
         {
             return None;
         }
-        let taken = waiting.seats.entry(throttle.clone()).or_default();
+        let taken = waiting.seats.entry(throttle.seats()).or_default();
         taken.all += 1;
         *taken.by_client.entry(client).or_default() += 1;
         throttle.meters().waits();
         Some(Seat {
-            throttle: throttle.clone(),
+            of: throttle.seats(),
             client,
         })
     }
@@ -294,7 +295,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.throttle.meters().waits_no_more();
         let mut waiting = waiting();
-        let Some(taken) = waiting.seats.get_mut(&self.throttle) else {
+        let Some(taken) = waiting.seats.get_mut(&self.of) else {
             return;
         };
         taken.all -= 1;
@@ -305,7 +306,7 @@ impl Drop for Seat {
             }
         }
         if taken.all == 0 {
-            waiting.seats.remove(&self.throttle);
+            waiting.seats.remove(&self.of);
         }
     }
 }
@@ -374,7 +375,7 @@ mod tests {
             .map(|n| (n, Duration::from_millis(n * 100)))
             .collect();
         assert_eq!(*served.lock().unwrap(), expected);
-        assert!(!waiting().seats.contains_key(&throttle));
+        assert!(!waiting().seats.contains_key(&throttle.seats()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -465,8 +466,39 @@ mod tests {
             }
             assert_eq!(counts, [one, two], "{share:?} of {places}");
             drop(waiting);
-            assert!(!super::waiting().seats.contains_key(&throttle));
+            assert!(!super::waiting().seats.contains_key(&throttle.seats()));
         }
+    }
+
+    /// While a limit is changed, its old places and its new ones were open at once.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_at_a_throttle_takes_a_place_of_its_successor() {
+        let old = smooth(1);
+        let new = Throttle::builder("smooth")
+            .rate("1/s")
+            .strategy(Gcra::new())
+            .max_waiters(1)
+            .backend(memory())
+            .succeeding(&old)
+            .build()
+            .unwrap();
+        let who = Identity::of("ann");
+        assert!(old.hit(&who).await.unwrap().is_allowed());
+        assert!(new.hit(&who).await.unwrap().is_allowed());
+        let wait = |throttle: &'static Throttle| {
+            let who = who.clone();
+            async move { throttle.until_ready(&who, Duration::MAX).await }
+        };
+        let [old, new] = [old, new].map(|one| &*Box::leak(Box::new(one)));
+        let mut waiting = Box::pin(wait(old));
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("it should wait"),
+            () = yield_now() => {}
+        }
+        assert!(wait(new).await.unwrap().is_denied());
+        drop(waiting);
+        assert!(wait(new).await.unwrap().is_allowed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ mod hits;
 mod on_error;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use hits::Hits;
@@ -21,6 +22,9 @@ use crate::observe::Meters;
 use crate::rate::Rate;
 use crate::resilience::{Outage, OutageInfo};
 use crate::strategy::{FixedWindow, IntoStrategy, Sharing, Strategy};
+
+/// Numbers [`Settings::seats`].
+static SEATS: AtomicU64 = AtomicU64::new(0);
 
 /// A limit with a name: rate, strategy, backend, and what to do when the backend fails.
 ///
@@ -66,6 +70,8 @@ struct Settings {
     digest: u128,
     max_waiters: usize,
     max_waiters_per_client: usize,
+    /// Of whom the places to wait are: its own, or those of the throttle that it takes the place of.
+    seats: u64,
     outage: Outage,
     meters: Meters,
 }
@@ -233,6 +239,12 @@ impl Throttle {
     /// How many attempts may wait at a time.
     pub fn max_waiters(&self) -> usize {
         self.0.max_waiters
+    }
+
+    /// Whose places to wait these are.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn seats(&self) -> u64 {
+        self.0.seats
     }
 
     /// How many attempts of one identity may wait at a time.
@@ -404,7 +416,7 @@ impl IntoRate for String {
 }
 
 /// Settings of a [`Throttle`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct ThrottleBuilder {
     name: String,
@@ -421,6 +433,7 @@ pub struct ThrottleBuilder {
     offenders: usize,
     #[cfg(feature = "metrics")]
     names_offenders: bool,
+    predecessor: Option<Throttle>,
 }
 
 impl ThrottleBuilder {
@@ -440,6 +453,7 @@ impl ThrottleBuilder {
             offenders: 64,
             #[cfg(feature = "metrics")]
             names_offenders: false,
+            predecessor: None,
         }
     }
 
@@ -535,6 +549,14 @@ impl ThrottleBuilder {
         self
     }
 
+    /// Takes the place of another throttle while requests pass: an outage that lasts goes on, and who waits
+    /// there takes a place here, too. For adapters.
+    #[doc(hidden)]
+    pub fn succeeding(mut self, predecessor: &Throttle) -> Self {
+        self.predecessor = Some(predecessor.clone());
+        self
+    }
+
     /// The throttle.
     ///
     /// # Errors
@@ -584,8 +606,15 @@ impl ThrottleBuilder {
             None => *KeyHasher::local(),
         };
         Ok(Throttle(Arc::new(Settings {
-            outage: Outage::of_throttle(&name),
             meters,
+            outage: match &self.predecessor {
+                Some(other) => Outage::of_throttle(&name).going_on(&other.0.outage),
+                None => Outage::of_throttle(&name),
+            },
+            seats: match &self.predecessor {
+                Some(other) => other.0.seats,
+                None => SEATS.fetch_add(1, Ordering::Relaxed),
+            },
             name,
             rate,
             sharing,

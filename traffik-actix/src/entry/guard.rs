@@ -51,8 +51,9 @@ impl Within {
     /// waited for, if it or its backend [asks a function](Within::by) who asks, if a function gives its rate,
     /// or if it counts by route or path.
     pub fn new(throttle: HttpThrottle) -> Result<Within> {
-        let asks =
-            throttle.asks().identity || throttle.own_backend().is_some_and(|own| own.identifies);
+        let now = throttle.current();
+        let asks = !now.is_disabled()
+            && (now.asks().identity || now.own_backend().is_some_and(|own| own.identifies));
         if asks {
             return Err(unable(
                 &throttle,
@@ -76,21 +77,23 @@ impl Within {
     }
 
     fn about(throttle: HttpThrottle, identify: Option<Arc<IdentifyFn>>) -> Result<Within> {
-        if throttle.own_backend().is_none() {
+        let now = throttle.current();
+        if now.own_backend().is_none() {
             return Err(unable(
                 &throttle,
                 "it has no backend of its own: build it with `.backend(..)`",
             ));
         }
-        if throttle.asks().rate {
+        if now.asks().rate {
             return Err(unable(
                 &throttle,
                 "a function of the request gives its rate",
             ));
         }
-        if throttle.scope() != Scope::Throttle {
+        if now.scope() != Scope::Throttle {
             return Err(unable(&throttle, "it counts by route or path"));
         }
+        drop(now);
         let within = Within { throttle, identify };
         match within.check_now(&Identity::ANONYMOUS) {
             Some(_) => Ok(within),
@@ -102,11 +105,13 @@ impl Within {
     }
 
     fn check_now(&self, identity: &Identity) -> Option<bool> {
-        let own = self.throttle.own_backend()?;
-        let throttle = self.throttle.throttle();
-        let checked = throttle.try_check_on(&*own.backend, Attempt::by(identity))?;
+        let now = self.throttle.current();
+        let own = now.own_backend()?;
+        let checked = now
+            .throttle()
+            .try_check_on(&*own.backend, Attempt::by(identity))?;
         Some(checked.unwrap_or_else(|_| {
-            let policy = self.throttle.on_error(own);
+            let policy = now.on_error(own);
             matches!(policy, ErrorPolicy::Fixed(OnError::Allow))
         }))
     }

@@ -1,12 +1,15 @@
 //! What `#[throttle]` expands to calls. Not part of the public API.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
 use smallvec::SmallVec;
 use traffik_core::{Error, Result};
 
+use crate::limits::Limits;
+use crate::limits::live::Current;
 use crate::request::body;
 use crate::response::problem::Problem;
 use crate::throttle::HttpThrottle;
@@ -17,7 +20,13 @@ use crate::throttle::admission::{self, Outcome};
 pub struct HandlerLimits {
     build: fn() -> Vec<Result<HttpThrottle, Error>>,
     built: OnceLock<Option<Vec<HttpThrottle>>>,
+    /// Those of the application's [`Limits`], each at its place among all.
+    named: &'static [(usize, &'static str)],
+    /// That one of those is not there was said.
+    explained: AtomicBool,
 }
+
+type Throttles<'a> = SmallVec<[Current<'a>; 4]>;
 
 impl HandlerLimits {
     /// Throttles that `build` makes, once.
@@ -25,11 +34,58 @@ impl HandlerLimits {
         HandlerLimits {
             build,
             built: OnceLock::new(),
+            named: &[],
+            explained: AtomicBool::new(false),
+        }
+    }
+
+    /// And these of the application's `Limits`.
+    pub const fn with_named(
+        build: fn() -> Vec<Result<HttpThrottle, Error>>,
+        named: &'static [(usize, &'static str)],
+    ) -> HandlerLimits {
+        HandlerLimits {
+            build,
+            built: OnceLock::new(),
+            named,
+            explained: AtomicBool::new(false),
         }
     }
 
     /// The throttles, unless one of them is a mistake of the program.
-    fn throttles(&self) -> Option<SmallVec<[&HttpThrottle; 4]>> {
+    #[inline]
+    fn throttles(&self, req: &HttpRequest) -> Option<Throttles<'_>> {
+        let built = self.built()?.iter().map(Current::Fixed);
+        match self.named {
+            [] => Some(built.collect()),
+            named => self.with_those_of_the_application(named, built.collect(), req),
+        }
+    }
+
+    fn with_those_of_the_application<'a>(
+        &self,
+        named: &[(usize, &str)],
+        mut throttles: Throttles<'a>,
+        req: &HttpRequest,
+    ) -> Option<Throttles<'a>> {
+        let found = Limits::of(req).and_then(|limits| limits.in_force(named));
+        match found {
+            Ok(found) => {
+                for ((at, _), throttle) in named.iter().zip(found) {
+                    throttles.insert(*at, Current::Live(throttle));
+                }
+                Some(throttles)
+            }
+            Err(error) => {
+                if !self.explained.swap(true, Ordering::Relaxed) {
+                    log::error!("a handler is not served: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    fn built(&self) -> Option<&[HttpThrottle]> {
         let built = self.built.get_or_init(|| {
             let built: Result<Vec<_>> = (self.build)().into_iter().collect();
             // What the macro could not see, such as an expression: it is the same for every request.
@@ -39,7 +95,7 @@ impl HandlerLimits {
                 })
                 .ok()
         });
-        Some(built.as_ref()?.iter().collect())
+        built.as_deref()
     }
 }
 
@@ -73,9 +129,10 @@ where
     Args: FromRequest,
     H::Output: Responder,
 {
-    let Some(throttles) = limits.throttles() else {
+    let Some(throttles) = limits.throttles(&req) else {
         return broken();
     };
+    let throttles: SmallVec<[&HttpThrottle; 4]> = throttles.iter().map(|one| &**one).collect();
     let mut payload = payload.into_inner();
     let outcome = match admission::admit_now(&throttles, &req, None) {
         Ok(outcome) => Some(outcome),

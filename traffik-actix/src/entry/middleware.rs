@@ -1,5 +1,7 @@
 //! Limits around an application, a scope or a resource.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,6 +17,7 @@ use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
 use crate::entry::rule::{IntoRule, Rule};
+use crate::limits::registry::Registry;
 use crate::request::body;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
@@ -62,6 +65,8 @@ pub struct ThrottleMiddleware(Arc<Limits>);
 struct Limits {
     rules: Vec<Rule>,
     backend: Option<ThrottleBackend>,
+    /// Of which throttles are that may change.
+    registries: Vec<Arc<Registry>>,
     /// That a backend further in is not seen was said.
     explained: Arc<AtomicBool>,
 }
@@ -91,11 +96,14 @@ fn address(backend: &ThrottleBackend) -> usize {
 impl ThrottleMiddleware {
     /// Applies a throttle or a rule.
     pub fn new(rule: impl IntoRule) -> ThrottleMiddleware {
-        ThrottleMiddleware(Arc::new(Limits {
-            rules: vec![rule.into_rule()],
+        let mut limits = Limits {
+            rules: Vec::new(),
             backend: None,
+            registries: Vec::new(),
             explained: Arc::default(),
-        }))
+        };
+        limits.push(rule.into_rule());
+        ThrottleMiddleware(Arc::new(limits))
     }
 
     /// Applies another throttle or rule as well.
@@ -109,7 +117,7 @@ impl ThrottleMiddleware {
         for other in &self.0.rules {
             rule.throttle.must_agree_with(&other.throttle);
         }
-        Arc::make_mut(&mut self.0).rules.push(rule);
+        Arc::make_mut(&mut self.0).push(rule);
         self
     }
 
@@ -127,6 +135,39 @@ impl From<HttpThrottle> for ThrottleMiddleware {
 }
 
 impl Limits {
+    fn push(&mut self, rule: Rule) {
+        if let Some(registry) = rule.throttle.registry()
+            && !self.registries.iter().any(|one| Arc::ptr_eq(one, registry))
+        {
+            self.registries.push(Arc::clone(registry));
+        }
+        self.rules.push(rule);
+    }
+
+    /// Grows whenever one of the throttles changes.
+    fn changes(&self) -> u64 {
+        let changes = self.registries.iter().map(|registry| registry.changes());
+        changes.fold(0, u64::wrapping_add)
+    }
+
+    /// The same with the throttles as they are now, all of them at once.
+    fn now(&self) -> Limits {
+        let states: Vec<_> = self.registries.iter().map(|one| one.state()).collect();
+        let now = |rule: &Rule| {
+            let registry = rule.throttle.registry();
+            let mut all = self.registries.iter().zip(&states);
+            let state = all.find(|(one, _)| registry.is_some_and(|of| Arc::ptr_eq(one, of)));
+            match state {
+                Some((_, state)) => rule.with(rule.throttle.in_state(state)),
+                None => rule.clone(),
+            }
+        };
+        Limits {
+            rules: self.rules.iter().map(now).collect(),
+            ..self.clone()
+        }
+    }
+
     fn admit_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
         let req = req.request();
         if let [rule] = &*self.rules
@@ -243,7 +284,7 @@ where
         }
         ready(Ok(ThrottleService {
             service: Rc::new(service),
-            limits: Arc::clone(&self.0),
+            limits: Followed::new(Arc::clone(&self.0)),
         }))
     }
 }
@@ -269,7 +310,39 @@ where
 #[derive(Debug)]
 pub struct ThrottleService<S> {
     service: Rc<S>,
+    limits: Followed,
+}
+
+/// Limits of which some may change. A request meets them as they are when it comes, whole.
+#[derive(Debug)]
+struct Followed {
     limits: Arc<Limits>,
+    /// What they are, as of so many changes; nothing if they do not change.
+    latest: Option<RefCell<(u64, Arc<Limits>)>>,
+}
+
+impl Followed {
+    fn new(limits: Arc<Limits>) -> Followed {
+        let latest = (!limits.registries.is_empty())
+            .then(|| RefCell::new((limits.changes(), Arc::new(limits.now()))));
+        Followed { limits, latest }
+    }
+
+    #[inline]
+    fn latest(&self) -> Cow<'_, Arc<Limits>> {
+        match &self.latest {
+            None => Cow::Borrowed(&self.limits),
+            Some(latest) => Cow::Owned(self.catch_up(&mut latest.borrow_mut())),
+        }
+    }
+
+    fn catch_up(&self, (seen, latest): &mut (u64, Arc<Limits>)) -> Arc<Limits> {
+        let changes = self.limits.changes();
+        if *seen != changes {
+            (*seen, *latest) = (changes, Arc::new(self.limits.now()));
+        }
+        Arc::clone(latest)
+    }
 }
 
 impl<S, B> Service<ServiceRequest> for ThrottleService<S>
@@ -285,9 +358,10 @@ where
 
     #[inline]
     fn call(&self, req: ServiceRequest) -> Self::Future {
-        match self.limits.admit_now(&req) {
+        let limits = self.limits.latest();
+        match limits.admit_now(&req) {
             Ok(Outcome::Admitted(receipt)) => ThrottleFuture::Admitted {
-                around: self.limits.look_around(&req),
+                around: limits.look_around(&req),
                 response: self.service.call(req),
                 receipt,
             },
@@ -304,7 +378,7 @@ where
             }
             Err(waiting) => ThrottleFuture::Waiting {
                 response: Box::pin(wait(
-                    Arc::clone(&self.limits),
+                    Arc::clone(&limits),
                     Rc::clone(&self.service),
                     req,
                     waiting,

@@ -87,6 +87,14 @@ impl Rule {
         self
     }
 
+    /// The same for another throttle.
+    pub(crate) fn with(&self, throttle: HttpThrottle) -> Rule {
+        Rule {
+            throttle,
+            ..self.clone()
+        }
+    }
+
     /// Whether it is for every request.
     #[inline]
     pub(crate) fn is_for_all(&self) -> bool {

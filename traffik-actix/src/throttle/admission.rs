@@ -433,6 +433,12 @@ impl<'a> Meeting<'a> {
         Some(Meeting::new(throttle, req, backend, resolved))
     }
 
+    /// Whether the throttle does not decide now.
+    #[cfg(feature = "ws")]
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.throttle.is_disabled()
+    }
+
     /// What is said before any limit is asked: nothing, unless something that the throttle wants to
     /// know could not be found.
     pub(crate) async fn before_hit(&self) -> Result<Decision> {

@@ -10,7 +10,8 @@ impl HttpThrottle {
     ///
     /// If so.
     pub(crate) fn must_agree_with(&self, other: &HttpThrottle) {
-        let (one, two) = (&self.0, &other.0);
+        let (this, other) = (&*self.current(), &*other.current());
+        let (one, two) = (&this.0, &other.0);
         let elsewhere = match (&one.backend, &two.backend) {
             (Some(one), Some(two)) => one.backend.store_id() != two.backend.store_id(),
             _ => false,
@@ -18,9 +19,9 @@ impl HttpThrottle {
         let same_rate =
             one.rate.is_none() && two.rate.is_none() && one.throttle.rate() == two.throttle.rate();
         assert!(
-            !self.shares_counts_with(other) || elsewhere || same_rate,
+            !this.shares_counts_with(other) || elsewhere || same_rate,
             "{}",
-            self.disagreement(other),
+            this.disagreement(other),
         );
     }
 
@@ -39,10 +40,13 @@ impl HttpThrottle {
         })
     }
 
-    /// Whether both keep the same counts where they share a backend.
+    /// Whether both keep the same counts where they share a backend, and are not one throttle at different
+    /// times.
     fn shares_counts_with(&self, other: &HttpThrottle) -> bool {
         let (one, two) = (&self.0, &other.0);
+        let is_one = one.origin.is_some() && one.origin == two.origin;
         one.throttle != two.throttle
+            && !is_one
             && one.throttle.is_namesake_of(&two.throttle)
             && one.scope == two.scope
     }

@@ -1,8 +1,10 @@
 //! One question to a throttle.
 
 use actix_web::HttpRequest;
+use smallvec::SmallVec;
 use traffik_core::{Decision, Identity};
 
+use crate::limits::live::Current;
 use crate::response::hit_error::HitError;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Outcome};
@@ -62,16 +64,36 @@ impl<'a> Ask<'a> {
     }
 
     pub(crate) async fn decide(self, req: &HttpRequest) -> Result<Decision, HitError> {
-        Ok(admission::decide_one(&self, req).await?)
+        let now = self.throttle.current();
+        let ask = Ask {
+            throttle: &now,
+            ..self
+        };
+        Ok(admission::decide_one(&ask, req).await?)
     }
 }
 
 /// All of them or none.
 pub(crate) async fn enforce(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::Result<()> {
-    match admission::admit(asks, req, None).await {
+    let outcome = match asks.iter().any(|ask| ask.throttle.registry().is_some()) {
+        true => Box::pin(admit_now(req, asks)).await,
+        false => admission::admit(asks, req, None).await,
+    };
+    match outcome {
         Outcome::Admitted(_) => Ok(()),
         Outcome::Denied(response) => Err(admission::into_error(response)),
     }
+}
+
+/// By the throttles as they are now.
+async fn admit_now(req: &HttpRequest, asks: &[Ask<'_>]) -> Outcome {
+    let now: SmallVec<[Current<'_>; 3]> = asks.iter().map(|ask| ask.throttle.current()).collect();
+    let asks = now.iter().zip(asks).map(|(throttle, ask)| Ask {
+        throttle,
+        ..ask.clone()
+    });
+    let asks: SmallVec<[Ask<'_>; 3]> = asks.collect();
+    admission::admit(&asks, req, None).await
 }
 
 impl<'a> From<&'a HttpThrottle> for Ask<'a> {

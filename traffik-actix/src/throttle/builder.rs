@@ -10,6 +10,8 @@ use traffik_core::{
     Decision, Error, Identity, IntoRate, OnError, Rate, Result, Throttle, ThrottleBuilder, headers,
 };
 
+use crate::limits::live::Live;
+use crate::limits::registry::Origin;
 use crate::request::scope::Scope;
 use crate::request::source::{IntoValue, Source};
 use crate::response::denial::{Denial, DeniedHandler};
@@ -19,7 +21,7 @@ use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::{HttpThrottle, Settings, policy};
 
 /// Settings of an [`HttpThrottle`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct HttpThrottleBuilder {
     inner: ThrottleBuilder,
@@ -34,6 +36,9 @@ pub struct HttpThrottleBuilder {
     style: Option<HeaderStyle>,
     max_wait: Option<Duration>,
     shares_counts: bool,
+    is_disabled: bool,
+    origin: Option<Origin>,
+    live: Option<Live>,
 }
 
 impl HttpThrottleBuilder {
@@ -51,6 +56,9 @@ impl HttpThrottleBuilder {
             style: None,
             max_wait: None,
             shares_counts: false,
+            is_disabled: false,
+            origin: None,
+            live: None,
         }
     }
 
@@ -283,6 +291,35 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// One of a registry.
+    pub(crate) fn originating(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// A handle on one of a registry.
+    pub(crate) fn following(mut self, live: Live) -> Self {
+        self.origin = Some(live.origin());
+        self.live = Some(live);
+        self
+    }
+
+    /// Takes the place of another throttle.
+    pub(crate) fn succeeding(mut self, predecessor: &HttpThrottle) -> Self {
+        self.inner = self.inner.succeeding(predecessor.throttle());
+        self
+    }
+
+    /// Admits everything, counts nothing, and asks no function of the request.
+    pub(crate) fn disabled(mut self) -> Self {
+        self.inner = self.inner.rate(Rate::UNLIMITED);
+        self.identify = Some(Source::sync("identity", |_: &HttpRequest| Identity::EXEMPT));
+        (self.rate, self.cost, self.max_wait) = (None, None, None);
+        self.scope = Scope::Throttle;
+        self.is_disabled = true;
+        self
+    }
+
     /// The throttle.
     ///
     /// # Errors
@@ -324,6 +361,9 @@ impl HttpThrottleBuilder {
             usual_quota,
             policy,
             shares_counts: self.shares_counts,
+            is_disabled: self.is_disabled,
+            origin: self.origin,
+            live: self.live,
             seen_stores: AtomicUsize::new(0),
             seen_at: AtomicUsize::new(0),
         })))

@@ -47,7 +47,7 @@ impl<'a> By<'a> {
         By {
             throttle,
             identity,
-            backend: throttle.own_backend(),
+            backend: None,
             cost: None,
             rate: None,
             place: None,
@@ -69,7 +69,7 @@ impl<'a> By<'a> {
     /// On the backend where the throttle's requests count, such as the one in the application data, or
     /// [`ThrottleBackend::global`]. A throttle with a backend of its own stays there.
     pub fn on(mut self, backend: &'a ThrottleBackend) -> By<'a> {
-        self.backend = self.backend.or(Some(backend));
+        self.backend = Some(backend);
         self
     }
 
@@ -88,6 +88,14 @@ impl<'a> By<'a> {
     /// If something has to be said, see above; if the backend fails and the policy is to
     /// [raise](OnError::Raise), or a function that wants to see the request.
     pub async fn hit(self) -> Result<Decision> {
+        let now = self.throttle.current();
+        match now.is_disabled() {
+            true => Ok(Decision::UNLIMITED),
+            false => self.of(&now).hit_fixed().await,
+        }
+    }
+
+    async fn hit_fixed(self) -> Result<Decision> {
         let (backend, scope) = (self.backend()?, self.scope()?);
         let attempt = self.attempt(scope.as_deref())?;
         let policy = match self.throttle.on_error(backend) {
@@ -105,6 +113,14 @@ impl<'a> By<'a> {
     ///
     /// If something has to be said, see above; if the backend fails.
     pub async fn stat(self) -> Result<Stat> {
+        let now = self.throttle.current();
+        match now.is_disabled() {
+            true => now.throttle().stat(&Identity::EXEMPT).await,
+            false => self.of(&now).stat_fixed().await,
+        }
+    }
+
+    async fn stat_fixed(self) -> Result<Stat> {
         let (backend, scope) = (self.backend()?, self.scope()?);
         let attempt = self.attempt(scope.as_deref())?;
         let throttle = self.throttle.throttle();
@@ -120,8 +136,16 @@ impl<'a> By<'a> {
         Ok(self.stat().await?.verdict == Verdict::Allow)
     }
 
+    /// The same of a throttle as it is now.
+    fn of<'n>(self, throttle: &'n HttpThrottle) -> By<'n>
+    where
+        'a: 'n,
+    {
+        By { throttle, ..self }
+    }
+
     fn backend(&self) -> Result<&'a ThrottleBackend> {
-        let backend = self.backend.ok_or_else(|| {
+        let backend = self.throttle.own_backend().or(self.backend).ok_or_else(|| {
             self.unsaid(
                 "where its requests count: build it with `.backend(..)`, or say `.on(&backend)` (the memory \
                  of this process is `ThrottleBackend::global()`)",

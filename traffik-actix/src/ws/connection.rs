@@ -18,15 +18,22 @@ use super::excess::{Excess, OnExcess};
 use super::rule::WsRule;
 use super::throttle::Settings;
 use super::unique;
+use crate::limits::live::Current;
 use crate::response::denial::Denial;
 use crate::response::failed::Recovery;
 use crate::response::unresolved::Unresolved;
+use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Decided, Meeting, Outcome};
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::resolved::Resolved;
 
 /// How long the frame that closes a connection may wait for a client that reads nothing.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// Who is not limited.
+static NOBODY: Identity = Identity::EXEMPT;
+
+type Throttles<'a> = SmallVec<[Current<'a>; 3]>;
 
 pub(crate) struct Connection {
     settings: Arc<Settings>,
@@ -93,7 +100,8 @@ impl Connection {
         };
         let mut limits = Vec::new();
         for rule in &connection.settings.rules {
-            let meeting = connection.meet(rule).await;
+            let now = rule.throttle.current();
+            let meeting = connection.meet(&now).await;
             let answer = meeting.before_hit().await.map(|answer| [answer]);
             let outcome = admission::conclude(request, std::slice::from_ref(&meeting), answer);
             if let Outcome::Denied(response) = outcome {
@@ -125,9 +133,12 @@ impl Connection {
 
     /// Decides, unless something has to be waited for; nothing is charged then.
     pub(crate) fn decide_now(&self, charges: &Charges) -> Option<Result<Decisions>> {
-        let known = |charge: &Charge| self.limits[charge.rule].resolved.get().is_some();
-        match charges.iter().all(known) {
-            true => self.hits(charges).try_until_ready(),
+        let throttles = self.throttles(charges);
+        let known = |(charge, throttle): (&Charge, &Current<'_>)| {
+            self.limits[charge.rule].resolved.get().is_some() || throttle.is_disabled()
+        };
+        match charges.iter().zip(&throttles).all(known) {
+            true => self.hits(charges, &throttles).try_until_ready(),
             false => None,
         }
     }
@@ -184,7 +195,8 @@ impl Connection {
         if answers.is_denied() {
             return Ok(answers);
         }
-        let hits = self.hits(charges);
+        let throttles = self.throttles(charges);
+        let hits = self.hits(charges, &throttles);
         if !hits.must_queue() {
             let decided = hits.ask().await;
             let waits = decided.as_ref().is_ok_and(Decisions::is_denied) && self.may_wait(charges);
@@ -205,25 +217,40 @@ impl Connection {
         if limit.resolved.get().is_some() {
             return Ok(Decision::UNLIMITED);
         }
-        let meeting = self.meet(rule).await;
+        let now = rule.throttle.current();
+        let meeting = self.meet(&now).await;
         let answer = meeting.before_hit().await;
         limit.learn(rule, &self.id, meeting);
         answer
     }
 
-    async fn meet<'a>(&'a self, rule: &'a WsRule) -> Meeting<'a> {
+    async fn meet<'a>(&'a self, throttle: &'a HttpThrottle) -> Meeting<'a> {
         let outer = self.chosen.as_ref().or(self.settings.backend.as_ref());
-        admission::meet(&rule.throttle.ask(), &self.request, outer).await
+        admission::meet(&throttle.ask(), &self.request, outer).await
     }
 
-    fn hits(&self, charges: &Charges) -> Hits<'_, Recovery<'_>> {
+    /// Who decides, as they are now.
+    fn throttles(&self, charges: &Charges) -> Throttles<'_> {
+        let rules = charges
+            .iter()
+            .map(|charge| &self.settings.rules[charge.rule]);
+        rules.map(|rule| rule.throttle.current()).collect()
+    }
+
+    fn hits<'a>(
+        &'a self,
+        charges: &Charges,
+        throttles: &'a Throttles<'_>,
+    ) -> Hits<'a, Recovery<'a>> {
         let mut hits = Hits::default();
-        for charge in charges {
+        for (charge, throttle) in charges.iter().zip(throttles) {
             let limit = &self.limits[charge.rule];
-            let throttle = &self.settings.rules[charge.rule].throttle;
             hits.push_on(
                 throttle.throttle(),
-                limit.attempt(charge.cost),
+                match throttle.is_disabled() {
+                    true => Attempt::by(&NOBODY),
+                    false => limit.attempt(charge.cost),
+                },
                 &*limit.backend.backend,
                 Recovery::of(throttle, &limit.backend, &self.request),
             );
@@ -264,7 +291,7 @@ impl Connection {
             excess.in_a_row = excess.in_a_row.saturating_add(1);
             self.denials.set(excess.in_a_row);
         }
-        let spokesman = self.spokesman(&excess, charges);
+        let spokesman = self.spokesman(&excess, charges, &all);
         let backends = spokesman.and_then(|limit| limit.backend.on_excess.as_ref());
         let mut answer = match self.settings.on_excess.as_ref().or(backends) {
             Some(handler) => handler.answer(&excess).await,
@@ -290,18 +317,15 @@ impl Connection {
     }
 
     /// The limit that denied, the one with the longest wait if several did.
-    fn spokesman(&self, excess: &Excess<'_>, charges: &Charges) -> Option<&Limit> {
-        let name = excess.denial.throttle.name();
-        let charge = charges.iter().find(|charge| {
-            let throttle = &self.settings.rules[charge.rule].throttle;
-            std::ptr::eq(throttle.name(), name)
-        })?;
-        Some(&self.limits[charge.rule])
+    fn spokesman(&self, excess: &Excess<'_>, charges: &Charges, all: &[Decided]) -> Option<&Limit> {
+        let is_it = |decided: &Decided| decided.throttle.is(excess.denial.throttle);
+        let at = all.iter().position(is_it)?;
+        Some(&self.limits[charges[at].rule])
     }
 
     fn decided(&self, rule: usize, decision: Decision) -> Decided {
-        let throttle = &self.settings.rules[rule].throttle;
-        Decided::by(throttle, self.limits[rule].resolved.get(), decision)
+        let throttle = self.settings.rules[rule].throttle.current();
+        Decided::by(&throttle, self.limits[rule].resolved.get(), decision)
     }
 
     async fn fail(&self, error: Error) -> Verdict {
@@ -333,6 +357,10 @@ impl Limit {
 
     /// Keeps what a meeting found out.
     fn learn(&self, rule: &WsRule, connection: &str, meeting: Meeting<'_>) {
+        // Who asks is not asked while it is disabled.
+        if meeting.is_disabled() {
+            return;
+        }
         if let Ok(mut resolved) = meeting.resolved {
             if rule.per_connection {
                 let scope = resolved.scope.get_or_insert_default();
@@ -343,10 +371,9 @@ impl Limit {
     }
 
     fn attempt(&self, cost: Option<u32>) -> Attempt<'_> {
-        static UNKNOWN: Identity = Identity::EXEMPT;
         let attempt = match self.resolved.get() {
             Some(resolved) => resolved.attempt(),
-            None => Attempt::by(&UNKNOWN),
+            None => Attempt::by(&NOBODY),
         };
         match cost {
             Some(cost) => attempt.cost(cost),

@@ -13,6 +13,7 @@ mod direct;
 mod duplicates;
 mod functions;
 mod headers;
+mod limits;
 mod middleware;
 mod on_error;
 mod on_error_by;

@@ -1,7 +1,7 @@
 //! What counts, for whom, and how much.
 
 use traffik_actix::actix_ws::AggregatedMessage;
-use traffik_actix::{WsRule, WsThrottle};
+use traffik_actix::{Limits, OnExcess, WsRule, WsThrottle};
 
 use crate::client::Client;
 use crate::server::{name, serve};
@@ -183,4 +183,54 @@ async fn whoever_is_exempt_is_not_limited() {
         boss.say("hi").await;
     }
     assert_eq!(boss.leave().await, ["hi"; 5]);
+}
+
+/// Open connections follow their limits, those included that were opened while there was none.
+#[actix_web::test]
+async fn limits_change_while_connections_are_open() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let texts = throttle("texts", "2/day").identify(name).backend(backend);
+    let rule = WsRule::new(limits.add(texts).unwrap())
+        .when(|message| matches!(message, AggregatedMessage::Text(_)));
+    let addr = serve(WsThrottle::new(rule).on_excess(OnExcess::Discard)).await;
+    let mut ann = Client::connect(addr, "ann").await;
+    limits.disable("texts").unwrap();
+    let mut bob = Client::connect(addr, "bob").await;
+    async fn passed(client: &mut Client) -> usize {
+        for _ in 0..9 {
+            client.say("hi").await;
+        }
+        client.ping("all").await;
+        let mut passed = 0;
+        while client.hear().await == "hi" {
+            passed += 1;
+        }
+        passed
+    }
+    assert_eq!(
+        (passed(&mut ann).await, passed(&mut bob).await),
+        (9, 9),
+        "disabled"
+    );
+    limits.enable("texts").unwrap();
+    assert_eq!(
+        (passed(&mut ann).await, passed(&mut bob).await),
+        (2, 2),
+        "enabled"
+    );
+    limits.update("texts", |texts| texts.rate("5/day")).unwrap();
+    assert_eq!(
+        (passed(&mut ann).await, passed(&mut bob).await),
+        (3, 3),
+        "raised"
+    );
+    limits
+        .update("texts", |texts| texts.strategy("token_bucket,burst=4"))
+        .unwrap();
+    assert_eq!(
+        (passed(&mut ann).await, passed(&mut bob).await),
+        (4, 4),
+        "of another strategy"
+    );
 }

@@ -110,6 +110,23 @@ impl Outage {
         }
     }
 
+    /// As far as another one has come, whose place it takes.
+    pub(crate) fn going_on(self, other: &Outage) -> Outage {
+        let copy = |to: &AtomicU64, from: &AtomicU64| {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed)
+        };
+        copy(&self.whole.ended_us, &other.whole.ended_us);
+        copy(&self.whole.began_us, &other.whole.began_us);
+        copy(&self.whole.noticed_us, &other.whole.noticed_us);
+        copy(&self.degraded, &other.degraded);
+        let announced = other.announced.load(Ordering::Relaxed);
+        self.announced.store(announced, Ordering::Relaxed);
+        Outage {
+            clock: Arc::clone(&other.clock),
+            ..self
+        }
+    }
+
     pub(crate) fn info(&self) -> OutageInfo {
         OutageInfo {
             lasts: self.announced.load(Ordering::Relaxed),

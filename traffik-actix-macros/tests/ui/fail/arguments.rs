@@ -57,4 +57,17 @@ async fn krate_twice() {}
 #[throttle = "5/second"]
 async fn name_value() {}
 
+#[throttle(limit = "search", rate = "5/second")]
+async fn what_is_named_says_everything_itself() {}
+
+#[throttle(limit = "search")]
+#[throttle(limit = "search")]
+async fn named_twice() {}
+
+#[throttle(limt = "search")]
+async fn named_with_a_slip() {}
+
+#[throttle(limit = 5)]
+async fn named_by_a_number() {}
+
 fn main() {}

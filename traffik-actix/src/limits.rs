@@ -1,0 +1,291 @@
+//! Throttles that change while requests pass.
+
+pub(crate) mod live;
+pub(crate) mod registry;
+
+use std::fmt;
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, web};
+use smallvec::SmallVec;
+use traffik_core::__private::nearest;
+use traffik_core::{Error, OutageInfo, Rate, Result};
+
+use crate::limits::live::Live;
+use crate::limits::registry::{Entry, Registry, State};
+use crate::throttle::HttpThrottle;
+use crate::throttle::builder::HttpThrottleBuilder;
+
+/// Throttles with unique names that can be listed, changed and switched off while requests pass.
+///
+/// ```
+/// use actix_web::{App, HttpResponse, get, put, web};
+/// use traffik_actix::{HttpThrottle, Limits, throttle};
+///
+/// #[get("/search")]
+/// #[throttle(limit = "search")] // the one of this name in the application's `Limits`
+/// async fn search() -> &'static str {
+///     "results"
+/// }
+///
+/// #[put("/admin/limits/{name}/{rate}")] // who may do that is not shown here
+/// async fn set(limits: web::Data<Limits>, path: web::Path<(String, String)>) -> HttpResponse {
+///     let (name, rate) = path.into_inner();
+///     match limits.update(&name, |throttle| throttle.rate(rate)) {
+///         Ok(()) => HttpResponse::NoContent().finish(),
+///         Err(error) => HttpResponse::BadRequest().body(error.to_string()), // as it was
+///     }
+/// }
+///
+/// # fn main() -> Result<(), traffik_actix::Error> {
+/// // Once, outside the `HttpServer::new` closure.
+/// let limits = Limits::new();
+/// let all = limits.add(HttpThrottle::builder("all").rate("1000/minute"))?;
+/// limits.add(HttpThrottle::builder("search").rate("10/second"))?;
+///
+/// let app = move || App::new().app_data(web::Data::new(limits.clone())).wrap(all.clone()).service(search).service(set);
+/// # let _ = app();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Cheap to clone; clones are one registry. What [`add`](Limits::add) and [`get`](Limits::get) return is used
+/// like any other throttle, in middlewares, by hand and for the messages of WebSockets, and is at any time
+/// what the registry says. Throttles that are in no registry pay nothing for this.
+///
+/// # Who notices a change
+///
+/// Every decision that begins after [`update`](Limits::update) has returned. One request, with all rules of
+/// its middleware, sees either everything as it was or everything as it is: nothing is locked, and requests
+/// that are being decided are not disturbed. A change is known to this process only: other servers need it
+/// as well, and until they have it, each applies its own rate to the counts that they share.
+///
+/// | what is changed | for clients it means |
+/// |---|---|
+/// | the rate | their counts go on; [what was taken](traffik_core::strategy#when-the-rate-is-changed) under the old rate counts under the new one. Nobody starts afresh, whether limits are raised or lowered |
+/// | the cost, `min_wait`, headers, handlers, policies, who asks | the next request; what was charged stays charged |
+/// | the strategy, or one of its options such as a burst; `shared`; the scope; who asks, if the identity is another; the backend | other counts: everybody starts afresh, so that around the change up to the old limit and the new one are admitted. Changed back, the old counts go on as far as they have not expired |
+/// | `wait_up_to`, `max_waiters` | the next request; who waits already goes on to, under the old rate, and still takes a place |
+/// | disabled | admitted without a count, a header, or a question to any function or backend |
+/// | enabled again | counts go on where they were, as far as they have not expired |
+///
+/// A denial that was announced is not taken back: a client that was told to wait may do so longer than it
+/// now would have to. A [lease](crate::Lease) that was taken under another rate is spent, or given back, as it
+/// is. Open WebSockets keep who asks, the scope, the backend, the longest wait, and a rate or cost that a
+/// function gave, as these are found out once, with the handshake; all else changes with their next message.
+#[derive(Clone)]
+pub struct Limits(Arc<Registry>);
+
+/// What is known about a throttle of [`Limits`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limit {
+    /// Its name.
+    pub name: String,
+    /// Its rate, unless a function of the request gives it.
+    pub rate: Option<Rate>,
+    /// The [id](traffik_core::Strategy::id) of its strategy.
+    pub strategy: String,
+    /// The strategy's [parameters](traffik_core::Strategy::parameters), as text.
+    pub parameters: String,
+    /// The cost of a request, unless a function gives it.
+    pub cost: Option<u32>,
+    /// Whether it decides.
+    pub is_enabled: bool,
+    /// Whether its backend fails.
+    pub outage: OutageInfo,
+}
+
+impl Limits {
+    /// A registry without throttles.
+    pub fn new() -> Limits {
+        Limits(Registry::new())
+    }
+
+    /// Adds a throttle, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// If there is a throttle of this name already, or if it [cannot be built](HttpThrottleBuilder::build).
+    pub fn add(&self, throttle: HttpThrottleBuilder) -> Result<HttpThrottle> {
+        let at = self.0.change(|state| state.add(&self.0, throttle))?;
+        self.handle(at)
+    }
+
+    /// The throttle of this name.
+    pub fn get(&self, name: &str) -> Option<HttpThrottle> {
+        let at = self.0.state().find(name)?;
+        // What could be built once, can be again.
+        self.handle(at).ok()
+    }
+
+    /// What is known about all throttles, in the order of their names.
+    pub fn list(&self) -> Vec<Limit> {
+        let state = self.0.state();
+        state.entries().into_iter().map(Limit::of).collect()
+    }
+
+    /// Changes a throttle: what the function does not set stays as it was.
+    ///
+    /// ```
+    /// # use traffik_actix::{HttpThrottle, Limits};
+    /// let limits = Limits::new();
+    /// let api = limits.add(HttpThrottle::builder("api").rate("100/minute"))?;
+    ///
+    /// limits.update("api", |api| api.rate("200/minute").cost(2))?;
+    /// assert_eq!(api.rate().unwrap().to_string(), "200/minute");
+    ///
+    /// let error = limits.update("apj", |api| api.rate("1/s")).unwrap_err();
+    /// assert_eq!(error.to_string(), "there is no throttle `apj`, did you mean `api`?");
+    /// assert!(limits.update("api", |api| api.rate("many")).is_err()); // and stays as it was
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    ///
+    /// The function must not change the registry: it would wait for itself.
+    ///
+    /// # Errors
+    ///
+    /// If there is no throttle of this name, or if it cannot be built like that; it stays as it was then.
+    pub fn update(
+        &self,
+        name: &str,
+        change: impl FnOnce(HttpThrottleBuilder) -> HttpThrottleBuilder,
+    ) -> Result<()> {
+        self.0.change(|state| {
+            let entry = find_mut(state, name)?;
+            let recipe = change(entry.recipe().clone());
+            entry.rebuild(recipe)
+        })
+    }
+
+    /// Stops limiting by a throttle: it admits everything and counts nothing.
+    ///
+    /// # Errors
+    ///
+    /// If there is no throttle of this name.
+    pub fn disable(&self, name: &str) -> Result<()> {
+        self.0
+            .change(|state| find_mut(state, name)?.set_enabled(false))
+    }
+
+    /// Limits by a throttle again.
+    ///
+    /// # Errors
+    ///
+    /// If there is no throttle of this name.
+    pub fn enable(&self, name: &str) -> Result<()> {
+        self.0
+            .change(|state| find_mut(state, name)?.set_enabled(true))
+    }
+
+    /// Stops limiting by any of them, all at once.
+    pub fn disable_all(&self) {
+        self.set_all_enabled(false);
+    }
+
+    /// Limits by all of them again, all at once.
+    pub fn enable_all(&self) {
+        self.set_all_enabled(true);
+    }
+
+    fn set_all_enabled(&self, are_enabled: bool) {
+        let done = self.0.change(|state| {
+            state
+                .all_mut()
+                .try_for_each(|entry| entry.set_enabled(are_enabled))
+        });
+        // Only what was built once is built again.
+        debug_assert!(done.is_ok(), "{done:?}");
+    }
+
+    fn handle(&self, at: usize) -> Result<HttpThrottle> {
+        let state = self.0.state();
+        let entry = state.entry(at);
+        entry.use_it();
+        let live = Live::new(Arc::clone(&self.0), at);
+        entry.recipe().clone().following(live).build()
+    }
+
+    /// Those of the application that a request is for.
+    ///
+    /// # Errors
+    ///
+    /// If there are none in its data.
+    pub(crate) fn of(req: &HttpRequest) -> Result<&Limits> {
+        let found = req
+            .app_data::<web::Data<Limits>>()
+            .map(|data| &***data)
+            .or_else(|| req.app_data::<Limits>());
+        found.ok_or_else(|| {
+            Error::invalid(
+                "the application has no `Limits` to find `limit = ..` of a `#[throttle]` in: add \
+                 `.app_data(web::Data::new(limits.clone()))`",
+            )
+        })
+    }
+
+    /// The throttles of these names, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// If one is missing.
+    pub(crate) fn in_force(&self, names: &[(usize, &str)]) -> Result<SmallVec<[HttpThrottle; 2]>> {
+        let state = self.0.state();
+        let found = names.iter().map(|(_, name)| {
+            let at = state.find(name).ok_or_else(|| missing(&state, name))?;
+            state.entry(at).use_it();
+            Ok(state.entry(at).in_force().clone())
+        });
+        found.collect()
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits::new()
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Limits").field(&self.list()).finish()
+    }
+}
+
+impl Limit {
+    fn of(entry: &Entry) -> Limit {
+        let throttle = entry.throttle();
+        let (inner, asks) = (throttle.throttle(), throttle.asks());
+        Limit {
+            name: throttle.name().to_owned(),
+            rate: throttle.rate(),
+            strategy: inner.strategy().id().to_owned(),
+            parameters: inner.strategy().parameters(),
+            cost: (!asks.cost).then(|| inner.cost()),
+            is_enabled: entry.is_enabled(),
+            outage: throttle.outage(),
+        }
+    }
+}
+
+fn find_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Entry> {
+    match state.find(name) {
+        Some(at) => Ok(state.entry_mut(at)),
+        None => Err(missing(state, name)),
+    }
+}
+
+#[cold]
+fn missing(state: &State, name: &str) -> Error {
+    let names: Vec<&str> = state
+        .entries()
+        .iter()
+        .map(|entry| entry.throttle().name())
+        .collect();
+    let hint = match nearest(name, names.iter().copied()) {
+        Some(near) => format!(", did you mean `{near}`?"),
+        None if names.is_empty() => "; there is none yet".to_owned(),
+        None => format!("; there are {}", names.join(", ")),
+    };
+    Error::invalid(format!("there is no throttle `{name}`{hint}"))
+}

@@ -1,0 +1,530 @@
+//! Throttles that change while requests pass.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_web::http::Method;
+use actix_web::test::{TestRequest, init_service};
+use actix_web::{App, HttpRequest, HttpResponse, web};
+use traffik_actix::{
+    HttpThrottle, Identity, Limits, MemoryBackend, OnError, Rule, ThrottleBackend,
+    ThrottleMiddleware, ThrottleRule, Throttled, Within, throttle,
+};
+
+use crate::support::{app, get, memory, send, throttle as made, warnings};
+
+#[throttle(limit = "named")]
+async fn named() -> &'static str {
+    "named"
+}
+
+#[throttle("3/day", name = "own")]
+#[throttle(limit = "named")]
+async fn own_and_named() -> &'static str {
+    "both"
+}
+
+async fn by_hand(req: HttpRequest, limits: web::Data<Limits>) -> actix_web::Result<&'static str> {
+    let by_hand = limits.get("by-hand").unwrap();
+    by_hand.enforce(&req).await?;
+    Ok("passed")
+}
+
+async fn by_hand_all(
+    req: HttpRequest,
+    limits: web::Data<Limits>,
+) -> actix_web::Result<&'static str> {
+    let (one, two) = (
+        limits.get("by-all").unwrap(),
+        limits.get("unlimited").unwrap(),
+    );
+    HttpThrottle::enforce_all(&req, [one.ask(), two.ask()]).await?;
+    Ok("passed")
+}
+
+async fn by_hit(req: HttpRequest, limits: web::Data<Limits>) -> actix_web::Result<HttpResponse> {
+    let by_hit = limits.get("by-hit").unwrap();
+    let stat = by_hit.stat(&req).await?;
+    let decision = by_hit.hit(&req).await?;
+    assert_eq!(stat.verdict, decision.verdict());
+    Ok(match decision.is_allowed() {
+        true => HttpResponse::Ok().finish(),
+        false => HttpResponse::TooManyRequests().finish(),
+    })
+}
+
+/// By an identity alone, as a job would.
+async fn by_whom(limits: web::Data<Limits>, backend: web::Data<ThrottleBackend>) -> HttpResponse {
+    let by_whom = limits.get("by-whom").unwrap();
+    let who = Identity::of("job");
+    match by_whom
+        .by(&who)
+        .on(&backend)
+        .hit()
+        .await
+        .unwrap()
+        .is_allowed()
+    {
+        true => HttpResponse::Ok().finish(),
+        false => HttpResponse::TooManyRequests().finish(),
+    }
+}
+
+/// Every way to meet a throttle, its path in the application, and the throttle.
+const WAYS: &[(&str, &str)] = &[
+    ("/around", "around"),
+    ("/rules", "rules"),
+    ("/named", "named"),
+    ("/by-hand", "by-hand"),
+    ("/by-all", "by-all"),
+    ("/by-hit", "by-hit"),
+    ("/by-whom", "by-whom"),
+];
+
+macro_rules! all_ways {
+    ($limits:expr, $backend:expr) => {{
+        let (limits, backend) = (&$limits, &$backend);
+        for (_, name) in WAYS {
+            limits.add(made(name, "2/minute")).unwrap();
+        }
+        limits.add(made("unlimited", "0/0")).unwrap();
+        let get_of = |name: &str| limits.get(name).unwrap();
+        let free = made("free", "1000/s").build().unwrap();
+        let rules =
+            ThrottleMiddleware::new(free).rule(Rule::new(get_of("rules")).methods([Method::GET]));
+        init_service(
+            App::new()
+                .app_data(web::Data::new(ThrottleBackend::new(backend.clone())))
+                .app_data(web::Data::new(limits.clone()))
+                .service(
+                    web::resource("/around")
+                        .wrap(get_of("around"))
+                        .to(async || "around"),
+                )
+                .service(web::resource("/rules").wrap(rules).to(async || "rules"))
+                .route("/named", web::get().to(named))
+                .route("/by-hand", web::get().to(by_hand))
+                .route("/by-all", web::get().to(by_hand_all))
+                .route("/by-hit", web::get().to(by_hit))
+                .route("/by-whom", web::get().to(by_whom)),
+        )
+        .await
+    }};
+}
+
+#[actix_web::test]
+async fn a_change_is_in_force_with_the_next_request_wherever_the_throttle_is() {
+    let (clock, backend) = memory();
+    let limits = Limits::new();
+    let app = all_ways!(limits, backend);
+    for (path, name) in WAYS {
+        let admitted = async || {
+            let mut admitted = 0;
+            for _ in 0..9 {
+                let answer = send(&app, get(path)).await;
+                assert!(
+                    answer.is_ok() || answer.is_throttled(),
+                    "{path}: {answer:?}"
+                );
+                admitted += u32::from(answer.is_ok());
+            }
+            admitted
+        };
+        assert_eq!(admitted().await, 2, "{path}");
+        // What was taken goes on to count.
+        limits.update(name, |one| one.rate("5/minute")).unwrap();
+        assert_eq!(admitted().await, 3, "{path}: raised");
+        limits.update(name, |one| one.rate("3/minute")).unwrap();
+        assert_eq!(admitted().await, 0, "{path}: lowered");
+        limits.disable(name).unwrap();
+        assert_eq!(admitted().await, 9, "{path}: disabled");
+        limits.enable(name).unwrap();
+        assert_eq!(admitted().await, 0, "{path}: enabled");
+        // Another strategy has counts of its own.
+        limits
+            .update(name, |one| one.strategy("sliding_window_log"))
+            .unwrap();
+        assert_eq!(admitted().await, 3, "{path}: of another strategy");
+        limits
+            .update(name, |one| one.strategy("fixed_window").cost(2))
+            .unwrap();
+        assert_eq!(admitted().await, 0, "{path}: of the first strategy again");
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(admitted().await, 1, "{path}: at twice the cost");
+    }
+}
+
+#[actix_web::test]
+async fn all_are_switched_off_and_on_at_once() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let app = all_ways!(limits, backend);
+    let admitted = async |path| {
+        let mut admitted = 0;
+        for _ in 0..9 {
+            admitted += u32::from(send(&app, get(path)).await.is_ok());
+        }
+        admitted
+    };
+    limits.disable_all();
+    for (path, _) in WAYS {
+        assert_eq!(admitted(path).await, 9, "{path}");
+    }
+    assert!(limits.list().iter().all(|limit| !limit.is_enabled));
+    limits.enable_all();
+    for (path, _) in WAYS {
+        assert_eq!(
+            admitted(path).await,
+            2,
+            "{path}: nothing was counted meanwhile"
+        );
+    }
+}
+
+#[actix_web::test]
+async fn a_disabled_throttle_asks_no_function_and_says_nothing() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    fn who(req: &HttpRequest) -> Result<Identity, &'static str> {
+        ASKED.fetch_add(1, Ordering::Relaxed);
+        let key = req.headers().get("x-key").ok_or("no key")?;
+        Ok(Identity::of(format_args!("{key:?}")))
+    }
+    let functions = made("functions", "1/day")
+        .identify(who)
+        .cost_by(|_: &HttpRequest| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            1
+        });
+    let live = limits
+        .add(functions.wait_up_to(Duration::from_millis(1)))
+        .unwrap();
+    let app = app(ThrottleMiddleware::new(live.clone()).backend(backend)).await;
+    assert_eq!(send(&app, get("/")).await.status, 400);
+    limits.disable("functions").unwrap();
+    let before = ASKED.load(Ordering::Relaxed);
+    let answer = send(&app, get("/")).await;
+    assert!(answer.is_ok(), "{answer:?}");
+    assert_eq!(answer.header("ratelimit"), None);
+    assert_eq!(ASKED.load(Ordering::Relaxed), before);
+    assert!(live.rate().unwrap().is_unlimited());
+    assert_eq!(limits.list()[0].rate.unwrap().to_string(), "1/day");
+    // What is changed while it is off, is in force when it is on.
+    limits.update("functions", |one| one.rate("7/day")).unwrap();
+    assert!(send(&app, get("/")).await.is_ok());
+    limits.enable("functions").unwrap();
+    assert_eq!(send(&app, get("/")).await.status, 400);
+    let answer = send(&app, get("/").insert_header(("x-key", "a"))).await;
+    assert_eq!(
+        answer.header("ratelimit-policy").unwrap(),
+        "\"functions\";q=7;w=86400"
+    );
+}
+
+#[actix_web::test]
+async fn a_handler_may_have_limits_of_its_own_and_of_the_application() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    limits.add(made("named", "5/day")).unwrap();
+    let app = init_service(
+        App::new()
+            .app_data(web::Data::new(ThrottleBackend::new(backend)))
+            .app_data(limits.clone())
+            .route("/", web::get().to(own_and_named)),
+    )
+    .await;
+    let first = send(&app, get("/")).await;
+    let policies = first.header("ratelimit-policy").unwrap();
+    assert_eq!(policies, "\"own\";q=3;w=86400,\"named\";q=5;w=86400");
+    limits.update("named", |one| one.rate("1/day")).unwrap();
+    assert!(send(&app, get("/")).await.is_throttled());
+    limits.disable("named").unwrap();
+    // The denial charged nothing: two of three are left.
+    assert!(send(&app, get("/")).await.is_ok());
+    assert!(send(&app, get("/")).await.is_ok());
+    assert!(send(&app, get("/")).await.is_throttled());
+}
+
+/// Nothing passes unlimited because a name has a slip.
+#[actix_web::test]
+async fn a_handler_whose_limit_is_not_there_is_not_served_and_the_log_says_what_is() {
+    warnings();
+    let limits = Limits::new();
+    limits.add(made("misnmaed", "5/day")).unwrap();
+    let app = init_service(
+        App::new()
+            .app_data(web::Data::new(limits.clone()))
+            .route("/", web::get().to(misnamed)),
+    )
+    .await;
+    #[throttle(limit = "misnamed")]
+    async fn misnamed() -> &'static str {
+        "never"
+    }
+    assert_eq!(send(&app, get("/")).await.status, 500);
+    assert_eq!(send(&app, get("/")).await.status, 500);
+    // Added later, it is found.
+    limits
+        .add(made("misnamed", "1/day").backend(MemoryBackend::new()))
+        .unwrap();
+    assert!(send(&app, get("/")).await.is_ok());
+    let said = warnings().lock().unwrap();
+    let ours: Vec<_> = said
+        .iter()
+        .filter(|line| line.contains("`misnamed`"))
+        .collect();
+    assert_eq!(ours.len(), 1, "{ours:?}");
+    assert!(ours[0].contains(
+        "a handler is not served: there is no throttle `misnamed`, did you mean `misnmaed`?"
+    ));
+}
+
+#[actix_web::test]
+async fn a_handler_without_a_registry_is_not_served() {
+    let app = init_service(App::new().route("/", web::get().to(lonely))).await;
+    #[throttle(limit = "lonely")]
+    async fn lonely() -> &'static str {
+        "never"
+    }
+    assert_eq!(send(&app, get("/")).await.status, 500);
+    let said = warnings().lock().unwrap();
+    assert!(
+        said.iter().any(|line| line.contains("has no `Limits`")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_all_stays_as_it_was() {
+    let limits = Limits::new();
+    let api = limits.add(made("api", "5/s")).unwrap();
+    type Change = fn(&Limits) -> traffik_actix::Error;
+    let table: [(Change, &str); 7] = [
+        (
+            |limits| limits.add(made("api", "1/s")).unwrap_err(),
+            "there is a throttle `api` already: change it with `update`, or give this one another name",
+        ),
+        (
+            |limits| limits.add(made("b", "fast")).unwrap_err(),
+            "throttle `b`: \"fast\" is no rate",
+        ),
+        (
+            |limits| limits.update("api", |one| one.rate("fast")).unwrap_err(),
+            "throttle `api`: \"fast\" is no rate",
+        ),
+        (
+            |limits| {
+                limits
+                    .update("api", |one| one.strategy("gcar"))
+                    .unwrap_err()
+            },
+            "throttle `api`: \"gcar\" is no strategy, did you mean `gcra`?",
+        ),
+        (
+            |limits| limits.update("apj", |one| one).unwrap_err(),
+            "there is no throttle `apj`, did you mean `api`?",
+        ),
+        (
+            |limits| limits.disable("other").unwrap_err(),
+            "there is no throttle `other`; there are api",
+        ),
+        (
+            |limits| limits.enable("").unwrap_err(),
+            "there is no throttle ``; there are api",
+        ),
+    ];
+    for (change, says) in table {
+        let error = change(&limits);
+        assert!(error.is_invalid());
+        assert!(error.to_string().starts_with(says), "{error}");
+        let list = limits.list();
+        assert_eq!(list.len(), 1);
+        assert_eq!(list[0].rate.unwrap().to_string(), "5/second");
+        assert!(list[0].is_enabled);
+    }
+    assert!(limits.get("other").is_none());
+    assert_eq!(api.rate().unwrap().to_string(), "5/second");
+    let empty = Limits::new().disable("api").unwrap_err();
+    assert_eq!(
+        empty.to_string(),
+        "there is no throttle `api`; there is none yet"
+    );
+}
+
+/// The throttle before a change and the one after it are no two throttles that quarrel about a rate.
+#[actix_web::test]
+async fn a_changed_rate_is_not_mistaken_for_two_throttles_of_one_name() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let live = limits.add(made("no-quarrel", "5/day")).unwrap();
+    let backend = ThrottleBackend::new(backend);
+    let before = limits.get("no-quarrel").unwrap();
+    let app_1 = app(ThrottleMiddleware::new(live.clone()).backend(backend.clone())).await;
+    assert!(send(&app_1, get("/")).await.is_ok());
+    limits
+        .update("no-quarrel", |one| one.rate("6/day"))
+        .unwrap();
+    // A worker that starts later.
+    let app_2 = app(ThrottleMiddleware::new(before)
+        .backend(backend.clone())
+        .rule(live))
+    .await;
+    assert!(send(&app_2, get("/")).await.is_ok());
+    assert!(send(&app_1, get("/")).await.is_ok());
+    let said = warnings().lock().unwrap();
+    assert!(
+        !said.iter().any(|line| line.contains("no-quarrel")),
+        "{said:?}"
+    );
+}
+
+#[actix_web::test]
+async fn policies_and_headers_change_too() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let live = limits
+        .add(made("policies", "1/day").backend(backend.clone()))
+        .unwrap();
+    let app = app(live.into()).await;
+    assert!(send(&app, get("/")).await.is_ok());
+    assert!(send(&app, get("/")).await.is_throttled());
+    limits
+        .update("policies", |one| {
+            one.on_denied(|_| HttpResponse::ImATeapot().finish())
+                .headers(traffik_actix::Headers::Never)
+        })
+        .unwrap();
+    let denied = send(&app, get("/")).await;
+    assert_eq!(
+        (denied.status.as_u16(), denied.header("ratelimit")),
+        (418, None)
+    );
+    traffik_actix::Backend::close(&backend).await.unwrap();
+    limits
+        .update("policies", |one| one.on_error(OnError::Allow))
+        .unwrap();
+    assert!(send(&app, get("/")).await.is_ok());
+    limits
+        .update("policies", |one| one.on_error(OnError::Raise))
+        .unwrap();
+    assert_eq!(send(&app, get("/")).await.status, 503);
+    // On another backend it counts afresh.
+    let (_, other) = memory();
+    limits
+        .update("policies", |one| {
+            one.backend(ThrottleBackend::new(other).separate())
+        })
+        .unwrap();
+    assert!(send(&app, get("/")).await.is_ok());
+}
+
+#[actix_web::test]
+async fn guards_and_extractors_follow_too() {
+    use std::sync::LazyLock;
+    static LIMITS: LazyLock<Limits> = LazyLock::new(Limits::new);
+    struct Extracted;
+    impl ThrottleRule for Extracted {
+        fn throttle() -> &'static HttpThrottle {
+            static EXTRACTED: LazyLock<HttpThrottle> = LazyLock::new(|| {
+                LIMITS
+                    .add(made("extracted", "1/day").backend(MemoryBackend::new()))
+                    .unwrap()
+            });
+            &EXTRACTED
+        }
+    }
+    let guarded = LIMITS
+        .add(made("guarded", "1/day").backend(MemoryBackend::new()))
+        .unwrap();
+    let app = init_service(
+        App::new()
+            .route(
+                "/extracted",
+                web::get().to(async |_: Throttled<Extracted>| "extracted"),
+            )
+            .service(
+                web::resource("/guarded")
+                    .wrap(guarded.clone())
+                    .route(
+                        web::get()
+                            .guard(Within::new(guarded).unwrap())
+                            .to(async || "calm"),
+                    )
+                    .route(web::get().to(async || "busy")),
+            ),
+    )
+    .await;
+    assert!(send(&app, get("/extracted")).await.is_ok());
+    assert!(send(&app, get("/extracted")).await.is_throttled());
+    LIMITS.update("extracted", |one| one.rate("2/day")).unwrap();
+    assert!(send(&app, get("/extracted")).await.is_ok());
+
+    assert_eq!(
+        send(&app, get("/guarded")).await.body,
+        "busy",
+        "the only one is charged by then"
+    );
+    LIMITS.update("guarded", |one| one.rate("9/day")).unwrap();
+    assert_eq!(send(&app, get("/guarded")).await.body, "calm");
+    LIMITS.update("guarded", |one| one.rate("3/day")).unwrap();
+    assert_eq!(send(&app, get("/guarded")).await.body, "busy");
+    LIMITS.disable("guarded").unwrap();
+    assert_eq!(send(&app, get("/guarded")).await.body, "calm");
+}
+
+/// An outage that begins before a change is the same outage after it.
+#[actix_web::test]
+async fn what_was_seen_of_an_outage_outlives_a_change() {
+    let backend = MemoryBackend::new();
+    let limits = Limits::new();
+    let live = limits
+        .add(made("outage", "9/day").backend(backend.clone()))
+        .unwrap();
+    traffik_actix::Backend::close(&backend).await.unwrap();
+    let req = TestRequest::default().to_http_request();
+    assert!(live.hit(&req).await.unwrap().is_denied());
+    let before = live.outage();
+    assert!(before.lasts && before.degraded_total == 1);
+    limits.update("outage", |one| one.rate("8/day")).unwrap();
+    assert_eq!(live.outage(), before);
+}
+
+/// Several threads ask while the limit is changed over and over: nobody is refused without a reason, and
+/// nobody is admitted more than the highest limit there was.
+#[test]
+fn changes_under_load_lose_no_request_and_admit_none_too_many() {
+    let limits = Limits::new();
+    let backend = MemoryBackend::new();
+    let live = limits
+        .add(made("load", "1000/day").backend(backend))
+        .unwrap();
+    let admitted = AtomicUsize::new(0);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                actix_web::rt::System::new().block_on(async {
+                    let app = app(ThrottleMiddleware::new(live.clone())).await;
+                    let mut after = 0;
+                    while after < 100 {
+                        let answer = send(&app, get("/")).await;
+                        assert!(answer.is_ok() || answer.is_throttled(), "{answer:?}");
+                        admitted.fetch_add(usize::from(answer.is_ok()), Ordering::Relaxed);
+                        after += u32::from(is_over.load(Ordering::Relaxed));
+                    }
+                });
+            });
+        }
+        let mut rate = 900;
+        while admitted.load(Ordering::Relaxed) < 1_000 {
+            rate = 1_900 - rate;
+            limits
+                .update("load", |one| one.rate(format!("{rate}/day")))
+                .unwrap();
+            std::thread::yield_now();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(admitted.into_inner(), 1_000);
+}
