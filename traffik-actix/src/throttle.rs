@@ -133,7 +133,7 @@ impl HttpThrottle {
     /// [`Throttle::offenders`](traffik_core::Throttle::offenders).
     #[cfg(feature = "metrics")]
     pub fn offenders(&self) -> Vec<traffik_core::metrics::Offender> {
-        self.0.throttle.offenders()
+        self.current().throttle().offenders()
     }
 
     /// A hit, or a look, by somebody who is known, without a request: by a job, or by a login whose

@@ -260,7 +260,7 @@ impl Drop for Place {
 
 /// One of the [places to wait](Throttle::max_waiters) of a throttle, freed when dropped.
 struct Seat {
-    of: u64,
+    throttle: Throttle,
     client: u128,
 }
 
@@ -285,7 +285,7 @@ impl Seat {
         *taken.by_client.entry(client).or_default() += 1;
         throttle.meters().waits();
         Some(Seat {
-            of: throttle.seats(),
+            throttle: throttle.clone(),
             client,
         })
     }
@@ -295,7 +295,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.throttle.meters().waits_no_more();
         let mut waiting = waiting();
-        let Some(taken) = waiting.seats.get_mut(&self.of) else {
+        let Some(taken) = waiting.seats.get_mut(&self.throttle.seats()) else {
             return;
         };
         taken.all -= 1;
@@ -306,7 +306,7 @@ impl Drop for Seat {
             }
         }
         if taken.all == 0 {
-            waiting.seats.remove(&self.of);
+            waiting.seats.remove(&self.throttle.seats());
         }
     }
 }

@@ -599,6 +599,10 @@ impl ThrottleBuilder {
             ),
         };
         let meters = Meters::new(&name);
+        let meters = match &self.predecessor {
+            Some(other) => meters.going_on(&other.0.meters),
+            None => meters,
+        };
         #[cfg(feature = "metrics")]
         meters.watch(self.offenders, self.names_offenders);
         let hasher = match &self.backend {

@@ -186,7 +186,10 @@ impl Entry {
         self.stand_in = match (is_enabled, self.stand_in.take()) {
             (true, _) => None,
             (false, Some(stand_in)) => Some(stand_in),
-            (false, None) => Some(self.recipe.clone().disabled().build()?),
+            (false, None) => {
+                let stand_in = self.recipe.clone().disabled().succeeding(&self.throttle);
+                Some(stand_in.build()?)
+            }
         };
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What `metrics` is told.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -20,7 +20,7 @@ pub(crate) struct Meters {
     name: String,
     /// Asked for when it first decides, since the recorder may not be there when it is built.
     handles: OnceLock<Handles>,
-    offenders: Mutex<Sketch>,
+    offenders: Arc<Mutex<Sketch>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,15 @@ impl Meters {
         Meters {
             name: name.to_owned(),
             handles: OnceLock::new(),
-            offenders: Mutex::new(Sketch::new()),
+            offenders: Arc::new(Mutex::new(Sketch::new())),
+        }
+    }
+
+    /// Counts on where another one is, whose place it takes.
+    pub(crate) fn going_on(self, other: &Meters) -> Meters {
+        Meters {
+            offenders: Arc::clone(&other.offenders),
+            ..self
         }
     }
 
