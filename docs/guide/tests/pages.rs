@@ -167,3 +167,16 @@ fn links_are_found_and_code_is_not_taken_for_one() {
     let text = "[a](b.md#c), ![d](e.svg) and `[f](g)`\n```rust\nlet x = [1](2);\n```\n[h]: i.md\n";
     assert_eq!(targets(text), ["b.md#c", "e.svg", "i.md"]);
 }
+
+/// Readers choose from tables: what is not in them is not there.
+#[test]
+fn every_strategy_is_in_the_guide() {
+    let page = fs::read_to_string(root().join("docs/guide/pages/strategies.md")).expect("a page");
+    for name in traffik_core::strategy::NAMES {
+        let row = format!("\n| `{name}`");
+        assert!(
+            page.contains(&row),
+            "{name}: say how much it admits at most"
+        );
+    }
+}
