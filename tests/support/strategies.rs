@@ -70,3 +70,12 @@ pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
         ),
     ]
 }
+
+/// A strategy that is not in the list is held to nothing by any backend.
+#[test]
+fn no_strategy_is_forgotten() {
+    let all = strategies();
+    for name in traffik_core::strategy::NAMES {
+        assert!(all.iter().any(|strategy| strategy.id() == *name), "{name}");
+    }
+}
