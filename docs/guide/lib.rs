@@ -28,6 +28,7 @@ pages! {
     failures: "pages/failures.md"
     leases: "pages/leases.md"
     operating: "pages/operating.md"
+    changing: "pages/changing.md"
     testing: "pages/testing.md"
     custom: "pages/custom.md"
 }
