@@ -3,6 +3,7 @@
 
 mod burst;
 mod demand;
+mod outage;
 mod run;
 mod svg;
 
@@ -24,6 +25,7 @@ pub fn all() -> Vec<(PathBuf, String)> {
         ("remaining.svg", burst::remaining()),
         ("demand.svg", demand::admitted()),
         ("waits.svg", burst::waits()),
+        ("outage.svg", outage::admitted()),
     ];
     plots
         .into_iter()

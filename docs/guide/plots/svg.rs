@@ -15,6 +15,7 @@ text{font:13px system-ui,sans-serif;fill:#333}
 .line{fill:none;stroke-width:2}
 .a{stroke:#0969da}.b{stroke:#bc4c00}.c{stroke:#1a7f37;stroke-dasharray:7 3}.d{stroke:#8250df;stroke-dasharray:2 3}
 .area{fill:#0969da;opacity:.25}
+.shade{fill:#888;opacity:.15}
 @media (prefers-color-scheme:dark){
 text{fill:#ddd}.small{fill:#aaa}.grid{stroke:#333}.axis{stroke:#777}
 .pass{fill:#58a6ff}.deny{fill:#ff7b72}.area{fill:#58a6ff}
@@ -73,10 +74,19 @@ impl Svg {
         ));
     }
 
-    /// Through these points.
+    /// Through these points, of which those that a straight line passes anyway are left out.
     pub(super) fn path(&mut self, class: &str, points: impl IntoIterator<Item = (u64, u64)>) {
+        let mut kept = Vec::<(u64, u64)>::new();
+        for (x, y) in points {
+            if let [.., a, b] = &kept[..]
+                && (a.0 == b.0 && b.0 == x || a.1 == b.1 && b.1 == y)
+            {
+                kept.pop();
+            }
+            kept.push((x, y));
+        }
         let mut d = String::new();
-        for (at, (x, y)) in points.into_iter().enumerate() {
+        for (at, (x, y)) in kept.into_iter().enumerate() {
             let command = if at == 0 { 'M' } else { 'L' };
             write!(d, "{command}{x} {y}").expect("a string takes everything");
         }
