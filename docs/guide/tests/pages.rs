@@ -180,3 +180,21 @@ fn every_strategy_is_in_the_guide() {
         );
     }
 }
+
+/// An example that nobody finds helps nobody.
+#[test]
+fn every_example_is_in_the_guide() {
+    let root = root();
+    let manifest = fs::read_to_string(root.join("examples/Cargo.toml")).expect("a manifest");
+    let paths = manifest
+        .lines()
+        .filter_map(|line| line.strip_prefix("path = \""));
+    let examples: Vec<_> = paths.map(|path| path.trim_end_matches('"')).collect();
+    assert!(examples.len() > 5, "{examples:?}");
+    let page = root.join("docs/guide/pages/introduction.md");
+    let linked = targets(&fs::read_to_string(page).expect("a page"));
+    for example in examples {
+        let target = format!("../../../examples/{example}");
+        assert!(linked.contains(&target), "{example}");
+    }
+}
