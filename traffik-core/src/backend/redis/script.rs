@@ -17,6 +17,8 @@ macro_rules! script {
     };
 }
 
+// For the scripts of the store beside it.
+#[cfg(feature = "store")]
 pub(super) use script;
 
 /// A script with the strategies it knows.
