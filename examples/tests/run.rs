@@ -114,6 +114,53 @@ fn login_counts_accounts_as_they_are_looked_up_and_addresses() {
     );
 }
 
+#[test]
+fn api_keys_count_by_plan_and_invented_ones_are_limited_too() {
+    let example = Example::start("api_keys");
+    let status = |key: &str| example.status("GET", "/", key);
+    let [ann, ben] = ["ann", "ben"].map(|name| format!("x-api-key: key-of-{name}\r\n"));
+    // A window may end in between: more than twice as many exceed even two of them.
+    let admitted = |key: &str, tries: usize| {
+        let statuses: Vec<_> = (0..tries).map(|_| status(key)).collect();
+        assert!(statuses.contains(&429), "{key}: {statuses:?}");
+        statuses.iter().filter(|status| **status == 200).count()
+    };
+    let (none, free) = (admitted("", 11), admitted(&ben, 41));
+    assert!(
+        (5..=10).contains(&none) && (20..=40).contains(&free),
+        "{none} {free}"
+    );
+    assert_eq!((0..50).filter(|_| status(&ann) == 200).count(), 50);
+    let guesses: Vec<_> = (0..600)
+        .map(|at| status(&format!("x-api-key: {at}\r\n")))
+        .collect();
+    assert_eq!(guesses[0], 401);
+    assert!(guesses.contains(&429), "{guesses:?}");
+    assert!(
+        guesses.iter().all(|status| [401, 429].contains(status)),
+        "{guesses:?}"
+    );
+}
+
+#[test]
+fn tenants_take_nothing_from_each_other() {
+    let example = Example::start("tenants");
+    let of = |tenant: &str| example.send("GET", &format!("/{tenant}/hello"), "");
+    let north: Vec<_> = (0..7).map(|_| of("north")).collect();
+    let statuses: Vec<_> = north.iter().map(|answer| status_of(answer)).collect();
+    assert_eq!(statuses[..3], [200; 3]);
+    let denied = north
+        .iter()
+        .find(|answer| status_of(answer) == 429)
+        .unwrap();
+    assert!(
+        denied.contains("says north") && denied.contains("retry-after: "),
+        "{denied}"
+    );
+    assert_eq!(status_of(&of("south")), 200);
+    assert_eq!(status_of(&of("nobody")), 404);
+}
+
 /// Issue 9, F 24: the snippet in the README was never compiled, let alone run.
 #[cfg(feature = "redis")]
 #[test]
@@ -216,6 +263,8 @@ fn examples_say_that_their_port_is_taken() {
         "websocket",
         "custom_strategy",
         "login",
+        "api_keys",
+        "tenants",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {
