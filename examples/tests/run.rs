@@ -143,6 +143,38 @@ fn api_keys_count_by_plan_and_invented_ones_are_limited_too() {
 }
 
 #[test]
+fn uploads_cost_what_they_announce_and_are_not_read_in_vain() {
+    let example = Example::start("uploads");
+    let upload = |megabytes: usize, body: &str| {
+        let length = match body {
+            "" => megabytes << 20,
+            body => body.len(),
+        };
+        example.send_body(
+            "POST",
+            "/files",
+            &format!("content-length: {length}\r\n"),
+            body,
+        )
+    };
+    let file = "x".repeat(8 << 20);
+    assert_eq!([(); 2].map(|()| status_of(&upload(8, &file))), [200; 2]);
+    // Four are left. What is denied need not be sent to be answered.
+    let denied = upload(8, "");
+    assert!(denied.starts_with("HTTP/1.1 429"), "{denied}");
+    assert!(denied.contains("retry-after: "), "{denied}");
+    let never = upload(21, "");
+    assert!(
+        never.starts_with("HTTP/1.1 413") && !never.contains("retry-after"),
+        "{never}"
+    );
+    let chunks = "transfer-encoding: chunked\r\n";
+    let unknown = example.send_body("POST", "/files", chunks, "0\r\n\r\n");
+    assert!(unknown.starts_with("HTTP/1.1 411"), "{unknown}");
+    assert_eq!(status_of(&upload(1, "small")), 200);
+}
+
+#[test]
 fn tenants_take_nothing_from_each_other() {
     let example = Example::start("tenants");
     let of = |tenant: &str| example.send("GET", &format!("/{tenant}/hello"), "");
@@ -265,6 +297,7 @@ fn examples_say_that_their_port_is_taken() {
         "login",
         "api_keys",
         "tenants",
+        "uploads",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {
