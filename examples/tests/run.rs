@@ -15,15 +15,12 @@ use std::io::{Read, Write};
 #[cfg(feature = "redis")]
 use std::net::TcpStream;
 use std::net::{Ipv4Addr, TcpListener};
-#[cfg(feature = "redis")]
 use std::process::Command;
 use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Message;
 
-#[cfg(feature = "redis")]
-use self::support::binary;
-use self::support::{Example, ends, status_of, talk};
+use self::support::{Example, binary, ends, status_of, talk};
 
 #[test]
 fn quickstart_denies_the_sixth_request_of_ten_seconds() {
@@ -174,6 +171,29 @@ fn uploads_cost_what_they_announce_and_are_not_read_in_vain() {
     assert_eq!(status_of(&upload(1, "small")), 200);
 }
 
+/// A receiver that is down keeps no event from the others.
+#[test]
+fn webhooks_wait_for_their_turn_and_all_arrive() {
+    let receiver = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut command = Command::new(binary("webhooks"));
+    let receivers = [
+        "127.0.0.1:1".into(),
+        receiver.local_addr().unwrap().to_string(),
+    ];
+    command.arg("127.0.0.1:0").args(receivers);
+    let example = Example::run(command);
+    let mut events: Vec<_> = (0..4).map(|at| format!("event {at}")).collect();
+    for event in &events {
+        let length = format!("content-length: {}\r\n", event.len());
+        let answer = example.send_body("POST", "/events", &length, event);
+        assert_eq!(status_of(&answer), 202);
+    }
+    let mut arrived: Vec<_> = (0..4).map(|_| support::receive(&receiver)).collect();
+    arrived.sort();
+    events.sort();
+    assert_eq!(arrived, events);
+}
+
 #[test]
 fn tenants_take_nothing_from_each_other() {
     let example = Example::start("tenants");
@@ -298,6 +318,7 @@ fn examples_say_that_their_port_is_taken() {
         "api_keys",
         "tenants",
         "uploads",
+        "webhooks",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {

@@ -12,9 +12,7 @@ mod process;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod servers;
 
-#[cfg(feature = "redis")]
-pub(crate) use self::example::binary;
-pub(crate) use self::example::{Example, ends, status_of, talk};
+pub(crate) use self::example::{Example, binary, ends, receive, status_of, talk};
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) use self::process::Process;
 #[cfg(feature = "memcached")]
