@@ -8,6 +8,7 @@
 mod bench_server;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod playground;
 mod support;
 
 #[cfg(feature = "redis")]
@@ -317,6 +318,7 @@ fn examples_say_that_their_port_is_taken() {
         "login",
         "api_keys",
         "tenants",
+        "playground",
         "uploads",
         "webhooks",
     ];

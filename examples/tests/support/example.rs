@@ -66,6 +66,10 @@ impl Example {
         response
     }
 
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
     pub(crate) fn status(&self, method: &str, path: &str, headers: &str) -> u16 {
         status_of(&self.send(method, path, headers))
     }
