@@ -196,6 +196,30 @@ fn webhooks_wait_for_their_turn_and_all_arrive() {
 }
 
 #[test]
+fn a_chat_tells_everybody_what_is_said_and_each_what_is_left() {
+    let example = Example::start("chat");
+    let [mut ann, mut ben] = [example.connect("ann"), example.connect("ben")];
+    let of = |left| format!(r#"{{"left":{left},"of":5}}"#);
+    let hear = |socket: &mut tokio_tungstenite::tungstenite::WebSocket<_>| {
+        socket.read().unwrap().into_text().unwrap().to_string()
+    };
+    assert_eq!([hear(&mut ann), hear(&mut ben)], [of(5), of(5)]);
+    ann.send(Message::text("hello")).unwrap();
+    let heard = r#"{"said":"hello"}"#;
+    assert_eq!(hear(&mut ben), heard);
+    // Both are of one client, and so is what is left.
+    let mut to_ann = [hear(&mut ann), hear(&mut ann)];
+    to_ann.sort();
+    assert_eq!(to_ann, [of(4), heard.to_owned()]);
+    // A token comes back every two seconds, and a machine may be slow; but it answers ten at once.
+    for _ in 0..30 {
+        ben.write(Message::text("spam")).unwrap();
+    }
+    ben.flush().unwrap();
+    while !hear(&mut ben).contains(r#""type":"rate_limit""#) {}
+}
+
+#[test]
 fn tenants_take_nothing_from_each_other() {
     let example = Example::start("tenants");
     let of = |tenant: &str| example.send("GET", &format!("/{tenant}/hello"), "");
@@ -318,6 +342,7 @@ fn examples_say_that_their_port_is_taken() {
         "login",
         "api_keys",
         "tenants",
+        "chat",
         "playground",
         "uploads",
         "webhooks",
