@@ -2,8 +2,9 @@
 //! application, beside its peers. Unlike seconds they are the same on a busy machine.
 //!
 //! Every contestant is a process of its own with one worker under `valgrind --tool=callgrind`; a
-//! client beside it asks over one keep-alive connection, or over 32 at once. It is run twice, with
-//! few requests and with many, and the difference is what the requests took.
+//! client beside it asks over one keep-alive connection, or over 32 at once. Once it is warm it counts
+//! from zero: what it takes to start, such as to find out how fast the processor's clock runs, is not
+//! the same twice.
 //!
 //! `cargo bench -p traffik-benches --bench instructions [-- --check | --write] [part of a name ...]`
 //!
@@ -14,7 +15,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 
 use traffik_benches::load::{REQUEST, is_complete};
 use traffik_benches::store::Store;
@@ -23,9 +24,9 @@ mod contestants;
 
 use contestants::{CONTESTANTS, Contestant, Kind};
 
-/// Requests of the short run, which warms up, and of the long one.
+/// Requests that warm up, and those that count.
 const FEW: u32 = 512;
-const MANY: u32 = FEW + 4_096;
+const MANY: u32 = 4_096;
 
 /// What a row may grow by, in percent. Counts differ by a few from run to run, and between
 /// processors by what `memcpy` and its like make of them.
@@ -94,30 +95,27 @@ fn measure(wanted: impl Fn(&Contestant) -> bool) -> Vec<Row> {
 }
 
 fn instructions_per_request(contestant: &Contestant, url: &str) -> f64 {
-    let [few, many] = [FEW, MANY].map(|requests| run(contestant, url, requests));
-    (many - few) as f64 / f64::from(MANY - FEW)
-}
-
-/// All instructions of a process that served so many requests.
-fn run(contestant: &Contestant, url: &str, requests: u32) -> u64 {
     let out = std::env::temp_dir().join(format!("traffik-callgrind-{}", std::process::id()));
-    let serving = Serving::start(contestant, url, &out);
-    serving.ask(contestant.connections, requests);
+    let mut serving = Serving::start(contestant, url, &out);
+    let mut client = Client::connect(serving.port, contestant.connections);
+    client.ask(FEW);
+    serving.count_from_here();
+    client.ask(MANY);
     serving.stop();
     let text = std::fs::read_to_string(&out).expect("callgrind wrote its file");
     let _ = std::fs::remove_file(&out);
-    let total = text.lines().find_map(|line| {
-        let line = line
-            .strip_prefix("summary:")
-            .or(line.strip_prefix("totals:"))?;
-        line.trim().parse().ok()
-    });
-    total.expect("callgrind says how many instructions there were")
+    // Its `summary` is of everything since the start.
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("totals:")?.trim().parse::<u32>().ok());
+    let total = total.expect("callgrind says how many instructions there were");
+    f64::from(total) / f64::from(MANY)
 }
 
 /// A contestant under callgrind.
 struct Serving {
     process: Child,
+    output: BufReader<ChildStdout>,
     port: u16,
 }
 
@@ -127,35 +125,66 @@ impl Serving {
         let mut process = Command::new("valgrind")
             .args(["--quiet", "--tool=callgrind"])
             .arg(format!("--callgrind-out-file={}", out.display()))
+            .arg(format!("--zero-before=*{}*", contestants::FROM_HERE))
             .arg(own)
             .args([contestants::SERVE, contestant.name, url])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("valgrind starts");
-        let mut line = String::new();
-        let stdout = process.stdout.take().expect("piped above");
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .expect("it says where it listens");
-        let port = line.trim().parse().expect("the contestant prints its port");
-        Serving { process, port }
+        let output = BufReader::new(process.stdout.take().expect("piped above"));
+        let mut serving = Serving {
+            process,
+            output,
+            port: 0,
+        };
+        let port = serving.line();
+        serving.port = port.parse().expect("the contestant prints its port");
+        serving
     }
 
-    /// One request at a time on every connection.
-    fn ask(&self, connections: u32, requests: u32) {
-        let connect = || {
-            let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let read = self.output.read_line(&mut line);
+        read.expect("the contestant says something");
+        line.trim().to_owned()
+    }
+
+    fn count_from_here(&mut self) {
+        let input = self.process.stdin.as_mut().expect("piped above");
+        input.write_all(b"\n").expect("it reads");
+        assert_eq!(self.line(), contestants::FROM_HERE);
+    }
+
+    /// It ends when its input does.
+    fn stop(mut self) {
+        drop(self.process.stdin.take());
+        let status = self.process.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// Asks for one page, over and over.
+struct Client(Vec<TcpStream>);
+
+impl Client {
+    fn connect(port: u16, connections: u32) -> Client {
+        let connect = |_| {
+            let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
             stream.set_nodelay(true).expect("a socket has this option");
             stream
         };
-        let mut streams: Vec<TcpStream> = (0..connections).map(|_| connect()).collect();
+        Client((0..connections).map(connect).collect())
+    }
+
+    /// One request at a time on every connection.
+    fn ask(&mut self, requests: u32) {
         let mut buffer = [0; 4096];
-        for _ in 0..requests / connections {
-            for stream in &mut streams {
+        for _ in 0..requests as usize / self.0.len() {
+            for stream in &mut self.0 {
                 stream.write_all(REQUEST).expect("a live connection");
             }
-            for stream in &mut streams {
+            for stream in &mut self.0 {
                 let mut length = 0;
                 while !is_complete(&buffer[..length]) {
                     let read = stream
@@ -167,13 +196,6 @@ impl Serving {
                 assert!(buffer.starts_with(b"HTTP/1.1 200"), "it was denied");
             }
         }
-    }
-
-    /// It ends when its input does.
-    fn stop(mut self) {
-        drop(self.process.stdin.take());
-        let status = self.process.wait().expect("it ends");
-        assert!(status.success(), "{status}");
     }
 }
 
