@@ -53,8 +53,10 @@ impl Cell {
 
     /// A cell that nobody has written yet.
     pub fn fresh() -> Cell {
-        Cell::default()
+        Cell::FRESH
     }
+
+    pub(crate) const FRESH: Cell = Cell(Shape::Large(None));
 
     /// Whether nobody has written this cell.
     pub fn is_fresh(&self) -> bool {

@@ -204,6 +204,10 @@ impl Decision {
 pub struct Decisions(SmallVec<[Decision; 3]>);
 
 impl Decisions {
+    pub(crate) fn of(decisions: &[Decision]) -> Decisions {
+        Decisions(SmallVec::from_slice(decisions))
+    }
+
     /// Whether every throttle admits.
     pub fn is_allowed(&self) -> bool {
         self.0.iter().all(Decision::is_allowed)
@@ -238,6 +242,12 @@ impl std::ops::Deref for Decisions {
 impl std::ops::DerefMut for Decisions {
     fn deref_mut(&mut self) -> &mut [Decision] {
         &mut self.0
+    }
+}
+
+impl AsRef<[Decision]> for Decisions {
+    fn as_ref(&self) -> &[Decision] {
+        self
     }
 }
 

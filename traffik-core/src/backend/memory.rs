@@ -164,6 +164,79 @@ impl MemoryBackend {
     }
 
     fn apply_many(&self, batch: &Batch<'_>) -> Decisions {
+        let decided = match batch.ops() {
+            [one, two] => self.apply_few([one, two]),
+            [one, two, three] => self.apply_few([one, two, three]),
+            [one, two, three, four] => self.apply_few([one, two, three, four]),
+            _ => None,
+        };
+        decided.unwrap_or_else(|| self.apply_any(batch))
+    }
+
+    /// The common case of several: as few limits as a request has, whose cells are all there, and small. They
+    /// are decided where they are.
+    fn apply_few<const N: usize>(&self, ops: [&Op<'_>; N]) -> Option<Decisions> {
+        let mut held = self.hold(ops.map(|op| self.shard_of(&op.key)));
+        let now = self.now();
+        let mut places = [0; N];
+        for (at, op) in ops.into_iter().enumerate() {
+            places[at] = held.table(at).small(op)?;
+        }
+        let mut before = [const { Cell::FRESH }; N];
+        let mut decisions = [Decision::UNLIMITED; N];
+        for (at, op) in ops.into_iter().enumerate() {
+            let cell = held.table(at).cell(places[at]);
+            before[at] = cell.clone();
+            decisions[at] = op.step(cell, now);
+        }
+        if decisions.iter().any(Decision::is_denied) {
+            for (at, op) in ops.into_iter().enumerate() {
+                let cell = held.table(at).cell(places[at]);
+                match decisions[at].is_allowed() {
+                    true => {
+                        *cell = std::mem::take(&mut before[at]);
+                        decisions[at] = op.peek(cell, now);
+                    }
+                    false => {
+                        op.realign(cell, now);
+                    }
+                }
+            }
+        }
+        // What has grown is weighed last, since that may sweep the table.
+        if (0..N).any(|at| held.table(at).cell(places[at]).is_large()) {
+            for (at, op) in ops.into_iter().enumerate() {
+                held.table(at).weigh(op, now);
+            }
+        }
+        Some(Decisions::of(&decisions))
+    }
+
+    /// Locks the shards of some operations.
+    #[inline]
+    fn hold<const N: usize>(&self, shards: [usize; N]) -> Held<'_, N> {
+        let mut order: [usize; N] = std::array::from_fn(|at| at);
+        // In the order of the shards, so that no two batches can wait for each other.
+        order.sort_unstable_by_key(|at| shards[*at]);
+        let mut held = Held {
+            tables: [const { None }; N],
+            holder: [0; N],
+        };
+        let mut last = None;
+        for at in order {
+            held.holder[at] = match last {
+                Some(last) if shards[last] == shards[at] => held.holder[last],
+                _ => {
+                    held.tables[at] = Some(self.0.shards[shards[at]].lock());
+                    at
+                }
+            };
+            last = Some(at);
+        }
+        held
+    }
+
+    fn apply_any(&self, batch: &Batch<'_>) -> Decisions {
         // In the order of the shards, so that no two batches can wait for each other.
         let mut needed: SmallVec<[usize; 4]> = batch
             .ops()
@@ -182,9 +255,6 @@ impl MemoryBackend {
         };
 
         let now = self.now();
-        if let Some(decisions) = decide_known(batch, &mut tables, table_of, now) {
-            return decisions;
-        }
         let mut cells: SmallVec<[Cell; 3]> = batch
             .ops()
             .iter()
@@ -213,44 +283,22 @@ impl MemoryBackend {
     }
 }
 
-/// The common case: all cells are there, and small. They are decided where they are.
-fn decide_known(
-    batch: &Batch<'_>,
-    tables: &mut [MutexGuard<'_, Table>],
-    table_of: impl Fn(&Op<'_>) -> usize,
-    now: Timestamp,
-) -> Option<Decisions> {
-    let ops = batch.ops();
-    let known = |op| {
-        let table = table_of(op);
-        Some((table, tables[table].small(op)?))
-    };
-    let places: SmallVec<[(usize, usize); 3]> = ops.iter().map(known).collect::<Option<_>>()?;
-    let mut before = SmallVec::<[Cell; 3]>::new();
-    let mut decide = |(op, (table, slot)): (&Op<'_>, &(usize, usize))| {
-        let cell = tables[*table].cell(*slot);
-        before.push(cell.clone());
-        op.step(cell, now)
-    };
-    let mut decisions: Decisions = ops.iter().zip(&places).map(&mut decide).collect();
-    if decisions.is_denied() {
-        for (at, (table, slot)) in places.iter().enumerate() {
-            let cell = tables[*table].cell(*slot);
-            match decisions[at].is_allowed() {
-                true => {
-                    *cell = std::mem::take(&mut before[at]);
-                    decisions[at] = ops[at].peek(cell, now);
-                }
-                false => {
-                    ops[at].realign(cell, now);
-                }
-            }
-        }
+/// The tables of as many operations, each locked once.
+struct Held<'t, const N: usize> {
+    tables: [Option<MutexGuard<'t, Table>>; N],
+    /// Of every operation, whose place its table has.
+    holder: [usize; N],
+}
+
+impl<const N: usize> Held<'_, N> {
+    /// The table of an operation.
+    #[inline]
+    fn table(&mut self, at: usize) -> &mut Table {
+        let Some(table) = &mut self.tables[self.holder[at]] else {
+            unreachable!("`hold` names places that it has filled");
+        };
+        table
     }
-    for (op, (table, _)) in ops.iter().zip(&places) {
-        tables[*table].weigh(op, now);
-    }
-    Some(decisions)
 }
 
 impl MemoryBackend {
@@ -629,5 +677,54 @@ mod tests {
         assert_eq!(known.hit_now(&ann).unwrap().remaining(), 4);
         assert!(hits.try_decide().unwrap().unwrap().is_allowed());
         assert_eq!(known.hit_now(&ann).unwrap().remaining(), 3);
+    }
+
+    /// However many there are, wherever their cells are, and whatever they take.
+    #[test]
+    fn a_batch_is_charged_as_a_whole_wherever_its_cells_are() {
+        let strategies = [
+            "fixed_window",
+            "token_bucket",
+            "sliding_window_counter",
+            "sliding_window_log",
+        ];
+        let (ann, ben) = (Identity::of("ann"), Identity::of("ben"));
+        for (shards, limits) in [1, 2, 64]
+            .into_iter()
+            .flat_map(|shards| (2..=6).map(move |limits| (shards, limits)))
+        {
+            let backend = MemoryBackend::builder()
+                .shards(shards)
+                .clock(crate::ManualClock::default());
+            let backend = backend.build().unwrap();
+            let throttles: Vec<_> = (0..limits)
+                .map(|at| {
+                    let throttle = Throttle::builder(format!("{at}"))
+                        .rate(format!("{}/day", 3 + (at + 1) % limits));
+                    let throttle = throttle.strategy(strategies[at % strategies.len()]);
+                    throttle.backend(backend.clone()).build().unwrap()
+                })
+                .collect();
+            // The last allows three, and the first of a client are newcomers.
+            for who in [&ann, &ben] {
+                let hits = Hits::from_iter(throttles.iter().map(|throttle| (throttle, who)));
+                for round in 1..=5 {
+                    let decisions = hits.try_decide().unwrap().unwrap();
+                    assert_eq!(
+                        decisions.is_allowed(),
+                        round <= 3,
+                        "{shards} {limits} {round}"
+                    );
+                    for (at, decision) in decisions.iter().enumerate() {
+                        let limit = 3 + (at + 1) % limits;
+                        assert_eq!(
+                            decision.remaining(),
+                            (limit - round.min(3)) as u64,
+                            "{shards} {limits} {at}"
+                        );
+                    }
+                }
+            }
+        }
     }
 }
