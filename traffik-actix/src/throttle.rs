@@ -6,6 +6,7 @@ pub(crate) mod ask;
 pub(crate) mod backend;
 pub(crate) mod builder;
 pub(crate) mod by;
+pub(crate) mod company;
 mod duplicates;
 mod policy;
 pub(crate) mod resolved;
@@ -31,6 +32,7 @@ use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::builder::HttpThrottleBuilder;
 use crate::throttle::by::By;
+use crate::throttle::company::{Companies, Company};
 use crate::throttle::duplicates::Noted;
 use crate::throttle::resolved::Resolved;
 
@@ -74,7 +76,9 @@ struct Settings {
     usual_quota: u64,
     /// `RateLimit-Policy` of these.
     policy: HeaderValue,
-    quoted_name: Box<str>,
+    /// What items of `RateLimit` begin with.
+    item: Box<str>,
+    companies: Companies,
     /// There are no functions of rate and cost, no scope, and no wait.
     asks_only_who: bool,
     shares_counts: bool,
@@ -89,12 +93,17 @@ struct Settings {
     seen_at: AtomicUsize,
 }
 
-/// A throttle that may be gone.
+/// A throttle that may be gone. Until this is, no other one takes its place in memory.
+#[derive(Debug)]
 pub(crate) struct WeakThrottle(Weak<Settings>);
 
 impl WeakThrottle {
     pub(crate) fn is_used(&self) -> bool {
         self.0.strong_count() > 0
+    }
+
+    pub(crate) fn is(&self, throttle: &HttpThrottle) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&throttle.0))
     }
 
     pub(crate) fn upgrade(&self) -> Option<HttpThrottle> {
@@ -559,9 +568,25 @@ impl HttpThrottle {
         &self.0.policy
     }
 
-    /// The name as items of header fields begin with it.
-    pub(crate) fn quoted_name(&self) -> &str {
-        &self.0.quoted_name
+    /// What items of `RateLimit` begin with.
+    pub(crate) fn item(&self) -> &str {
+        &self.0.item
+    }
+
+    /// What is known of throttles that meet the same request, unless the first of them meets too many.
+    #[inline]
+    pub(crate) fn company<'t>(all: &[&'t HttpThrottle]) -> Option<&'t Arc<Company>> {
+        all.first()?.0.companies.of(all)
+    }
+
+    /// Whether nothing is asked about a request but who asks, as the backend says, which is not this throttle's
+    /// own, and everybody is limited.
+    fn is_plain(&self) -> bool {
+        let settings = &self.0;
+        settings.asks_only_who
+            && settings.backend.is_none()
+            && settings.identify.is_none()
+            && !settings.throttle.rate().is_unlimited()
     }
 
     /// Whether nothing is asked about a request but who asks.

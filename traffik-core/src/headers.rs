@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use crate::decision::{Decision, Verdict};
 
 /// The largest structured-field integer, RFC 9651 section 3.3.1.
@@ -37,19 +35,19 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 pub fn push_policy(out: &mut String, name: &str, quota: u64, window: Duration) {
     push_name(out, name);
     out.push_str(";q=");
-    out.push_str(Digits::of(quota.min(MAX_INTEGER)).as_str());
+    push_number(out, quota.min(MAX_INTEGER));
     out.push_str(";w=");
-    out.push_str(Digits::of(whole_seconds(window).max(1)).as_str());
+    push_number(out, whole_seconds(window).max(1));
 }
 
 /// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
 pub fn push_limit(out: &mut String, name: &str, decision: &Decision) {
     let Left { remaining, seconds } = Left::of(decision);
     push_name(out, name);
-    out.push_str(";r=");
-    out.push_str(Digits::of(remaining).as_str());
-    out.push_str(";t=");
-    out.push_str(Digits::of(seconds).as_str());
+    out.push_str(REMAINING);
+    push_number(out, remaining);
+    out.push_str(SECONDS);
+    push_number(out, seconds);
 }
 
 /// The numbers of an item of `RateLimit`, for adapters.
@@ -73,37 +71,107 @@ impl Left {
     }
 }
 
-/// A name as items begin with it, for [`limits`].
+/// What an item of `RateLimit` begins with, for [`limits`]: `"api";r=`.
 #[doc(hidden)]
-pub fn quoted(name: &str) -> Box<str> {
-    let mut quoted = String::new();
-    push_name(&mut quoted, name);
-    quoted.into()
+pub fn beginning(name: &str) -> Box<str> {
+    let mut beginning = String::new();
+    push_name(&mut beginning, name);
+    beginning.push_str(REMAINING);
+    beginning.into()
 }
 
-/// The items that [`push_limit`] would append, of [quoted] names: in one allocation that is full, so
-/// that it becomes a header value without moving.
+const REMAINING: &str = ";r=";
+const SECONDS: &str = ";t=";
+
+/// The items that [`push_limit`] would append, of their [beginnings](beginning): in one allocation that is
+/// full, so that it becomes a header value without moving.
 #[doc(hidden)]
-pub fn limits(items: &[(&str, Left)]) -> Vec<u8> {
-    let digits = |(_, left): &(&str, Left)| (Digits::of(left.remaining), Digits::of(left.seconds));
-    let digits: SmallVec<[(Digits, Digits); 3]> = items.iter().map(digits).collect();
-    let lengths = items.iter().zip(&digits);
-    let length = lengths.map(|((name, _), (remaining, seconds))| {
-        name.len() + remaining.bytes().len() + seconds.bytes().len() + ",;r=;t=".len()
-    });
-    // No comma before the first.
-    let mut out = Vec::with_capacity(length.sum::<usize>().saturating_sub(1));
-    for ((name, _), (remaining, seconds)) in items.iter().zip(&digits) {
-        if !out.is_empty() {
-            out.push(b',');
-        }
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b";r=");
-        out.extend_from_slice(remaining.bytes());
-        out.extend_from_slice(b";t=");
-        out.extend_from_slice(seconds.bytes());
+pub fn limits(items: &[(&str, Left)]) -> Box<[u8]> {
+    let longest = |(beginning, _): &(&str, Left)| beginning.len() + SECONDS.len() + 2 * LONGEST + 1;
+    let most = items.iter().map(longest).sum();
+    if most <= USUAL {
+        Backwards::new(&mut [0; USUAL]).limits(items).into()
+    } else {
+        Backwards::new(&mut vec![0; most]).limits(items).into()
     }
-    out
+}
+
+/// What a few limits of usual names take at most.
+const USUAL: usize = 256;
+
+/// As many digits as `u64::MAX` has.
+const LONGEST: usize = 20;
+
+/// Writes into a room from its end, as numbers are written: nothing has to be measured before. Without
+/// `format_args!`, which takes longer than a decision in memory.
+struct Backwards<'t> {
+    room: &'t mut [u8],
+    start: usize,
+}
+
+impl<'t> Backwards<'t> {
+    #[inline]
+    fn new(room: &'t mut [u8]) -> Backwards<'t> {
+        let start = room.len();
+        Backwards { room, start }
+    }
+
+    #[inline]
+    fn limits(mut self, items: &[(&str, Left)]) -> &'t [u8] {
+        for (at, (beginning, left)) in items.iter().enumerate().rev() {
+            self.put_number(left.seconds);
+            self.put(SECONDS.as_bytes());
+            self.put_number(left.remaining);
+            self.put(beginning.as_bytes());
+            // No comma before the first.
+            if at > 0 {
+                self.put(b",");
+            }
+        }
+        self.written()
+    }
+
+    #[inline]
+    fn put(&mut self, part: &[u8]) {
+        let end = self.start;
+        self.start -= part.len();
+        self.room[self.start..end].copy_from_slice(part);
+    }
+
+    #[inline]
+    fn put_number(&mut self, mut number: u64) {
+        while number >= 100 {
+            self.put(&PAIRS[(number % 100) as usize]);
+            number /= 100;
+        }
+        match &PAIRS[(number % 100) as usize] {
+            [b'0', digit] => self.put(&[*digit]),
+            pair => self.put(pair),
+        }
+    }
+
+    fn written(self) -> &'t [u8] {
+        &self.room[self.start..]
+    }
+}
+
+/// The digits of all numbers below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        pairs[number as usize] = [b'0' + number / 10, b'0' + number % 10];
+        number += 1_u8;
+    }
+    pairs
+};
+
+fn push_number(out: &mut String, number: u64) {
+    let mut longest = [0; LONGEST];
+    let mut digits = Backwards::new(&mut longest);
+    digits.put_number(number);
+    // Digits are ASCII.
+    out.push_str(std::str::from_utf8(digits.written()).unwrap_or_default());
 }
 
 fn push_name(out: &mut String, name: &str) {
@@ -121,39 +189,6 @@ fn push_name(out: &mut String, name: &str) {
     }
     out.push_str(rest);
     out.push('"');
-}
-
-/// A number in decimal, written without `format_args!`, which takes longer than a decision in
-/// memory.
-struct Digits {
-    /// As many as `u64::MAX` has.
-    all: [u8; 20],
-    first: usize,
-}
-
-impl Digits {
-    fn of(mut value: u64) -> Digits {
-        let mut all = [b'0'; 20];
-        let mut first = all.len() - 1;
-        loop {
-            all[first] += (value % 10) as u8;
-            value /= 10;
-            if value == 0 {
-                return Digits { all, first };
-            }
-            first -= 1;
-        }
-    }
-
-    #[inline]
-    fn bytes(&self) -> &[u8] {
-        &self.all[self.first..]
-    }
-
-    fn as_str(&self) -> &str {
-        // Digits are ASCII.
-        std::str::from_utf8(self.bytes()).unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
@@ -191,15 +226,31 @@ mod tests {
         ];
         for some in 0..=names.len() {
             let mut pushed = String::new();
-            let quoted = names.map(quoted);
+            let beginnings = names.map(beginning);
             let mut items = Vec::new();
             for (at, decision) in decisions[..some].iter().enumerate() {
                 push_limit(&mut pushed, names[at], decision);
-                items.push((&*quoted[at], Left::of(decision)));
+                items.push((&*beginnings[at], Left::of(decision)));
             }
-            let at_once = limits(&items);
-            assert_eq!(String::from_utf8(at_once.clone()).unwrap(), pushed);
-            assert_eq!(at_once.capacity(), at_once.len(), "it would move");
+            assert_eq!(String::from_utf8(limits(&items).into()).unwrap(), pushed);
+            // And where the usual room is too small for them.
+            let long = "n".repeat(200);
+            let beginnings = names.map(|name| beginning(&format!("{name}{long}")));
+            let (mut pushed, mut items) = (String::new(), Vec::new());
+            for (at, decision) in decisions[..some].iter().enumerate() {
+                push_limit(&mut pushed, &format!("{}{long}", names[at]), decision);
+                items.push((&*beginnings[at], Left::of(decision)));
+            }
+            assert_eq!(String::from_utf8(limits(&items).into()).unwrap(), pushed);
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_as_everybody_does() {
+        for number in (0..=1_100).chain([9_999, 10_000, 12_345, u64::from(u32::MAX), u64::MAX]) {
+            let mut written = String::new();
+            push_number(&mut written, number);
+            assert_eq!(written, number.to_string());
         }
     }
 

@@ -252,6 +252,15 @@ impl Throttle {
         self.0.max_waiters_per_client
     }
 
+    /// A denial waits as long as all of this throttle do.
+    #[inline]
+    pub(crate) fn floor(&self, decision: Decision) -> Decision {
+        match self.0.min_wait {
+            Some(min_wait) => decision.with_min_wait(min_wait),
+            None => decision,
+        }
+    }
+
     /// The operation of an attempt, or `None` if nothing limits it.
     #[inline]
     pub(crate) fn op<'a>(&'a self, attempt: &Attempt<'a>, hasher: &KeyHasher) -> Option<Op<'a>> {

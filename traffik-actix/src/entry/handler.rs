@@ -52,8 +52,16 @@ impl HandlerLimits {
         }
     }
 
-    /// The throttles, unless one of them is a mistake of the program.
+    /// The throttles, if none of them is one of the application's, or a mistake.
     #[inline]
+    fn fixed(&self) -> Option<&[HttpThrottle]> {
+        match self.named {
+            [] => self.built(),
+            _ => None,
+        }
+    }
+
+    /// The throttles, unless one of them is a mistake of the program.
     fn throttles(&self, req: &HttpRequest) -> Option<Throttles<'_>> {
         let built = self.built()?.iter().map(Current::Fixed);
         match self.named {
@@ -129,10 +137,17 @@ where
     Args: FromRequest,
     H::Output: Responder,
 {
-    let Some(throttles) = limits.throttles(&req) else {
-        return broken();
+    let found;
+    let throttles: SmallVec<[&HttpThrottle; 4]> = match limits.fixed() {
+        Some(fixed) => fixed.iter().collect(),
+        None => {
+            found = limits.throttles(&req);
+            match &found {
+                Some(found) => found.iter().map(|one| &**one).collect(),
+                None => return broken(),
+            }
+        }
     };
-    let throttles: SmallVec<[&HttpThrottle; 4]> = throttles.iter().map(|one| &**one).collect();
     let mut payload = payload.into_inner();
     let outcome = match admission::admit_now(&throttles, &req, None) {
         Ok(outcome) => Some(outcome),
@@ -149,7 +164,7 @@ where
         Some(Outcome::Admitted(receipt)) => receipt,
         Some(Outcome::Denied(response)) => {
             Box::pin(body::drain(req.headers(), payload)).await;
-            return response;
+            return *response;
         }
         None => return admission::gone(),
     };

@@ -170,27 +170,34 @@ impl Limits {
 
     fn admit_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
         let req = req.request();
-        if let [rule] = &*self.rules
-            && rule.is_for_all()
-        {
-            let decided = admission::admit_now(&[&rule.throttle], req, self.backend.as_ref());
-            return decided.map_err(|undecided| Waiting {
-                rules: Some(SmallVec::from_slice(&[0])),
-                undecided,
-            });
-        }
+        let outer = self.backend.as_ref();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
-        let mut rules = SmallVec::<[usize; 4]>::new();
-        for (at, rule) in self.rules.iter().enumerate() {
-            if rule.matches_now(req).ok_or(Waiting::UNMATCHED)? {
+        for rule in &self.rules {
+            if rule.is_for_all() || rule.matches_now(req).ok_or(Waiting::UNMATCHED)? {
                 matching.push(&rule.throttle);
-                rules.push(at);
             }
         }
-        admission::admit_now(&matching, req, self.backend.as_ref()).map_err(|undecided| Waiting {
-            rules: Some(rules),
-            undecided,
-        })
+        match admission::admit_now(&matching, req, outer) {
+            Ok(outcome) => Ok(outcome),
+            Err(undecided) => Err(Waiting {
+                rules: Some(self.places_of(&matching)),
+                undecided,
+            }),
+        }
+    }
+
+    /// Which rules they are of.
+    fn places_of(&self, throttles: &[&HttpThrottle]) -> SmallVec<[usize; 4]> {
+        let rules = self.rules.iter().enumerate();
+        let is_of = |rule: &Rule| {
+            throttles
+                .iter()
+                .any(|one| std::ptr::eq(*one, &rule.throttle))
+        };
+        rules
+            .filter(|(_, rule)| is_of(rule))
+            .map(|(at, _)| at)
+            .collect()
     }
 
     fn may_wait(&self) -> bool {
@@ -369,10 +376,12 @@ where
                 let (req, payload) = req.into_parts();
                 match body::is_small(req.headers(), &payload) {
                     true => ThrottleFuture::Waiting {
-                        response: Box::pin(async move { Ok(answer(req, payload, response).await) }),
+                        response: Box::pin(
+                            async move { Ok(answer(req, payload, *response).await) },
+                        ),
                     },
                     false => ThrottleFuture::Denied {
-                        response: Some(denied(req, response)),
+                        response: Some(denied(req, *response)),
                     },
                 }
             }
@@ -408,15 +417,16 @@ where
         false => Some(limits.admit_later(&req, waiting).await),
     };
     match outcome {
-        Some(Outcome::Admitted(mut receipt)) => {
+        Some(Outcome::Admitted(receipt)) => {
             req.set_payload(payload);
-            let mut around = limits.look_around(&req);
-            let response = service.call(req).await;
-            finish(&mut receipt, &mut around, response)
+            let around = limits.look_around(&req);
+            let mut response = service.call(req).await;
+            stamp(&mut response, receipt, around);
+            response.map(ServiceResponse::map_into_left_body)
         }
         Some(Outcome::Denied(response)) => {
             let (req, _) = req.into_parts();
-            Ok(Box::pin(answer(req, payload, response)).await)
+            Ok(Box::pin(answer(req, payload, *response)).await)
         }
         None => Ok(denied(req.into_parts().0, admission::gone())),
     }
@@ -440,28 +450,25 @@ fn denied<B>(req: HttpRequest, response: HttpResponse) -> ServiceResponse<Either
 
 /// Stamps the response, or the response that an error is going to be.
 #[inline]
-fn finish<B: MessageBody>(
-    receipt: &mut Receipt,
-    around: &mut Option<Around>,
-    response: actix_web::Result<ServiceResponse<B>>,
-) -> actix_web::Result<ServiceResponse<EitherBody<B>>> {
+fn stamp<B>(
+    response: &mut actix_web::Result<ServiceResponse<B>>,
+    receipt: Receipt,
+    around: Option<Around>,
+) {
     match response {
-        Ok(mut response) => {
+        Ok(response) => {
             receipt.stamp(response.headers_mut());
-            if let Some(around) = around.take() {
-                around.look_back(&response);
+            if let Some(around) = around {
+                around.look_back(response);
             }
-            Ok(response.map_into_left_body())
         }
-        Err(mut error) => {
+        Err(error) => {
             if !receipt.is_empty() {
-                let receipt = std::mem::take(receipt);
                 error.add_response_mapper(move |mut response| {
-                    receipt.stamp(response.headers_mut());
+                    receipt.clone().stamp(response.headers_mut());
                     response
                 });
             }
-            Err(error)
         }
     }
 }
@@ -496,8 +503,9 @@ where
                 receipt,
                 around,
             } => {
-                let response = unwrap_ready!(response.poll(cx));
-                Poll::Ready(finish(receipt, around, response))
+                let mut response = unwrap_ready!(response.poll(cx));
+                stamp(&mut response, std::mem::take(receipt), around.take());
+                Poll::Ready(response.map(ServiceResponse::map_into_left_body))
             }
             State::Denied { response } => match response.take() {
                 Some(response) => Poll::Ready(Ok(response)),

@@ -1,5 +1,7 @@
 //! Headers that tell clients about their limits.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::web::Bytes;
 use smallvec::SmallVec;
@@ -7,6 +9,8 @@ use traffik_core::headers::Left;
 use traffik_core::{Decision, Decisions, Rate, headers};
 
 use crate::throttle::HttpThrottle;
+use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::company::Company;
 
 /// Which responses carry headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,20 +78,26 @@ pub(crate) struct Said<'a> {
 
 /// What a response is to say, which may not exist yet.
 ///
-/// Nothing is written before there is a response if it is about one limit with its usual policy. The items of
-/// several become one line, since putting another one into a response costs as much as a decision.
-#[derive(Debug, Default)]
+/// It is small, since it is moved with the future of every request, and ready to be written. The items of
+/// several limits become one line, since putting another one into a response costs as much as a decision.
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Told {
     #[default]
     None,
+    /// About one limit with its usual policy.
     Usual {
         throttle: HttpThrottle,
         left: Left,
     },
+    /// About several.
+    Together {
+        company: Arc<Company>,
+        limits: Box<[u8]>,
+    },
     Written(Box<Written>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Written {
     policies: Option<HeaderValue>,
     limits: Option<HeaderValue>,
@@ -95,47 +105,96 @@ pub(crate) struct Written {
 }
 
 /// What `X-RateLimit-*` tell.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tightest {
     limit: u64,
     remaining: u64,
     reset: u64,
 }
 
+impl<'a> Said<'a> {
+    /// What is told of an admission under the throttle's own rate, if anything.
+    #[inline]
+    pub(crate) fn on_admission(
+        throttle: &'a HttpThrottle,
+        backend: &ThrottleBackend,
+        decision: &'a Decision,
+    ) -> Option<Said<'a>> {
+        let (headers, style) = throttle.headers(backend);
+        (headers.on_admitted() && !decision.is_unlimited()).then(|| Said {
+            throttle,
+            decision,
+            rate: throttle.throttle().rate(),
+            style,
+        })
+    }
+
+    /// Whether it is told in the usual way.
+    #[inline]
+    fn is_usual(&self) -> bool {
+        let quota = self.decision.limit();
+        self.style == HeaderStyle::Standard && self.throttle.has_usual_policy(&self.rate, quota)
+    }
+
+    fn item(&self) -> (&'a str, Left) {
+        (self.throttle.item(), Left::of(self.decision))
+    }
+}
+
 impl Told {
     /// About one decision.
     #[inline]
     pub(crate) fn of_one(said: &Said<'_>) -> Told {
-        if said.style == HeaderStyle::Standard
-            && said
-                .throttle
-                .has_usual_policy(&said.rate, said.decision.limit())
-        {
-            return Told::Usual {
+        match said.is_usual() {
+            true => Told::Usual {
                 throttle: said.throttle.clone(),
                 left: Left::of(said.decision),
-            };
+            },
+            false => Told::Written(Box::new(Written::of(std::slice::from_ref(said)))),
         }
-        Told::of(std::slice::from_ref(said))
     }
 
     /// About all decisions that limit anything.
-    pub(crate) fn of(said: &[Said<'_>]) -> Told {
-        match said.is_empty() {
-            true => Told::None,
-            false => Told::Written(Box::new(Written::of(said))),
+    pub(crate) fn of<'a>(said: impl Iterator<Item = Said<'a>>) -> Told {
+        let said: SmallVec<[Said<'_>; 3]> = said.collect();
+        match &*said {
+            [] => Told::None,
+            [one] => Told::of_one(one),
+            said => {
+                Told::together(said).unwrap_or_else(|| Told::Written(Box::new(Written::of(said))))
+            }
         }
+    }
+
+    fn together(said: &[Said<'_>]) -> Option<Told> {
+        if !said.iter().all(Said::is_usual) {
+            return None;
+        }
+        let mut throttles = SmallVec::<[&HttpThrottle; 4]>::new();
+        let mut items = SmallVec::<[(&str, Left); 4]>::new();
+        for one in said {
+            throttles.push(one.throttle);
+            items.push(one.item());
+        }
+        Some(Told::Together {
+            company: Arc::clone(HttpThrottle::company(&throttles)?),
+            limits: headers::limits(&items),
+        })
     }
 
     /// Items of `RateLimit` are appended to those that an outer or inner throttle wrote; of
     /// `X-RateLimit-*` the tightest stays.
-    pub(crate) fn write(&self, map: &mut HeaderMap) {
+    pub(crate) fn write(self, map: &mut HeaderMap) {
         match self {
             Told::None => {}
             Told::Usual { throttle, left } => {
                 map.append(RATELIMIT_POLICY, throttle.usual_policy().clone());
-                let limit = headers::limits(&[(throttle.quoted_name(), *left)]);
+                let limit = headers::limits(&[(throttle.item(), left)]);
                 map.append(RATELIMIT, text(limit));
+            }
+            Told::Together { company, limits } => {
+                map.append(RATELIMIT_POLICY, company.policies().clone());
+                map.append(RATELIMIT, text(limits));
             }
             Told::Written(written) => written.write(map),
         }
@@ -145,10 +204,7 @@ impl Told {
 impl Written {
     fn of(said: &[Said<'_>]) -> Written {
         let standard = said.iter().filter(|one| one.style.has_standard());
-        let items: SmallVec<[(&str, Left); 3]> = standard
-            .clone()
-            .map(|one| (one.throttle.quoted_name(), Left::of(one.decision)))
-            .collect();
+        let items: SmallVec<[(&str, Left); 3]> = standard.clone().map(Said::item).collect();
         let x = said.iter().filter(|one| one.style.has_x());
         Written {
             policies: policies(standard),
@@ -159,12 +215,12 @@ impl Written {
         }
     }
 
-    fn write(&self, map: &mut HeaderMap) {
-        if let Some(policies) = &self.policies {
-            map.append(RATELIMIT_POLICY, policies.clone());
+    fn write(self, map: &mut HeaderMap) {
+        if let Some(policies) = self.policies {
+            map.append(RATELIMIT_POLICY, policies);
         }
-        if let Some(limits) = &self.limits {
-            map.append(RATELIMIT, limits.clone());
+        if let Some(limits) = self.limits {
+            map.append(RATELIMIT, limits);
         }
         if let Some(tightest) = &self.tightest {
             tightest.write(map);
@@ -180,16 +236,19 @@ fn policies<'a>(said: impl Iterator<Item = &'a Said<'a>> + Clone) -> Option<Head
     if rest.next().is_none() {
         return Some(policy(first));
     }
-    let policies: SmallVec<[HeaderValue; 3]> = said.map(policy).collect();
-    let length: usize = policies.iter().map(|one| one.len() + 1).sum();
-    let mut list = Vec::with_capacity(length - 1);
-    for policy in &policies {
+    Some(joined(said.map(policy)))
+}
+
+/// A list of lists.
+pub(crate) fn joined(values: impl Iterator<Item = HeaderValue>) -> HeaderValue {
+    let mut list = Vec::new();
+    for value in values {
         if !list.is_empty() {
             list.push(b',');
         }
-        list.extend_from_slice(policy.as_bytes());
+        list.extend_from_slice(value.as_bytes());
     }
-    Some(text(list))
+    text(list)
 }
 
 impl Tightest {
@@ -233,8 +292,8 @@ pub(crate) fn write_denial(map: &mut HeaderMap, decisions: &Decisions) {
 
 /// A header value of what this crate wrote itself: names of throttles are printable ASCII, the
 /// rest is digits and punctuation.
-pub(crate) fn text(value: impl Into<Vec<u8>>) -> HeaderValue {
+pub(crate) fn text(value: impl Into<Box<[u8]>>) -> HeaderValue {
     // Boxed, since `Bytes` allocates once more for a text with room to spare.
-    let bytes = Bytes::from(value.into().into_boxed_slice());
+    let bytes = Bytes::from(value.into());
     HeaderValue::from_maybe_shared(bytes).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

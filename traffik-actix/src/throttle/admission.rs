@@ -24,8 +24,8 @@ use crate::throttle::resolved::Resolved;
 pub(crate) enum Outcome {
     /// It may pass; the receipt is for its response.
     Admitted(Receipt),
-    /// It is answered already.
-    Denied(HttpResponse),
+    /// It is answered already. Boxed, since this is moved with every request.
+    Denied(Box<HttpResponse>),
 }
 
 /// What one throttle decided about a request.
@@ -67,7 +67,7 @@ impl fmt::Debug for Decided {
 }
 
 /// What the response to an admitted request should say.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Receipt(Told);
 
 impl Receipt {
@@ -76,7 +76,7 @@ impl Receipt {
     }
 
     #[inline]
-    pub(crate) fn stamp(&self, headers: &mut HeaderMap) {
+    pub(crate) fn stamp(self, headers: &mut HeaderMap) {
         if !self.is_empty() {
             self.0.write(headers);
         }
@@ -125,11 +125,23 @@ pub(crate) fn admit_now(
     };
     let chosen = chosen_for(throttles.iter().copied(), req);
     let outer = chosen.as_ref().or(outer);
-    if rest.is_empty() && first.asks_only_who() {
-        return admit_alone(first, req, outer);
+    if rest.is_empty() {
+        if first.asks_only_who() {
+            return admit_alone(first, req, outer);
+        }
+    } else if HttpThrottle::company(throttles).is_some_and(|company| company.is_plain()) {
+        return admit_plain(throttles, req, outer);
     }
-    let mut meetings = Meetings::new();
-    for throttle in throttles {
+    meet_all(throttles, req, outer, Meetings::new())
+}
+
+fn meet_all<'a>(
+    throttles: &[&'a HttpThrottle],
+    req: &'a HttpRequest,
+    outer: Option<&'a ThrottleBackend>,
+    mut meetings: Meetings<'a>,
+) -> std::result::Result<Outcome, Undecided> {
+    for throttle in &throttles[meetings.len()..] {
         meetings.push(Meeting::now(throttle, req, outer, &meetings).ok_or(Undecided::UNASKED)?);
     }
     meet_now(req, meetings)
@@ -166,17 +178,8 @@ fn admit_alone(
     if let Some(Ok(decision)) = &decided
         && decision.is_allowed()
     {
-        let (headers, style) = throttle.headers(backend);
-        let rate = throttle.throttle().rate();
-        let told = match headers.on_admitted() && !decision.is_unlimited() {
-            true => Told::of_one(&Said {
-                throttle,
-                decision,
-                rate,
-                style,
-            }),
-            false => Told::None,
-        };
+        let said = Said::on_admission(throttle, backend, decision);
+        let told = said.map_or(Told::None, |said| Told::of_one(&said));
         return Ok(Outcome::Admitted(Receipt(told)));
     }
     let meeting = meeting(Ok(Resolved::only(identity)));
@@ -186,6 +189,50 @@ fn admit_alone(
             Ok(conclude(req, std::slice::from_ref(&meeting), answers))
         }
         None => Err(Undecided::resolved([meeting])),
+    }
+}
+
+/// The same for several in [plain](crate::throttle::company::Company::is_plain) company.
+fn admit_plain(
+    throttles: &[&HttpThrottle],
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+) -> std::result::Result<Outcome, Undecided> {
+    let first = throttles[0];
+    let backend = first.backend_for(req, outer);
+    for other in &throttles[1..] {
+        other.notice(backend, Some(req));
+    }
+    let identity = match first.who_now(req, backend).ok_or(Undecided::UNASKED)? {
+        Ok(identity) if identity.is_exempt() => return Ok(Outcome::Admitted(Receipt::default())),
+        Ok(identity) => identity,
+        Err(error) => {
+            // Each of the others fails by its own name.
+            let first = Meeting::new(first, req, backend, Err(error));
+            return meet_all(throttles, req, outer, Meetings::from_iter([first]));
+        }
+    };
+    let limits = throttles.iter().map(|one| one.throttle());
+    let decided = Hits::try_decide_all(limits, &identity, &*backend.backend);
+    if let Some(Ok(decisions)) = &decided
+        && decisions.is_allowed()
+    {
+        let said = throttles.iter().zip(decisions.iter());
+        let said = said.filter_map(|(one, decision)| Said::on_admission(one, backend, decision));
+        return Ok(Outcome::Admitted(Receipt(Told::of(said))));
+    }
+    let resolved = || Ok(Resolved::only(identity.clone()));
+    let meetings = throttles
+        .iter()
+        .map(|one| Meeting::new(one, req, backend, resolved()));
+    let meetings: Meetings<'_> = meetings.collect();
+    let decided = match decided {
+        Some(Err(error)) => hits(&meetings).recover_from(error),
+        decided => decided,
+    };
+    match decided {
+        Some(decided) => Ok(conclude(req, &meetings, decided)),
+        None => Err(Undecided::resolved(meetings)),
     }
 }
 
@@ -320,11 +367,11 @@ pub(crate) fn conclude(
 ) -> Outcome {
     let answers = match answers {
         Ok(answers) => answers,
-        Err(error) => return Outcome::Denied(refuse(error)),
+        Err(error) => return Outcome::Denied(Box::new(refuse(error))),
     };
     let answers = answers.as_ref();
     if answers.iter().any(Decision::is_denied) {
-        return Outcome::Denied(deny(req, meetings, answers));
+        return Outcome::Denied(Box::new(deny(req, meetings, answers)));
     }
     let said = meetings
         .iter()
@@ -334,11 +381,7 @@ pub(crate) fn conclude(
             let tells = headers.on_admitted() && meeting.knows_its_rate();
             meeting.says(decision, style).filter(|_| tells)
         });
-    let said: SmallVec<[Said<'_>; 3]> = said.collect();
-    Outcome::Admitted(Receipt(match &*said {
-        [one] => Told::of_one(one),
-        said => Told::of(said),
-    }))
+    Outcome::Admitted(Receipt(Told::of(said)))
 }
 
 /// The answer to a request that no decision was made about.
@@ -392,8 +435,7 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
             let tells = headers.on_denied() && is_known;
             meeting.says(decision, style).filter(|_| tells)
         });
-    let said: SmallVec<[Said<'_>; 3]> = said.collect();
-    Told::of(&said).write(response.headers_mut());
+    Told::of(said).write(response.headers_mut());
     response
 }
 

@@ -81,7 +81,7 @@ pub(crate) async fn enforce(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::R
     };
     match outcome {
         Outcome::Admitted(_) => Ok(()),
-        Outcome::Denied(response) => Err(admission::into_error(response)),
+        Outcome::Denied(response) => Err(admission::into_error(*response)),
     }
 }
 

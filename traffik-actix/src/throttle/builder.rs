@@ -18,6 +18,7 @@ use crate::response::denial::{Denial, DeniedHandler};
 use crate::response::failed::{ErrorPolicy, Failed};
 use crate::response::headers::{HeaderStyle, Headers};
 use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::company::Companies;
 use crate::throttle::{HttpThrottle, Settings, policy};
 
 /// Settings of an [`HttpThrottle`].
@@ -345,7 +346,8 @@ impl HttpThrottleBuilder {
             && self.scope == Scope::Throttle
             && self.max_wait.is_none();
         Ok(HttpThrottle(Arc::new(Settings {
-            quoted_name: headers::quoted(throttle.name()),
+            item: headers::beginning(throttle.name()),
+            companies: Companies::default(),
             asks_only_who,
             throttle,
             backend: self.backend,

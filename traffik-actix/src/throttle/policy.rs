@@ -10,7 +10,7 @@ pub(super) fn of(throttle: &Throttle, rate: &Rate, quota: u64) -> HeaderValue {
     let mut value = String::new();
     let window = throttle.strategy().window(rate, quota);
     headers::push_policy(&mut value, throttle.name(), quota, window);
-    text(value)
+    text(value.into_bytes())
 }
 
 /// The limit that a client is told of whom nothing is known.

@@ -105,7 +105,7 @@ impl Connection {
             let answer = meeting.before_hit().await.map(|answer| [answer]);
             let outcome = admission::conclude(request, std::slice::from_ref(&meeting), answer);
             if let Outcome::Denied(response) = outcome {
-                return Err(admission::into_error(response));
+                return Err(admission::into_error(*response));
             }
             let limit = Limit::new(meeting.backend);
             limit.learn(rule, &connection.id, meeting);

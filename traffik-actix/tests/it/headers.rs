@@ -6,7 +6,9 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use sfv::{BareItem, List, ListEntry, Parser};
 use traffik_actix::strategy::{FixedWindow, Gcra, Strategy, TieredRate, TokenBucket};
-use traffik_actix::{HeaderStyle, Headers, HttpThrottleBuilder, Identity, ThrottleMiddleware};
+use traffik_actix::{
+    HeaderStyle, Headers, HttpThrottleBuilder, Identity, Rule, ThrottleMiddleware,
+};
 
 use crate::support::{Answer, app, get, memory, send, throttle};
 
@@ -160,4 +162,55 @@ async fn errors_of_handlers_carry_headers_too() {
     let answer = send(&app(limits).await, get("/broken")).await;
     assert_eq!(answer.status, 502);
     assert!(answer.header("ratelimit").unwrap().contains("r=8"));
+}
+
+fn names(answer: &Answer, header: &str) -> Vec<String> {
+    let items = items(&answer.header(header).unwrap());
+    items.into_iter().map(|(name, _)| name).collect()
+}
+
+/// What is said of throttles that meet is kept, for a few of their meetings: the others are told as well.
+#[actix_web::test]
+async fn each_answer_tells_of_the_limits_that_were_asked() {
+    let (_, backend) = memory();
+    let built = |name: &str, rate| throttle(name, rate).build().unwrap();
+    let paths = [
+        "/", "/items/1", "/items/2", "/items/3", "/items/4", "/items/5",
+    ];
+    let mut limits = ThrottleMiddleware::new(built("all", "99/day"));
+    for (at, path) in paths.iter().enumerate() {
+        let rule = Rule::new(built(&format!("only {at}"), "98/day"));
+        limits = limits.rule(rule.path(&format!("^{path}$")).unwrap());
+    }
+    let items = Rule::new(built("items", "97/day"))
+        .path("/items/[12]")
+        .unwrap();
+    let app = app(limits.rule(items).backend(backend)).await;
+    for _ in 0..3 {
+        for (at, path) in paths.iter().enumerate() {
+            let answer = send(&app, get(path)).await;
+            let mut expected = vec!["all".to_owned(), format!("only {at}")];
+            if [1, 2].contains(&at) {
+                expected.push("items".to_owned());
+            }
+            assert_eq!(names(&answer, "ratelimit"), expected, "{path}");
+            assert_eq!(names(&answer, "ratelimit-policy"), expected, "{path}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn several_limits_tell_of_what_is_unusual_about_one() {
+    let (_, backend) = memory();
+    let tiers = TieredRate::new().tier("gold", 10.0).default_tier("gold");
+    let tiered = throttle("tiered", "5/day").strategy(tiers);
+    let quiet = throttle("quiet", "9/day").headers(Headers::Denied);
+    let limits = ThrottleMiddleware::new(throttle("plain", "9/day").build().unwrap())
+        .rule(quiet.build().unwrap())
+        .rule(tiered.build().unwrap())
+        .backend(backend);
+    let answer = send(&app(limits).await, get("/")).await;
+    assert_eq!(names(&answer, "ratelimit"), ["plain", "tiered"]);
+    let policies = items(&answer.header("ratelimit-policy").unwrap());
+    assert_eq!(policies[1], item("tiered", &[("q", 50), ("w", 86_400)]));
 }

@@ -9,8 +9,9 @@ use actix_web::middleware::{ErrorHandlerResponse, ErrorHandlers};
 use actix_web::test::init_service;
 use actix_web::{App, web};
 use traffik_actix::{
-    BackendExt, CircuitBreaker, Decision, Error, Failed, HttpThrottle, HttpThrottleBuilder,
-    ManualClock, MemoryBackend, OnError, ThrottleBackend, ThrottleMiddleware, Unavailable,
+    Backend, BackendExt, CircuitBreaker, Decision, Error, Failed, HttpThrottle,
+    HttpThrottleBuilder, ManualClock, MemoryBackend, OnError, ThrottleBackend, ThrottleMiddleware,
+    Unavailable,
 };
 
 use crate::store::Store;
@@ -181,4 +182,35 @@ async fn handlers_that_ask_themselves_get_the_error() {
     let denying = api.build().unwrap();
     let decision: Decision = denying.hit(&req).await.unwrap();
     assert!(decision.is_denied() && decision.is_degraded());
+}
+
+/// Memory decides about several limits at once, without waiting.
+#[actix_web::test]
+async fn when_a_closed_memory_is_asked_about_several_each_policy_is_heard() {
+    let slow = OnError::handler(|failure| {
+        let answer = Ok(failure.deny_for(Duration::from_secs(3)));
+        async move {
+            actix_web::rt::task::yield_now().await;
+            answer
+        }
+    });
+    for (policy, status) in [
+        (OnError::Allow, StatusCode::OK),
+        (OnError::Throttle, StatusCode::TOO_MANY_REQUESTS),
+        (OnError::Raise, StatusCode::SERVICE_UNAVAILABLE),
+        (slow, StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        let (_, backend) = memory();
+        backend.close().await.unwrap();
+        let built = |name, policy| throttle(name, "9/day").on_error(policy).build().unwrap();
+        let second = built("second", policy);
+        let limits = ThrottleMiddleware::new(built("first", OnError::Allow))
+            .rule(second.clone())
+            .backend(backend);
+        let answer = send(&app(limits).await, get("/")).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("ratelimit"), None);
+        let degraded = u64::from(status != StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(second.outage().degraded_total, degraded, "{status}");
+    }
 }

@@ -96,6 +96,37 @@ impl<'a> Hits<'a> {
         entry.note(&decided);
         decided
     }
+
+    /// Decides a hit of one and the same identity on each of several throttles without waiting, if their
+    /// backend can: the same as a list of such hits, where nothing is put together that only other lists need.
+    /// For adapters, which know that all have a rate, nobody is exempt, no two share a count, and what to
+    /// do about [errors](Hits::recover_from).
+    #[doc(hidden)]
+    #[inline]
+    pub fn try_decide_all(
+        throttles: impl Iterator<Item = &'a Throttle> + Clone,
+        identity: &'a Identity,
+        backend: &dyn Backend,
+    ) -> Option<Result<Decisions>> {
+        let hasher = backend.key_hasher();
+        let who = hasher.identity(identity);
+        let attempt = Attempt::by(identity);
+        let mut ops = SmallVec::<[Op<'a>; 3]>::new();
+        for throttle in throttles.clone() {
+            ops.push(throttle.op_by(&throttle.0.rate, &attempt, hasher, || who));
+        }
+        let mut decided = backend.try_apply(&Batch::new(&ops))?;
+        if let Ok(decisions) = &mut decided {
+            let is_denied = decisions.is_denied();
+            for (decision, throttle) in decisions.iter_mut().zip(throttles) {
+                if is_denied {
+                    *decision = throttle.floor(*decision);
+                }
+                observe::decided(throttle, identity, decision, is_denied);
+            }
+        }
+        Some(decided)
+    }
 }
 
 impl<'a, P: Recover> Hits<'a, P> {
@@ -369,6 +400,17 @@ impl<'a, P: Recover> Hits<'a, P> {
             .collect()
     }
 
+    /// What is decided because a backend failed that all of these hits are on, unless that has to be waited
+    /// for. For adapters that [asked it themselves](Hits::try_decide_all).
+    #[doc(hidden)]
+    #[cold]
+    pub fn recover_from(&self, error: Error) -> Option<Result<Decisions>> {
+        let backend = self.entries.first()?.backend;
+        let decided = self.recover_now(&self.group(backend), error)?;
+        self.note(&decided);
+        Some(decided)
+    }
+
     /// Applies everybody's error policy, if none has to be waited for.
     #[cold]
     fn recover_now(&self, group: &Group<'a>, error: Error) -> Option<Result<Decisions>> {
@@ -504,10 +546,7 @@ impl<P: Recover> Entry<'_, P> {
 
     #[inline]
     fn floor(&self, decision: Decision) -> Decision {
-        match self.throttle.min_wait() {
-            Some(min_wait) => decision.with_min_wait(min_wait),
-            None => decision,
-        }
+        self.throttle.floor(decision)
     }
 
     fn outage(&self) -> &Outage {
