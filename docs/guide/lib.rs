@@ -14,6 +14,7 @@ macro_rules! pages {
 }
 
 pages! {
+    readme: "../../README.md"
     first_limit: "pages/first-limit.md"
     who_asks: "pages/who-asks.md"
     strategies: "pages/strategies.md"

@@ -261,24 +261,6 @@ fn production_limits_without_its_redis() {
     );
 }
 
-/// What the README shows of an example is in there, in that order.
-#[test]
-fn the_readme_shows_production_as_it_is() {
-    let readme = include_str!("../../README.md");
-    let program = include_str!("../production.rs");
-    let (_, rest) = readme
-        .split_once("([whole program](examples/production.rs)).")
-        .unwrap();
-    let excerpt = rest.split("```").nth(1).unwrap();
-    let mut rest = program;
-    for line in excerpt.lines().skip(1).filter(|line| !line.is_empty()) {
-        let line = format!("\n{line}");
-        let found = rest.find(&line);
-        let at = found.unwrap_or_else(|| panic!("the program has no {line:?} here"));
-        rest = &rest[at + line.len()..];
-    }
-}
-
 #[test]
 fn middleware_tells_clients_and_methods_apart() {
     let example = Example::start("middleware");
