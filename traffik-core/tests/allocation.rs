@@ -72,17 +72,18 @@ fn a_batch_of_three_allocates_nothing() {
 #[cfg(feature = "tokio")]
 #[test]
 fn a_decision_by_a_lease_allocates_nothing() {
-    use traffik_core::{BackendExt, Lease};
+    use traffik_core::{Backend, BackendExt, CircuitBreaker, Lease};
+
+    fn build_on(name: &str, backend: impl Backend) -> Throttle {
+        let builder = Throttle::builder(name).rate("10000000/day");
+        let builder = builder.strategy(TokenBucket::new());
+        builder.backend(backend).build().unwrap()
+    }
 
     let minute = Duration::from_secs(60);
     let lease = Lease::new().period(minute).length(2 * minute);
     let leased = MemoryBackend::new().lease(lease);
-    let build = |name: &str| {
-        let builder = Throttle::builder(name).rate("10000000/day");
-        let builder = builder.strategy(TokenBucket::new());
-        builder.backend(leased.clone()).build().unwrap()
-    };
-    let throttles = ["one", "two"].map(build);
+    let throttles = ["one", "two"].map(|name| build_on(name, leased.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -105,10 +106,18 @@ fn a_decision_by_a_lease_allocates_nothing() {
         assert!(hits.try_decide().unwrap().unwrap().is_allowed());
     });
     assert_eq!(count, 0);
+
+    // Nor does the memory that follows them, in case that the store fails.
+    let followed = leased
+        .clone()
+        .failover(MemoryBackend::new(), CircuitBreaker::new());
+    let throttle = build_on("one", followed);
+    let count = allocations(|| assert!(throttle.hit_now(&peer).unwrap().is_allowed()));
+    assert_eq!(count, 0);
     let info = leased.info();
     assert_eq!(
         (info.local - before.local, info.trips),
-        (3 * 1_001, before.trips)
+        (4 * 1_001, before.trips)
     );
 }
 

@@ -1,3 +1,4 @@
+use std::cell::Cell as Place;
 use std::sync::Arc;
 
 use crate::backend::{Backend, Op};
@@ -11,11 +12,9 @@ pub(super) fn follow(memory: &dyn Backend, op: &Op<'_>, decision: &Decision) {
     if decision.is_unlimited() || decision.is_degraded() {
         return;
     }
-    let strategy: Arc<dyn Strategy> = Arc::new(Follow {
-        strategy: Arc::clone(op.strategy),
-        remaining: decision.remaining(),
-        admitted: if decision.is_allowed() { op.cost } else { 0 },
-    });
+    let admitted = if decision.is_allowed() { op.cost } else { 0 };
+    let follow = Follow::again(op.strategy, decision.remaining(), admitted);
+    let strategy: Arc<dyn Strategy> = Arc::<Follow>::clone(&follow);
     let step = Op {
         strategy: &strategy,
         // Any but zero, which would leave the cell as it is.
@@ -24,6 +23,14 @@ pub(super) fn follow(memory: &dyn Backend, op: &Op<'_>, decision: &Decision) {
     };
     // Memory that was closed has nothing to remember.
     let _ = memory.try_step(&step);
+    drop(strategy);
+    let _ = LAST.try_with(|last| last.set(Some(follow)));
+}
+
+thread_local! {
+    /// That of the last decision of this thread, to be used again: a decision that did not have to be
+    /// waited for should not have to allocate either. It keeps its strategy until then.
+    static LAST: Place<Option<Arc<Follow>>> = const { Place::new(None) };
 }
 
 /// Takes from a cell what is beyond `remaining`.
@@ -33,6 +40,30 @@ struct Follow {
     remaining: u64,
     /// The cost of the hit that left so much.
     admitted: u32,
+}
+
+impl Follow {
+    fn again(strategy: &Arc<dyn Strategy>, remaining: u64, admitted: u32) -> Arc<Follow> {
+        let mut last = LAST.try_with(Place::take).ok().flatten();
+        match last.as_mut().and_then(Arc::get_mut) {
+            Some(follow) => {
+                (follow.remaining, follow.admitted) = (remaining, admitted);
+                // Their count is shared with other threads.
+                if !Arc::ptr_eq(&follow.strategy, strategy) {
+                    follow.strategy = Arc::clone(strategy);
+                }
+            }
+            // Or memory has kept it.
+            None => last = None,
+        }
+        last.unwrap_or_else(|| {
+            Arc::new(Follow {
+                strategy: Arc::clone(strategy),
+                remaining,
+                admitted,
+            })
+        })
+    }
 }
 
 impl Strategy for Follow {
