@@ -115,6 +115,8 @@ impl Holding {
     /// After so long the store is asked again, whatever the wait: something may have been given back, or
     /// everything reset.
     const LONGEST_US: u64 = 1_000_000;
+    /// What is lent so shortly before the end of a window is hardly ever spent by then.
+    const LATE_US: u64 = 16_000;
     /// A trip takes less as a rule.
     const FIRST_TRIP_US: u64 = 1_000;
 
@@ -204,7 +206,12 @@ impl Holding {
     ) -> Question {
         let period_us = self.period_us(rate, terms);
         let trip_us = 2 * self.trip_us.max(Self::FIRST_TRIP_US);
-        let need = demand.over(now_us, self.span_us(now_us, period_us + trip_us));
+        let span_us = self.span_us(now_us, period_us + trip_us);
+        let need = match demand.over(now_us, span_us) {
+            // Towards the end of a window it would be asked for less and less, over and over.
+            less if span_us > Self::LATE_US => less.max(Self::LEAST),
+            need => need,
+        };
         let (back_of, back) = match cost {
             0 => (self.most_spent(), SmallVec::new()),
             _ => self.set_aside_oldest(),
@@ -232,7 +239,9 @@ impl Holding {
         let is_idle = now_us.saturating_sub(self.hit_us) > period_us;
         let is_ending = self.lots.first().is_some_and(|lot| {
             let rest_us = lot.until_us.saturating_sub(now_us);
-            rest_us < terms.early_us() && u64::from(lot.left) > demand.over(now_us, rest_us)
+            // For less it is not worth a trip.
+            let most = demand.over(now_us, rest_us) + Self::LEAST;
+            rest_us < terms.early_us() && u64::from(lot.left) > most
         });
         let is_due = now_us.saturating_sub(self.asked_us) > period_us;
         let need = demand.over(now_us, self.span_us(now_us, period_us));
@@ -325,8 +334,12 @@ impl Holding {
         };
         let period_us = self.period_us(rate, terms);
         let ahead_us = 2 * self.trip_us + period_us / 16;
+        let rest_us = self.ends_us.saturating_sub(now_us);
+        let lasts = rest_us < 2 * period_us && self.left() >= demand.over(now_us, rest_us);
         self.low = match self.dry {
             Some(_) => 0,
+            // What is left lasts for the rest of the window.
+            None if lasts => 0,
             None => (demand.over(now_us, ahead_us) + 1).min(self.left() / 2),
         };
         Some(self.allowed(now_us))
@@ -428,10 +441,11 @@ impl Holding {
         terms.period_us.min(self.filled_us(rate) / 4)
     }
 
-    /// For how long to ask ahead: not beyond the end of a window, with which all leases end.
+    /// For how long to ask ahead: not beyond the end of a window, with which all leases end, and up to
+    /// it if it is near.
     fn span_us(&self, now_us: u64, span_us: u64) -> u64 {
         match self.ends_us.checked_sub(now_us) {
-            Some(left_us) if left_us > 0 => span_us.min(left_us),
+            Some(rest_us) if rest_us > 0 && rest_us < span_us + span_us / 2 => rest_us,
             _ => span_us,
         }
     }
@@ -443,7 +457,10 @@ impl Holding {
             return 0;
         }
         let since = crate::span::Span::from_micros(now_us.saturating_sub(self.told.at_us));
-        let free = self.told.free.saturating_add(rate.earned_in(since));
+        let free = match now_us >= self.told.reset_us {
+            true => self.told.limit,
+            false => self.told.free.saturating_add(rate.earned_in(since)),
+        };
         (free.min(self.told.limit) / 2).max(Self::LEAST)
     }
 
