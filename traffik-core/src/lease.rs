@@ -166,7 +166,6 @@ struct Inner<B> {
     trips: AtomicU64,
     /// Whether a task gives back what is left over.
     is_tended: AtomicBool,
-    is_closed: AtomicBool,
     meters: LeaseMeters,
 }
 
@@ -179,7 +178,6 @@ impl<B: Backend> Leased<B> {
             table: Arc::new(Table::new(lease.max_keys, terms, clock)),
             trips: AtomicU64::new(0),
             is_tended: AtomicBool::new(false),
-            is_closed: AtomicBool::new(false),
             meters: LeaseMeters::new(),
         }))
     }
@@ -200,7 +198,7 @@ impl<B: Backend> Leased<B> {
         op.cost > 0
             && !op.rate.is_unlimited()
             && op.strategy.lends(&op.rate, op.cost)
-            && !self.0.is_closed.load(Ordering::Relaxed)
+            && !self.0.table.is_closed()
             && self.0.backend.can_lend()
     }
 
@@ -289,14 +287,20 @@ impl<B: Backend> Inner<B> {
         errand.run(&self.backend).await
     }
 
-    /// Gives back everything that is held.
+    /// Gives back everything that is held, and what will be by the questions on their way.
     async fn give_back(&self) {
-        // Of one term of each key at a time, of which there are two at most.
-        for _ in 0..3 {
-            let mut parts = self.table.give_back().into_iter().peekable();
-            if parts.peek().is_none() {
+        // Of one term of each key at a time, of which there are two at most: before its last answer,
+        // and after it.
+        for _ in 0..5 {
+            let (parts, asked) = self.table.give_back();
+            if parts.is_empty() && asked.is_empty() {
                 return;
             }
+            for answered in asked {
+                // What was lost on its way ends by itself.
+                drop(wait_for(answered).await);
+            }
+            let mut parts = parts.into_iter().peekable();
             while parts.peek().is_some() {
                 let some = parts.by_ref().take(Self::AT_ONCE).map(Errand::of);
                 let running: Vec<_> = some.map(|errand| Box::pin(self.run(errand))).collect();
@@ -388,7 +392,7 @@ impl<B: Backend> Backend for Leased<B> {
     /// Gives back what is held before the store is closed.
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            self.0.is_closed.store(true, Ordering::Relaxed);
+            self.0.table.close();
             self.0.give_back().await;
             self.0.meters.tell(|| self.0.info());
             self.0.backend.close().await

@@ -151,14 +151,15 @@ impl Pending {
     fn settle(mut self, decided: &Result<Decisions>, at: usize) -> Option<Decision> {
         let (question, lending) = (self.question.take()?, self.lending.as_ref()?);
         let answer = match decided {
-            Err(error) => {
-                // Nobody is left to wait, or somebody is told.
-                self.tell.send_replace(Some(error.clone()));
-                Answer::Lost
-            }
+            Err(_) => Answer::Lost,
             Ok(decisions) => Self::answer(decisions, decisions[at], lending),
         };
-        self.table.answer(&self.key, question, answer)
+        let told = self.table.answer(&self.key, question, answer);
+        if let Err(error) = decided {
+            // Nobody is left to wait, or somebody is told.
+            self.tell.send_replace(Some(error.clone()));
+        }
+        told
     }
 
     fn answer(decisions: &Decisions, decision: Decision, lending: &Lending) -> Answer {

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
@@ -23,6 +24,8 @@ pub(super) struct Table {
     max_per_shard: usize,
     terms: Terms,
     clock: Arc<dyn Clock>,
+    /// Nothing is asked for any more.
+    closed: AtomicBool,
 }
 
 /// On cache lines of its own.
@@ -54,9 +57,11 @@ struct Hot {
     rate: Rate,
     attributes: Attributes,
     holding: Holding,
-    /// Closed when the question at hand is answered, with its error if there was one.
-    answered: Option<watch::Receiver<Option<Error>>>,
+    answered: Option<Answered>,
 }
+
+/// Closed when the question at hand is answered, with its error if there was one.
+pub(super) type Answered = watch::Receiver<Option<Error>>;
 
 /// Which hits are part of the demand: one that is looked up twice counts once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +81,7 @@ pub(super) enum Way {
     /// The store had better be asked for those to come.
     Low(Decision),
     /// When the store has answered, look again.
-    Wait(watch::Receiver<Option<Error>>),
+    Wait(Answered),
     /// By asking the store for more than this hit.
     Ask,
     /// By the store, as if there were no leases.
@@ -88,7 +93,7 @@ pub(super) enum Way {
 pub(super) enum Asked {
     Part(Box<Part>),
     /// There is one that awaits its answer.
-    Already(watch::Receiver<Option<Error>>),
+    Already(Answered),
     /// The key is known with other terms, or not at all.
     Not,
 }
@@ -102,7 +107,19 @@ impl Table {
             max_per_shard: max_keys.div_ceil(Self::SHARDS),
             terms,
             clock,
+            closed: AtomicBool::new(false),
         }
+    }
+
+    /// Begins no question after this. Those that were begun [`give_back`](Table::give_back) finds, since
+    /// it takes the locks under which that is seen.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     pub(super) fn now_us(&self) -> u64 {
@@ -254,6 +271,9 @@ impl Table {
     }
 
     fn begin(self: &Arc<Self>, keys: &mut Keys, op: &Op<'_>, cost: u32, now_us: u64) -> Asked {
+        if self.is_closed() {
+            return Asked::Not;
+        }
         let digest = op.key.digest();
         let Keys { entries, hot, .. } = keys;
         let Some(entry) = entries.get_mut(&digest) else {
@@ -339,9 +359,9 @@ impl Table {
         (parts, is_needed)
     }
 
-    /// Everything that is held, to be given back.
-    pub(super) fn give_back(self: &Arc<Self>) -> Vec<Part> {
-        let mut parts = Vec::new();
+    /// Everything that is held, to be given back, and where there is a question, when it is answered.
+    pub(super) fn give_back(self: &Arc<Self>) -> (Vec<Part>, Vec<Answered>) {
+        let (mut parts, mut asked) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             let mut keys = shard.lock();
             let now_us = self.now_us();
@@ -349,14 +369,14 @@ impl Table {
                 let Some(hot) = entry.hot.as_deref_mut() else {
                     continue;
                 };
-                if !hot.holding.is_asking()
-                    && let Some(question) = hot.holding.give_back(now_us, &self.terms)
-                {
+                if hot.holding.is_asking() {
+                    asked.extend(hot.answered.clone());
+                } else if let Some(question) = hot.holding.give_back(now_us, &self.terms) {
                     parts.push(hot.part(self, question));
                 }
             }
         }
-        parts
+        (parts, asked)
     }
 
     /// Forgets everything.

@@ -22,7 +22,7 @@ pub(super) async fn tend<B: Backend>(inner: Weak<Inner<B>>) {
         let Some(inner) = inner.upgrade() else {
             return;
         };
-        if inner.is_closed.load(Ordering::Relaxed) {
+        if inner.table.is_closed() {
             return;
         }
         let (parts, is_needed) = inner.table.tend();

@@ -382,3 +382,25 @@ fn an_asker_that_goes_away_leaves_the_lease_behind() {
         assert_eq!(admitted(&hits(&api, 300).await), 300);
     });
 }
+
+/// It was lent after all had been given back, and nobody else could have it until it ended.
+#[test]
+fn closing_gives_back_what_is_on_its_way() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("10000/day", TokenBucket::new());
+        hits(&api, 700).await;
+        node.store.delay(Duration::from_millis(300));
+        let (before, mut spent) = (node.store.trips(), 700);
+        while node.store.trips() == before {
+            spent += admitted(&hits(&api, 1).await);
+        }
+        let lent = node.leased.info().lent;
+        node.leased.close().await.unwrap();
+        let info = node.leased.info();
+        assert!(info.lent > lent, "nothing was on its way");
+        assert_eq!((info.held, info.stranded, info.void), (0, 0, 0), "{info:?}");
+        assert_eq!(info.lent - info.returned, info.local);
+        assert_eq!(left(&node, &api).await, 10_000 - spent);
+    });
+}
