@@ -91,6 +91,33 @@ async fn what_a_node_held_another_may_have_once_it_is_closed() {
     assert_eq!(rest, 200);
 }
 
+/// Nodes of which one asks seldom saw the count become less, took that for a loss, and undid it.
+#[tokio::test]
+async fn what_others_give_back_is_no_loss_to_a_node_that_asks_seldom() {
+    let server = RedisServer::start();
+    let node = || server.builder().persistent(true).build().unwrap();
+    let redis = node();
+    let seldom = throttle("600/day", FixedWindow, redis.clone().lease(Lease::new()));
+    for _ in 0..3 {
+        let leased = node().lease(Lease::new().length(Duration::from_secs(60)));
+        let often = throttle("600/day", FixedWindow, leased.clone());
+        for _ in 0..100 {
+            assert!(hit(&often).await);
+        }
+        assert!(hit(&seldom).await);
+        assert!(leased.info().held > 0);
+        leased.close().await.unwrap();
+        for _ in 0..3 {
+            assert!(hit(&seldom).await);
+            // Longer than two hits that make a key hot.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let stat = seldom.stat(&Identity::of("ann")).await.unwrap();
+    assert_eq!(stat.remaining, 600 - 3 * 104);
+    assert_eq!(redis.state_loss_total(), 0);
+}
+
 /// Commands, as the server counts them.
 #[tokio::test]
 async fn few_decisions_are_a_command() {

@@ -133,6 +133,10 @@ pub trait Backend: Debug + Send + Sync + 'static {
         true
     }
 
+    /// It is part of leases: what is in a cell may be given back by others, and is not lost then.
+    #[doc(hidden)]
+    fn expect_returns(&self) {}
+
     /// How identities become keys: under the secret that everybody who shares the cells knows.
     fn key_hasher(&self) -> &KeyHasher {
         const { &KeyHasher::shared() }
@@ -190,6 +194,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn can_lend(&self) -> bool {
         (**self).can_lend()
+    }
+
+    fn expect_returns(&self) {
+        (**self).expect_returns();
     }
 
     fn key_hasher(&self) -> &KeyHasher {

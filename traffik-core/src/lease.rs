@@ -143,6 +143,8 @@ impl Default for Lease {
 ///   until it ends: for twice the [length](Lease::length) at most. Less is admitted then, never more.
 /// * After a [reset](Backend::reset), or a loss of the store, what other nodes hold may still be
 ///   spent until it ends, beside the fresh quota.
+/// * Counts that become less are no sign of a loss any more, since something may have been given back: what
+///   a replica missed that replaces its Redis is not restored; a key that is gone is.
 ///
 /// # What is not leased
 ///
@@ -171,6 +173,7 @@ struct Inner<B> {
 
 impl<B: Backend> Leased<B> {
     pub(crate) fn new(backend: B, lease: Lease) -> Leased<B> {
+        backend.expect_returns();
         let terms = Terms::new(lease.length, lease.period);
         let clock = lease.clock.unwrap_or_else(|| Arc::new(WakefulClock::new()));
         Leased(Arc::new(Inner {
@@ -417,6 +420,10 @@ impl<B: Backend> Backend for Leased<B> {
 
     fn local_stores(&self, found: &mut dyn FnMut(usize)) {
         self.0.backend.local_stores(found);
+    }
+
+    fn expect_returns(&self) {
+        self.0.backend.expect_returns();
     }
 
     #[inline]

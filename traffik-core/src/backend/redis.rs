@@ -124,6 +124,10 @@ use crate::time::{Clock, Timestamp, micros};
 /// strategies without a script; and anything on a cluster. A reset by any process is not undone,
 /// unless the memory of the reset is lost itself before the others heard of it.
 ///
+/// Where hits are [leased](crate::Lease), some counts become less because something was given back. Of
+/// limits that can be lent a cell that is older is no sign of a loss then, so that only those are restored
+/// whose key is gone.
+///
 /// ```no_run
 /// use traffik_core::{RedisBackend, Throttle};
 ///
@@ -451,6 +455,10 @@ impl Backend for RedisBackend {
 
     fn store_id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
+    }
+
+    fn expect_returns(&self) {
+        self.0.hints.expect_returns();
     }
 
     fn key_hasher(&self) -> &KeyHasher {

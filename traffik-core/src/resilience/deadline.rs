@@ -97,6 +97,10 @@ impl<B: Backend> Backend for Deadline<B> {
         self.inner.can_lend()
     }
 
+    fn expect_returns(&self) {
+        self.inner.expect_returns();
+    }
+
     same_store_as!(inner);
 }
 

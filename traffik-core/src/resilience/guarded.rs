@@ -208,6 +208,10 @@ impl<B: Backend> Backend for Guarded<B> {
         self.inner.can_lend()
     }
 
+    fn expect_returns(&self) {
+        self.inner.expect_returns();
+    }
+
     same_store_as!(inner);
 }
 

@@ -1,7 +1,7 @@
 //! Cells as this process last saw them, by which Redis is healed when it has lost them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
@@ -24,6 +24,8 @@ pub(super) struct Hints {
     shards: Box<[Mutex<Shard>]>,
     max_per_half: usize,
     losses: AtomicU64,
+    /// Whether some of what can be lent comes back.
+    returns: AtomicBool,
 }
 
 /// When the recent ones become too many, they become the earlier ones, which are forgotten.
@@ -40,6 +42,8 @@ pub(super) struct Hint {
     bytes: SmallVec<[u8; 48]>,
     /// Of the [links](super::link::Links) when it was seen.
     pub(super) era: u64,
+    /// Whether some of what can be lent comes back.
+    returns: bool,
 }
 
 impl Hints {
@@ -55,6 +59,7 @@ impl Hints {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             max_per_half: max.div_ceil(2 * Self::SHARDS),
             losses: AtomicU64::new(0),
+            returns: AtomicBool::new(false),
         }
     }
 
@@ -74,7 +79,7 @@ impl Hints {
     /// The cells of an answer have become these by its batch. Returns whether one is older than
     /// what was seen of it in this very era, so that a new one should begin.
     pub(super) fn saw(&self, batch: &Batch<'_>, answer: &Answer, cells: &[Cell]) -> bool {
-        let mut is_older = false;
+        let (mut is_older, returns) = (false, self.returns.load(Ordering::Relaxed));
         for (at, (op, cell)) in batch.ops().iter().zip(cells).enumerate() {
             let Some(mut shard) = self.shard_of(&op.key) else {
                 break;
@@ -84,7 +89,7 @@ impl Hints {
                 shard.remove(&op.key, answer.now);
                 continue;
             }
-            let hint = Hint::new(cell, answer.now, answer.era);
+            let hint = Hint::new(cell, answer.now, answer.era, returns);
             // Where there was no cell, Redis knew better than to restore it: see reset.rs.
             let doubted = !answer.cells[at].is_empty() && hint.grows(op);
             let known = shard.get(&op.key);
@@ -101,6 +106,10 @@ impl Hints {
             }
         }
         is_older
+    }
+
+    pub(super) fn expect_returns(&self) {
+        self.returns.store(true, Ordering::Relaxed);
     }
 
     /// Forgets everything but what was lost.
@@ -168,18 +177,23 @@ impl Hint {
     /// Bytes before the words: eight, and what [`Cell::encode_with`] begins with.
     const SEEN_AND_EXPIRY: usize = 8 + 1 + 8;
 
-    fn new(cell: &Cell, seen: Timestamp, era: u64) -> Hint {
+    fn new(cell: &Cell, seen: Timestamp, era: u64, returns: bool) -> Hint {
         let mut bytes = SmallVec::new();
         bytes.extend_from_slice(&seen.as_micros().to_be_bytes());
         cell.encode_with(|piece| bytes.extend_from_slice(piece));
-        Hint { bytes, era }
+        Hint {
+            bytes,
+            era,
+            returns,
+        }
     }
 
-    /// Whether the cell becomes greater with every hit. Where something is lent, some of it comes back.
+    /// Whether the cell becomes greater with every hit. Where something is lent, some of it comes back:
+    /// who does not lease knows that only of cells that tell of what is out.
     pub(super) fn grows(&self, op: &Op<'_>) -> bool {
         let words = (self.bytes.len() - Self::SEEN_AND_EXPIRY) / 8;
-        let is_lent = words == Cell::MAX_WORDS && op.strategy.lends(&op.rate, 1);
-        op.strategy.grows() && !is_lent
+        let returns = self.returns || words == Cell::MAX_WORDS;
+        op.strategy.grows() && !(returns && op.strategy.lends(&op.rate, 1))
     }
 
     fn seen(&self) -> Timestamp {
