@@ -137,6 +137,15 @@ pub trait Backend: Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn expect_returns(&self) {}
 
+    /// Of a backend that admits hits by what it was [lent](crate::Lease) before, how often the store has
+    /// answered that has this key, so far: an admission that did not have to be waited for tells of the
+    /// store no more than that. `None` if every admission is an answer of the store.
+    #[doc(hidden)]
+    fn answers(&self, key: &Key) -> Option<u64> {
+        let _ = key;
+        None
+    }
+
     /// How identities become keys: under the secret that everybody who shares the cells knows.
     fn key_hasher(&self) -> &KeyHasher {
         const { &KeyHasher::shared() }
@@ -198,6 +207,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn expect_returns(&self) {
         (**self).expect_returns();
+    }
+
+    fn answers(&self, key: &Key) -> Option<u64> {
+        (**self).answers(key)
     }
 
     fn key_hasher(&self) -> &KeyHasher {

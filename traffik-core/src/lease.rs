@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use info::LeaseInfo;
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -162,10 +163,14 @@ impl Default for Lease {
 /// telling who lent what, so there nothing is.
 pub struct Leased<B>(Arc<Inner<B>>);
 
+const SHARDS: usize = 16;
+
 struct Inner<B> {
     backend: B,
     table: Arc<Table>,
     trips: AtomicU64,
+    /// How often the store has answered, by shard.
+    answers: [AtomicU64; SHARDS],
     /// Whether a task gives back what is left over.
     is_tended: AtomicBool,
     meters: LeaseMeters,
@@ -180,6 +185,7 @@ impl<B: Backend> Leased<B> {
             backend,
             table: Arc::new(Table::new(lease.max_keys, terms, clock)),
             trips: AtomicU64::new(0),
+            answers: Default::default(),
             is_tended: AtomicBool::new(false),
             meters: LeaseMeters::new(),
         }))
@@ -282,12 +288,35 @@ impl<B: Backend> Inner<B> {
     /// A batch as it is.
     async fn ask(&self, batch: &Batch<'_>) -> Result<Decisions> {
         self.trips.fetch_add(1, Ordering::Relaxed);
-        self.backend.apply(batch).await
+        let decided = self.backend.apply(batch).await;
+        // What is denied may have been remembered.
+        if decided.as_ref().is_ok_and(Decisions::is_allowed) {
+            self.answered(batch.ops().iter().map(|op| op.key));
+        }
+        decided
+    }
+
+    /// The store has answered a question about these.
+    fn answered(&self, keys: impl IntoIterator<Item = Key>) {
+        for key in keys {
+            self.answers_of(&key).fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     async fn run(&self, errand: Errand) -> Result<Decisions> {
         self.trips.fetch_add(1, Ordering::Relaxed);
-        errand.run(&self.backend).await
+        let keys: SmallVec<[Key; 1]> = errand.keys().collect();
+        let decided = errand.run(&self.backend).await;
+        if decided.is_ok() {
+            self.answered(keys);
+        }
+        decided
+    }
+
+    /// Of a store that has more shards some are taken for one.
+    fn answers_of(&self, key: &Key) -> &AtomicU64 {
+        #[expect(clippy::cast_possible_truncation, reason = "it is less than `SHARDS`")]
+        &self.answers[(self.backend.shard_of(key) % SHARDS as u64) as usize]
     }
 
     /// Gives back everything that is held, and what will be by the questions on their way.
@@ -424,6 +453,10 @@ impl<B: Backend> Backend for Leased<B> {
 
     fn expect_returns(&self) {
         self.0.backend.expect_returns();
+    }
+
+    fn answers(&self, key: &Key) -> Option<u64> {
+        Some(self.0.answers_of(key).load(Ordering::Relaxed))
     }
 
     #[inline]

@@ -27,10 +27,13 @@ mod fallback;
 mod follow;
 mod guarded;
 mod outage;
+mod proof;
 #[cfg(feature = "tokio")]
 mod retry;
 mod share;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 pub use backoff::{Backoff, Jitter};
@@ -117,6 +120,18 @@ const PROBED: Duration = Duration::from_secs(5);
 
 /// How long a probe may take, and a payment after it.
 const ANSWERED: Duration = Duration::from_millis(250);
+
+/// What a future returns, and whether that had to be waited for.
+async fn noting_waits<T>(future: impl Future<Output = T>) -> (T, bool) {
+    let mut future = pin!(future);
+    let mut waited = false;
+    let output = poll_fn(|context| {
+        let poll = future.as_mut().poll(context);
+        waited |= poll.is_pending();
+        poll
+    });
+    (output.await, waited)
+}
 
 /// A wrapper is the store it wraps: hits on both are one batch, on the same cells, under the same
 /// keys.

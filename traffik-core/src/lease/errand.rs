@@ -56,6 +56,10 @@ impl Errand {
         errand
     }
 
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.parts.iter().map(|part| part.key)
+    }
+
     pub(super) fn lends(&self) -> bool {
         self.parts.iter().any(|part| part.pending.is_some())
     }

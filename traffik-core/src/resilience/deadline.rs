@@ -101,6 +101,10 @@ impl<B: Backend> Backend for Deadline<B> {
         self.inner.expect_returns();
     }
 
+    fn answers(&self, key: &Key) -> Option<u64> {
+        self.inner.answers(key)
+    }
+
     same_store_as!(inner);
 }
 

@@ -5,9 +5,12 @@ use std::time::Duration;
 use super::debts::Debts;
 use super::follow::follow;
 use super::outage::{Outage, Phase};
+use super::proof::Proofs;
 use super::share::Share;
 
-use super::{Backoff, CircuitBreaker, Guarded, Jitter, OutageInfo, background, same_store_as};
+use super::{
+    Backoff, CircuitBreaker, Guarded, Jitter, OutageInfo, background, noting_waits, same_store_as,
+};
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
@@ -80,6 +83,7 @@ pub struct Fallback<B, F> {
     nodes: Arc<dyn Fn() -> u32 + Send + Sync>,
     outage: Arc<Outage>,
     debts: Arc<Debts>,
+    proofs: Arc<Proofs>,
     probed: Duration,
 }
 
@@ -108,6 +112,7 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
             nodes: Arc::new(|| 1),
             outage: Arc::new(outage),
             debts: Arc::new(Debts::new(Arc::new(SystemClock::new()))),
+            proofs: Arc::default(),
             probed,
         }
     }
@@ -165,6 +170,7 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         if !(self.on)(&error) {
             return Err(error);
         }
+        self.proofs.fail(&*self.primary, ops);
         self.outage.fail_on(self.shard_of_all(ops), &error);
         Ok(self.share())
     }
@@ -246,20 +252,26 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
     /// Lets a fallback in memory know what the primary decided, and hears it if there is an outage or
     /// was one a short while ago.
     #[inline]
-    fn confirm(&self, batch: &Batch<'_>, decisions: Decisions) -> Decisions {
+    fn confirm(&self, batch: &Batch<'_>, decisions: Decisions, waited: bool) -> Decisions {
         // What is denied may have been remembered, however dead the store.
         let admitted = decisions.is_allowed();
         let objection = match admitted && self.fallback.is_local() && self.is_wary(batch.ops()) {
             true => self.objection(batch, &decisions),
             false => None,
         };
-        if admitted {
+        if admitted && self.is_proof(batch.ops(), waited) {
             self.outage.succeed_on(self.shard_of_all(batch.ops()));
         }
         if self.fallback.is_local() {
             self.follow(batch, &decisions);
         }
         objection.unwrap_or(decisions)
+    }
+
+    /// Whether an admission says that the primary decides again.
+    #[inline]
+    fn is_proof(&self, ops: &[Op<'_>], waited: bool) -> bool {
+        waited || self.proofs.are_in(&*self.primary, ops)
     }
 
     fn follow(&self, batch: &Batch<'_>, decisions: &Decisions) {
@@ -301,11 +313,15 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
             self.pay_along(batch).await;
             return Ok(self.refused(share, known));
         }
-        match self.decide_and_pay(batch).await {
+        // What was paid was waited for, too: by that it is there as well.
+        let (decided, waited) = noting_waits(self.decide_and_pay(batch)).await;
+        match decided {
             Ok(decisions) => {
                 let both = match decisions.is_allowed() {
                     true => {
-                        self.outage.succeed_on(self.shard_of_all(batch.ops()));
+                        if self.is_proof(batch.ops(), waited) {
+                            self.outage.succeed_on(self.shard_of_all(batch.ops()));
+                        }
                         least(share, &known, &decisions)
                     }
                     false => {
@@ -439,9 +455,10 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
             return Box::pin(self.decide_warily(batch));
         }
         Box::pin(async move {
-            match self.primary.apply(batch).await {
+            let (decided, waited) = noting_waits(self.primary.apply(batch)).await;
+            match decided {
                 Ok(decisions) => {
-                    let decisions = self.confirm(batch, decisions);
+                    let decisions = self.confirm(batch, decisions, waited);
                     if !self.debts.is_empty() {
                         self.pay_along(batch).await;
                     }
@@ -483,7 +500,7 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
 
     fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
         let error = match self.primary.try_apply(batch)? {
-            Ok(decisions) => return Some(Ok(self.confirm(batch, decisions))),
+            Ok(decisions) => return Some(Ok(self.confirm(batch, decisions, false))),
             Err(error) => error,
         };
         Some(match self.take_over(batch.ops(), error) {
@@ -500,7 +517,7 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
         let error = match self.primary.try_step(op)? {
             Ok(decision) => {
                 let batch = Batch::new(std::slice::from_ref(op));
-                return Some(Ok(self.confirm(&batch, decision.into())[0]));
+                return Some(Ok(self.confirm(&batch, decision.into(), false)[0]));
             }
             Err(error) => error,
         };
@@ -547,6 +564,10 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
         false
     }
 
+    fn answers(&self, key: &Key) -> Option<u64> {
+        self.primary.answers(key)
+    }
+
     same_store_as!(primary, fallback);
 }
 
@@ -559,6 +580,7 @@ impl<B, F> Clone for Fallback<B, F> {
             nodes: Arc::clone(&self.nodes),
             outage: Arc::clone(&self.outage),
             debts: Arc::clone(&self.debts),
+            proofs: Arc::clone(&self.proofs),
             probed: self.probed,
         }
     }

@@ -1,14 +1,13 @@
 use std::borrow::Cow;
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::breaker::Probe;
-use super::{CircuitBreaker, Permit, background, same_store_as};
+use super::proof::Proofs;
+use super::{CircuitBreaker, Permit, background, noting_waits, same_store_as};
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::{Decision, Decisions};
@@ -24,6 +23,7 @@ pub struct Guarded<B> {
     /// Shared with probes.
     inner: Arc<B>,
     breaker: CircuitBreaker,
+    proofs: Arc<Proofs>,
 }
 
 /// Of each shard that is asked. There is hardly ever more than one.
@@ -38,6 +38,7 @@ impl<B: Backend> Guarded<B> {
         Guarded {
             inner: Arc::new(inner),
             breaker,
+            proofs: Arc::default(),
         }
     }
 
@@ -109,40 +110,39 @@ impl<B: Backend> Guarded<B> {
             Err(refusal) => return Some(Err(refusal)),
         };
         let outcome = call()?;
-        settle(permits, &outcome, proves);
+        self.settle(ops, permits, &outcome, proves);
         Some(outcome)
     }
 
     /// Whether decisions prove that the store answers. A denial that did not have to be waited for
-    /// may come from what its backend remembers, however dead the store.
+    /// may come from what its backend remembers, however dead the store; an admission, from what the
+    /// store lent before.
     #[inline]
-    fn proves(&self, decisions: &[Decision], waited: bool) -> bool {
-        waited || self.inner.is_local() || decisions.iter().all(Decision::is_allowed)
+    fn proves(&self, ops: &[Op<'_>], decisions: &[Decision], waited: bool) -> bool {
+        waited
+            || self.inner.is_local()
+            || decisions.iter().all(Decision::is_allowed) && self.proofs.are_in(&*self.inner, ops)
     }
-}
 
-#[inline]
-fn settle<T>(permits: Permits<'_>, outcome: &Result<T>, proves: impl FnOnce(&T) -> bool) {
-    if outcome.as_ref().is_ok_and(|answer| !proves(answer)) {
-        return;
+    #[inline]
+    fn settle<T>(
+        &self,
+        ops: &[Op<'_>],
+        permits: Permits<'_>,
+        outcome: &Result<T>,
+        proves: impl FnOnce(&T) -> bool,
+    ) {
+        match outcome {
+            Ok(answer) if !proves(answer) => return,
+            Ok(_) => {}
+            Err(_) => self.proofs.fail(&*self.inner, ops),
+        }
+        // Which of several shards has failed the error does not say; of those that have not, others'
+        // calls succeed.
+        for permit in permits {
+            permit.settle(outcome);
+        }
     }
-    // Which of several shards has failed the error does not say; of those that have not, others'
-    // calls succeed.
-    for permit in permits {
-        permit.settle(outcome);
-    }
-}
-
-/// What a future returns, and whether that had to be waited for.
-async fn noting_waits<T>(future: impl Future<Output = T>) -> (T, bool) {
-    let mut future = pin!(future);
-    let mut waited = false;
-    let output = poll_fn(|context| {
-        let poll = future.as_mut().poll(context);
-        waited |= poll.is_pending();
-        poll
-    });
-    (output.await, waited)
 }
 
 #[cold]
@@ -156,8 +156,8 @@ impl<B: Backend> Backend for Guarded<B> {
             let breakers = self.breakers(batch.ops());
             let permits = self.acquire(&breakers, batch.ops())?;
             let (outcome, waited) = noting_waits(self.inner.apply(batch)).await;
-            settle(permits, &outcome, |decisions| {
-                self.proves(decisions, waited)
+            self.settle(batch.ops(), permits, &outcome, |decisions| {
+                self.proves(batch.ops(), decisions, waited)
             });
             outcome
         })
@@ -169,7 +169,7 @@ impl<B: Backend> Backend for Guarded<B> {
             let breakers = self.breakers(ops);
             let permits = self.acquire(&breakers, ops)?;
             let outcome = self.inner.load(op).await;
-            settle(permits, &outcome, |_| true);
+            self.settle(ops, permits, &outcome, |_| true);
             outcome
         })
     }
@@ -185,14 +185,15 @@ impl<B: Backend> Backend for Guarded<B> {
 
     fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
         let ask = || self.inner.try_apply(batch);
-        self.try_guard(batch.ops(), ask, |decisions| self.proves(decisions, false))
+        self.try_guard(batch.ops(), ask, |decisions| {
+            self.proves(batch.ops(), decisions, false)
+        })
     }
 
     fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
         let ask = || self.inner.try_step(op);
-        self.try_guard(std::slice::from_ref(op), ask, |decision| {
-            self.proves(&[*decision], false)
-        })
+        let ops = std::slice::from_ref(op);
+        self.try_guard(ops, ask, |decision| self.proves(ops, &[*decision], false))
     }
 
     fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
@@ -212,6 +213,10 @@ impl<B: Backend> Backend for Guarded<B> {
         self.inner.expect_returns();
     }
 
+    fn answers(&self, key: &Key) -> Option<u64> {
+        self.inner.answers(key)
+    }
+
     same_store_as!(inner);
 }
 
@@ -220,6 +225,7 @@ impl<B> Clone for Guarded<B> {
         Guarded {
             inner: Arc::clone(&self.inner),
             breaker: self.breaker.clone(),
+            proofs: Arc::clone(&self.proofs),
         }
     }
 }

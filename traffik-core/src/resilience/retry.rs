@@ -175,6 +175,10 @@ impl<B: Backend> Backend for Retrying<B> {
         self.inner.expect_returns();
     }
 
+    fn answers(&self, key: &Key) -> Option<u64> {
+        self.inner.answers(key)
+    }
+
     same_store_as!(inner);
 }
 

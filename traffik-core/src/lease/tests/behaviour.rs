@@ -7,8 +7,8 @@ use crate::lease::Leased;
 use crate::lease::simulation::{Simulated, Store, simulated};
 use crate::strategy::IntoStrategy;
 use crate::{
-    Attempt, Backend, BackendExt, Decision, FixedWindow, Gcra, Hits, Identity, Lease,
-    MemoryBackend, OnError, Rate, SlidingWindowLog, Throttle, TokenBucket,
+    Attempt, Backend, BackendExt, CircuitBreaker, Decision, FixedWindow, Gcra, Hits, Identity,
+    Lease, MemoryBackend, OnError, Rate, SlidingWindowLog, Throttle, TokenBucket,
 };
 
 fn throttle(rate: &str, strategy: impl IntoStrategy, backend: impl Backend) -> Throttle {
@@ -402,5 +402,45 @@ fn closing_gives_back_what_is_on_its_way() {
         assert_eq!((info.held, info.stranded, info.void), (0, 0, 0), "{info:?}");
         assert_eq!(info.lent - info.returned, info.local);
         assert_eq!(left(&node, &api).await, 10_000 - spent);
+    });
+}
+
+/// An outage was over as soon as a lease had admitted anything, whatever became of the store, and a
+/// breaker never opened.
+#[test]
+fn what_was_lent_before_does_not_prove_that_the_store_is_there() {
+    simulated(async {
+        let breaker = CircuitBreaker::builder().failure_threshold(3);
+        let breaker = breaker.recovery_timeout(Duration::from_secs(3_600));
+        let breaker = breaker.build().unwrap();
+        let clock = Simulated::new();
+        let store = Store::new(clock, 7);
+        let leased = store.clone().lease(Lease::new().clock(clock));
+        let guarded = leased.clone().guarded(breaker.clone());
+        let backend = guarded.fallback(MemoryBackend::new()).clock(clock);
+        let api = throttle("100000/day", TokenBucket::new(), backend.clone());
+        hits(&api, 1_000).await;
+        assert!(leased.info().held > 20);
+
+        store.lose(1_000);
+        let cold = Identity::of("bob");
+        for failed in 1..=2 {
+            assert!(api.hit(&cold).await.unwrap().is_degraded());
+            let local = leased.info().local;
+            assert!(!hits(&api, 1).await[0].is_degraded());
+            assert_eq!(leased.info().local, local + 1);
+            assert_eq!(breaker.info().failures, failed);
+            assert!(backend.info().lasts);
+        }
+        assert!(api.hit(&cold).await.unwrap().is_degraded());
+        assert!(breaker.state().is_open());
+
+        // What is lent by a store that answers again does, though no hit waited for it.
+        breaker.force_close();
+        store.lose(0);
+        hits(&api, 1_000).await;
+        sleep(Duration::from_secs(2)).await;
+        hits(&api, 400).await;
+        assert!(!backend.info().lasts, "{:?}", backend.info());
     });
 }
