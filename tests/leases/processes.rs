@@ -1,17 +1,22 @@
 //! Four processes on one Redis, each of which tells what it admitted and when.
 
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 use traffik_core::{BackendExt, Identity, Lease, RedisBackend, Span, TokenBucket};
 
 use super::throttle;
-use crate::support::RedisServer;
+use crate::support::{PATIENCE, RedisServer};
 
 const URL: &str = "TRAFFIK_TESTS_LEASES_REDIS";
 const RATE: &str = "400/second";
 const LIMIT: u64 = 400;
+/// After how many milliseconds a process dies as soon as it holds something.
+const LIFE: &str = "TRAFFIK_TESTS_LEASES_LIFE";
+const SIGABRT: i32 = 6;
 
 /// What four processes admitted.
 #[derive(Debug, Default)]
@@ -21,29 +26,38 @@ pub(super) struct Log {
     hits: u64,
     local: u64,
     trips: u64,
+    /// What those held that died, and how many did.
+    stranded: u64,
+    died: u64,
 }
 
 impl Log {
     /// What they admit while something is done to the server. Every process asks for half again as
     /// much as all may have.
     pub(super) fn of_four_processes(url: &str, meanwhile: impl FnOnce()) -> Log {
+        Self::of_four(url, &[u64::MAX; 4], meanwhile)
+    }
+
+    /// The same if they die after so many milliseconds.
+    fn of_four(url: &str, lives: &[u64; 4], meanwhile: impl FnOnce()) -> Log {
         let program = std::env::current_exe().unwrap();
-        let processes: Vec<Child> = (0..4)
-            .map(|_| {
-                Command::new(&program)
-                    .args(["--exact", "--ignored", "--nocapture"])
-                    .arg("leases::processes::a_process_that_leases")
-                    .env(URL, url)
-                    .stdout(Stdio::piped())
-                    .spawn()
-                    .unwrap()
-            })
-            .collect();
+        let processes = lives.map(|life| {
+            Command::new(&program)
+                .args(["--exact", "--ignored", "--nocapture"])
+                .arg("leases::processes::a_process_that_leases")
+                .env(URL, url)
+                .env(LIFE, life.to_string())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        });
         meanwhile();
         let mut log = Log::default();
         for process in processes {
             let output = process.wait_with_output().unwrap();
-            assert!(output.status.success());
+            let died = output.status.signal() == Some(SIGABRT);
+            assert!(died || output.status.success());
+            log.died += u64::from(died);
             for line in String::from_utf8(output.stdout).unwrap().lines() {
                 log.read(line);
             }
@@ -58,6 +72,7 @@ impl Log {
         let mut number = || words.next().and_then(|word| word.parse().ok());
         match kind {
             Some("admitted") => self.admitted.push((number().unwrap(), number().unwrap())),
+            Some("stranded") => self.stranded += number().unwrap(),
             Some("counted") => {
                 self.hits += number().unwrap();
                 self.local += number().unwrap();
@@ -111,6 +126,34 @@ fn four_processes_admit_no_more_than_one_would_in_any_interval() {
     assert_eq!(log.beyond(1), 0);
 }
 
+/// It gives nothing back, and takes its lease with it.
+#[test]
+fn a_process_that_dies_takes_nothing_beyond_the_bound_and_keeps_nothing() {
+    let server = RedisServer::start();
+    let log = Log::of_four(&server.url(), &[1_500, 2_200, u64::MAX, u64::MAX], || ());
+    assert!(log.was_leased());
+    assert!(
+        log.died > 0 && log.stranded > 0,
+        "{} died, with {}",
+        log.died,
+        log.stranded
+    );
+    assert_eq!(log.beyond(1), 0);
+
+    // All of the limit is there again once what they held has ended.
+    let redis = throttle(RATE, TokenBucket::new(), server.backend());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let left = || runtime.block_on(async { redis.stat(&Identity::of("ann")).await.unwrap() });
+    let start = Instant::now();
+    while left().remaining < LIMIT {
+        assert!(start.elapsed() < PATIENCE, "{:?} is left", left());
+        sleep(Duration::from_millis(20));
+    }
+}
+
 /// What the tests run several times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "is a part of other tests"]
@@ -127,27 +170,39 @@ async fn a_process_that_leases() {
         .unwrap();
     let backend = backend.lease(Lease::new());
     let api = throttle(RATE, TokenBucket::new(), backend.clone());
+    let life = Duration::from_millis(std::env::var(LIFE).unwrap().parse().unwrap());
     let start = Instant::now();
-    let (mut admitted, mut hits) = (Vec::new(), 0_u64);
+    let mut hits = 0_u64;
+    // After what the harness says of it.
+    println!();
     while start.elapsed() < Duration::from_millis(3_500) {
         let mut crowd = JoinSet::new();
         for _ in 0..12 {
-            let api = api.clone();
+            let (api, backend) = (api.clone(), backend.clone());
             crowd.spawn(async move {
                 let asked = now_us();
                 let decided = api.hit(&Identity::of("ann")).await;
-                let is_admitted = decided.is_ok_and(|decision| decision.is_allowed());
-                is_admitted.then(|| (asked, now_us()))
+                if decided.is_ok_and(|decision| decision.is_allowed()) {
+                    println!("admitted {asked} {}", now_us());
+                }
+                if start.elapsed() > life {
+                    die_with(backend.info().held);
+                }
             });
         }
         hits += 12;
-        admitted.extend(crowd.join_all().await.into_iter().flatten());
+        crowd.join_all().await;
         tokio::time::sleep(Duration::from_millis(19)).await;
     }
     let info = backend.info();
-    println!("\ncounted {hits} {} {}", info.local, info.trips);
-    for (asked, known) in admitted {
-        println!("admitted {asked} {known}");
+    println!("counted {hits} {} {}", info.local, info.trips);
+}
+
+/// Without a word to anybody, if there is something to die with.
+fn die_with(held: u64) {
+    if held > 0 {
+        println!("stranded {held}");
+        std::process::abort();
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) use elsewhere::elsewhere;
 pub(crate) use map_store::MapStore;
 pub(crate) use memcached_server::MemcachedServer;
 pub(crate) use port::Port;
+pub(crate) use process::PATIENCE;
 pub(crate) use proxy::{Fault, Proxy};
 pub(crate) use random::Random;
 pub(crate) use redis_cluster::RedisCluster;

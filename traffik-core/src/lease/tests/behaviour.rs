@@ -405,6 +405,27 @@ fn closing_gives_back_what_is_on_its_way() {
     });
 }
 
+/// Whoever is not there any more gives nothing back: what it held is lost to others for two lengths
+/// at most, and not for good.
+#[test]
+fn a_node_that_dies_strands_what_it_held_until_it_ends() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("1000/s", TokenBucket::new());
+        assert_eq!(admitted(&hits(&api, 900).await), 900);
+        let held = node.leased.info().held;
+        assert!(held > 20, "{held}");
+        // Nothing of it is heard any more.
+        node.store.lose(1_000);
+        sleep(Duration::from_millis(990)).await;
+        assert!(left(&node, &api).await <= 1_000 - held);
+        sleep(Duration::from_millis(1_010)).await;
+        // It ended, and drains like a hit made at its end.
+        sleep(Duration::from_millis(held)).await;
+        assert_eq!(left(&node, &api).await, 1_000);
+    });
+}
+
 /// An outage was over as soon as a lease had admitted anything, whatever became of the store, and a
 /// breaker never opened.
 #[test]
