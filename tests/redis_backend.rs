@@ -13,6 +13,7 @@ mod keys;
 mod lags;
 mod losses;
 mod permissions;
+mod permits;
 mod processes;
 mod redlock;
 mod sentinel;

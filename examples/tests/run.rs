@@ -238,6 +238,70 @@ fn tenants_take_nothing_from_each_other() {
     assert_eq!(status_of(&of("nobody")), 404);
 }
 
+/// Issue 10, 1: the usual protection of a login.
+#[test]
+fn failed_logins_are_counted_and_others_are_not() {
+    let example = Example::start("failed_logins");
+    let status = |password: &str| {
+        let body = format!("account=ann&password={password}");
+        let headers = format!(
+            "content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        status_of(&example.send_body("POST", "/login", &headers, &body))
+    };
+    let right: Vec<_> = (0..20).map(|_| status("correct+horse")).collect();
+    assert_eq!(right, [200; 20]);
+    // A minute may end in between: eleven guesses exceed even two of them.
+    let wrong: Vec<_> = (0..11).map(|_| status("guess")).collect();
+    assert_eq!(wrong[..5], [401; 5]);
+    assert!(wrong.contains(&429), "{wrong:?}");
+}
+
+/// Issue 10, 1: an estimate, a stream of tokens, and what was used in the end.
+#[test]
+fn an_answer_costs_the_tokens_that_it_came_to() {
+    let example = Example::start("llm_budget");
+    let chat = |user: &str, words: usize, most: u32| {
+        let prompt = "word ".repeat(words);
+        let headers = format!("x-user: {user}\r\ncontent-length: {}\r\n", prompt.len());
+        let path = format!("/chat?max_tokens={most}");
+        example.send_body("POST", &path, &headers, &prompt)
+    };
+    let budget = |user: &str| {
+        let answer = example.send("GET", "/budget", &format!("x-user: {user}\r\n"));
+        answer.lines().last().unwrap().parse::<u32>().unwrap()
+    };
+    assert_eq!(example.status("GET", "/budget", ""), 401);
+    assert_eq!(budget("ann"), 1000);
+    assert_eq!(status_of(&chat("ann", 100, 500)), 200);
+    assert_eq!(budget("ann"), 800);
+    // Longer than was estimated: the meter takes what is left, and stops there.
+    let cut = chat("ann", 450, 10);
+    assert!(cut.contains("[budget exhausted]"), "{cut}");
+    assert_eq!(budget("ann"), 0);
+    assert_eq!(status_of(&chat("ann", 1, 1)), 429);
+    assert_eq!(status_of(&chat("ben", 300, 900)), 429);
+    assert_eq!(budget("ben"), 1000);
+    // Who hangs up in the middle has spent the estimate, however little came.
+    example.hang_up(
+        "POST",
+        "/chat?max_tokens=100",
+        "x-user: cid\r\n",
+        &"word ".repeat(400),
+    );
+    let start = std::time::Instant::now();
+    while budget("cid") != 500 {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{}",
+            budget("cid")
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(budget("cid"), 500);
+}
+
 /// Issue 9, F 24: the snippet in the README was never compiled, let alone run.
 #[cfg(feature = "redis")]
 #[test]
@@ -328,6 +392,8 @@ fn examples_say_that_their_port_is_taken() {
         "playground",
         "uploads",
         "webhooks",
+        "failed_logins",
+        "llm_budget",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {

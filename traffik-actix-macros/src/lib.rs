@@ -66,6 +66,8 @@ use crate::handler::Handler;
 /// | `strategy` | the name of a [strategy](#strategies), or an expression | `"fixed_window"` |
 /// | `cost` | a whole number, or an expression | `1` |
 /// | `cost_by`, `cost_by_async` | a function of `&HttpRequest` that gives a `u32` or a `Result` | |
+/// | `cost_after` | a function of the response (`&Answered`) that gives what it has cost, a `u32` | |
+/// | `refund_if` | a function of the response (`&Answered`) that says whether the request shall not count, such as `\|answered\| answered.status().is_success()` for a limit on failed logins | |
 /// | `identify`, `identify_async` | a function of `&HttpRequest` that gives an `Identity` or a `Result` | the backend's |
 /// | `shared` | `true`: one count for all clients, not one for each | `false` |
 /// | `scope` | `"throttle"`, `"route"`, `"path"` | `"throttle"` |

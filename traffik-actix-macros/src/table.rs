@@ -63,6 +63,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("cost", Kind::Count(0)),
     Key::new("cost_by", Kind::Function),
     Key::new("cost_by_async", Kind::Function),
+    Key::new("cost_after", Kind::Function),
+    Key::new("refund_if", Kind::Function),
     Key::new("identify", Kind::Function),
     Key::new("identify_async", Kind::Function),
     Key::new("shared", Kind::Switch),

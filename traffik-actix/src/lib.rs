@@ -21,6 +21,8 @@
 //!
 //! * [`ThrottleMiddleware`] limits an application, a scope or a resource by several rules.
 //! * [`Throttled`] is an extractor; [`HttpThrottle::enforce`] does the same from inside a handler.
+//! * [`HttpThrottle::reserve`] is for costs that are known afterwards, and
+//!   [`refund_if`](HttpThrottleBuilder::refund_if) for requests that do not count, such as logins that succeed.
 //! * A rate is what each client gets; [`shared`](HttpThrottleBuilder::shared) makes it one for all.
 //! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
 //! * [`Limits`] are throttles that change while the program runs.
@@ -56,6 +58,7 @@ pub use response::unavailable::Unavailable;
 pub use response::unresolved::Unresolved;
 pub use throttle::HttpThrottle;
 pub use throttle::admission::Decided;
+pub use throttle::answered::Answered;
 pub use throttle::ask::Ask;
 pub use throttle::backend::ThrottleBackend;
 pub use throttle::builder::HttpThrottleBuilder;
@@ -76,8 +79,9 @@ pub use traffik_core::MemcachedBackend;
 pub use traffik_core::RedisBackend;
 #[doc(no_inline)]
 pub use traffik_core::{
-    self, Backend, BackendExt, CircuitBreaker, Clock, Decision, Error, Identity, Lease, LeaseInfo,
-    Leased, ManualClock, MemoryBackend, OnError, Priority, Rate, Retry, Stat, Timestamp, strategy,
+    self, Backend, BackendExt, CircuitBreaker, Clock, Decision, Error, Flow, Identity, Lease,
+    LeaseInfo, Leased, ManualClock, MemoryBackend, OnDrop, OnError, Permit, Priority, Rate, Retry,
+    Stat, Timestamp, strategy,
 };
 
 /// For the code that `#[throttle]` expands to.

@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 mod agreement;
+pub(crate) mod answered;
 pub(crate) mod ask;
 pub(crate) mod backend;
 pub(crate) mod builder;
@@ -18,7 +19,9 @@ use std::time::Duration;
 use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
-use traffik_core::{Backend, Decision, Error, Identity, OutageInfo, Rate, Result, Stat, Throttle};
+use traffik_core::{
+    Backend, Decision, Error, Identity, OutageInfo, Permit, Rate, Result, Stat, Throttle,
+};
 
 use crate::limits::live::{Current, Live};
 use crate::limits::registry::{Origin, Registry, State};
@@ -28,6 +31,7 @@ use crate::response::denial::{Denial, DeniedHandler};
 use crate::response::failed::ErrorPolicy;
 use crate::response::headers::{HeaderStyle, Headers};
 use crate::response::hit_error::HitError;
+use crate::throttle::answered::After;
 use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::builder::HttpThrottleBuilder;
@@ -72,6 +76,7 @@ struct Settings {
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
     max_wait: Option<Duration>,
+    after: After,
     /// What most decisions under the throttle's own rate say that the limit is.
     usual_quota: u64,
     /// `RateLimit-Policy` of these.
@@ -306,6 +311,48 @@ impl HttpThrottle {
         ask::enforce(req, &asks).await
     }
 
+    /// Admits a request whose cost is an estimate, or fails with the response it should be answered: a
+    /// [permit](Permit) to be settled when the cost is known. For what a handler finds out as it works:
+    ///
+    /// ```
+    /// use actix_web::{HttpRequest, web};
+    /// use traffik_actix::HttpThrottle;
+    /// # async fn complete(prompt: String) -> (String, u32) { (prompt, 42) }
+    ///
+    /// async fn chat(req: HttpRequest, tokens: web::Data<HttpThrottle>, prompt: String)
+    /// -> actix_web::Result<String> {
+    ///     let permit = tokens.reserve(&req, 500).await?; // a 429 if that is too much
+    ///     let (answer, used) = complete(prompt).await;
+    ///     permit.settle_later(used); // the rest is given back
+    ///     Ok(answer)
+    /// }
+    /// # let _ = chat;
+    /// ```
+    ///
+    /// A client that goes away drops the handler, and with it the permit: that has cost the estimate. For
+    /// answers that are streamed see [`Permit::meter`].
+    ///
+    /// # Errors
+    ///
+    /// As [`enforce`](HttpThrottle::enforce).
+    pub async fn reserve(&self, req: &HttpRequest, estimate: u32) -> actix_web::Result<Permit> {
+        self.ask().cost(estimate).reserve(req).await
+    }
+
+    /// The same for several throttles, as one decision, and one permit that settles them alike: such as tokens
+    /// by the minute and by the month.
+    ///
+    /// # Errors
+    ///
+    /// As [`enforce`](HttpThrottle::enforce).
+    pub async fn reserve_all<'a>(
+        req: &HttpRequest,
+        asks: impl IntoIterator<Item = impl Into<Ask<'a>>>,
+    ) -> actix_web::Result<Permit> {
+        let asks: SmallVec<[Ask<'a>; 3]> = asks.into_iter().map(Into::into).collect();
+        ask::reserve(req, &asks).await
+    }
+
     /// A question to this throttle, for [`enforce_all`](HttpThrottle::enforce_all).
     pub fn ask(&self) -> Ask<'_> {
         Ask::of(self)
@@ -334,6 +381,11 @@ impl HttpThrottle {
     /// As [`stat`](HttpThrottle::stat).
     pub async fn check(&self, req: &HttpRequest) -> Result<bool, HitError> {
         Ok(self.stat(req).await?.verdict == traffik_core::Verdict::Allow)
+    }
+
+    /// How it settles what it has charged.
+    pub(crate) fn after(&self) -> &After {
+        &self.0.after
     }
 
     /// Whether requests may wait for their turn.

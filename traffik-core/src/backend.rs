@@ -10,7 +10,7 @@ mod redis;
 
 use std::fmt::Debug;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 #[cfg(feature = "memcached")]
 pub use memcached::{MemcachedBackend, MemcachedBackendBuilder};
@@ -30,7 +30,7 @@ use crate::rate::Rate;
 #[cfg(any(feature = "memcached", feature = "redis"))]
 use crate::strategy::Settling;
 use crate::strategy::{FixedWindow, Hit, Settlement, Strategy};
-use crate::time::Timestamp;
+use crate::time::{Clock, MonotonicClock, Timestamp};
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -98,6 +98,26 @@ pub trait Backend: Debug + Send + Sync + 'static {
             let batch = Batch::new(std::slice::from_ref(&op));
             self.apply(&batch).await.map(drop)
         })
+    }
+
+    /// Makes a settlement: an operation whose strategy is one, at a cost of 1.
+    /// `degraded` says that something else than the primary backend decided the hit that is settled, so
+    /// that it was charged there. Default: it is [applied](Backend::apply).
+    ///
+    /// Whether it was executed, and may be made again, [the error says](crate::Error::is_unexecuted).
+    fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
+        let _ = degraded;
+        Box::pin(async move {
+            let batch = Batch::new(std::slice::from_ref(settlement));
+            self.apply(&batch).await.map(drop)
+        })
+    }
+
+    /// An instant of the clock that the ages of hits are measured by: only differences have a meaning.
+    /// Default: a monotonic clock of this process.
+    fn now(&self) -> Timestamp {
+        static CLOCK: LazyLock<MonotonicClock> = LazyLock::new(MonotonicClock::new);
+        CLOCK.now()
     }
 
     /// Which of several servers that fail independently has a key: the same number for all keys of
@@ -183,6 +203,14 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
         (**self).ready(key)
+    }
+
+    fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
+        (**self).settle(settlement, degraded)
+    }
+
+    fn now(&self) -> Timestamp {
+        (**self).now()
     }
 
     fn shard_of(&self, key: &Key) -> u64 {

@@ -67,23 +67,53 @@ impl<P: Recover> Hits<'_, P> {
     ///
     /// If it has to wait outside of a tokio runtime.
     pub async fn until_ready(&self) -> Result<Decisions> {
-        let queue = self
-            .max_wait()
-            .and_then(|max_wait| Some((max_wait, self.line()?)));
-        match queue {
+        match self.queue() {
             // Boxed, since it is rare and would enlarge the future of every hit.
             Some((max_wait, line)) => {
-                let decided = Box::pin(self.queue_up(max_wait, line)).await;
-                self.note(&decided);
-                decided
+                Box::pin(self.queue_up_and_note(max_wait, line, &mut || {})).await
             }
             None => self.decide().await,
         }
     }
 
-    async fn queue_up(&self, max_wait: Duration, line: Line) -> Result<Decisions> {
+    /// The same, which says whenever it asks. The last time is when what is admitted is charged.
+    #[doc(hidden)]
+    pub async fn until_ready_telling(&self, asks: &mut (dyn FnMut() + Send)) -> Result<Decisions> {
+        match self.queue() {
+            Some((max_wait, line)) => Box::pin(self.queue_up_and_note(max_wait, line, asks)).await,
+            None => {
+                asks();
+                self.decide().await
+            }
+        }
+    }
+
+    /// How long they may wait, and where.
+    fn queue(&self) -> Option<(Duration, Line)> {
+        self.max_wait()
+            .and_then(|max_wait| Some((max_wait, self.line()?)))
+    }
+
+    async fn queue_up_and_note(
+        &self,
+        max_wait: Duration,
+        line: Line,
+        asks: &mut (dyn FnMut() + Send),
+    ) -> Result<Decisions> {
+        let decided = self.queue_up(max_wait, line, asks).await;
+        self.note(&decided);
+        decided
+    }
+
+    async fn queue_up(
+        &self,
+        max_wait: Duration,
+        line: Line,
+        asks: &mut (dyn FnMut() + Send),
+    ) -> Result<Decisions> {
         let start = Instant::now();
         if !someone_waits(line) {
+            asks();
             let decisions = self.ask().await?;
             if !self.may_wait(&decisions, Duration::ZERO) {
                 return Ok(decisions);
@@ -99,6 +129,7 @@ impl<P: Recover> Hits<'_, P> {
             return self.refuse().await;
         };
         loop {
+            asks();
             let decisions = self.ask().await?;
             match decisions.retry_after() {
                 Some(wait) if self.may_wait(&decisions, start.elapsed()) => {

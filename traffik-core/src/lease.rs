@@ -7,7 +7,7 @@ mod holding;
 mod info;
 mod many;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod table;
 mod tending;
 mod terms;
@@ -433,6 +433,15 @@ impl<B: Backend> Backend for Leased<B> {
 
     fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
         self.0.backend.ready(key)
+    }
+
+    /// By the store: what a node holds was taken there, and is not drained.
+    fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
+        self.0.backend.settle(settlement, degraded)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.backend.now()
     }
 
     fn shard_of(&self, key: &Key) -> u64 {

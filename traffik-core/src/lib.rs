@@ -105,7 +105,7 @@ pub use redis;
 #[doc(inline)]
 pub use resilience::{
     BackendExt, Backoff, BreakerInfo, BreakerState, CircuitBreaker, CircuitBreakerBuilder,
-    Failover, Fallback, Guarded, Jitter, OutageInfo, Permit, Transition,
+    Failover, Fallback, Guarded, Jitter, OutageInfo, Transition,
 };
 #[cfg(feature = "tokio")]
 pub use resilience::{Deadline, Retry, Retrying};
@@ -119,7 +119,12 @@ pub use strategy::{
     PriorityQueue, QuotaWithRollover, Settlement, Sharing, SlidingWindowCounter, SlidingWindowLog,
     Strategy, TieredRate, TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
 };
-pub use throttle::{Attempt, Failure, Hits, IntoRate, OnError, Recover, Throttle, ThrottleBuilder};
+#[doc(hidden)]
+pub use throttle::Expected;
+pub use throttle::{
+    Attempt, Failure, Flow, Hits, IntoRate, NestedQuota, OnDrop, OnError, Permit, Quota, Recover,
+    Throttle, ThrottleBuilder,
+};
 pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};
 #[cfg(feature = "time-zone")]
 pub use time_zone::IanaZone;

@@ -17,7 +17,7 @@
 //! that they failed. Give all throttles on one store the same wrapped backend: the hits of a request
 //! on one store are one batch, which goes through the wrappers of its first throttle.
 
-mod background;
+pub(crate) mod background;
 mod backoff;
 mod breaker;
 #[cfg(feature = "tokio")]
@@ -137,6 +137,10 @@ async fn noting_waits<T>(future: impl Future<Output = T>) -> (T, bool) {
 /// keys.
 macro_rules! same_store_as {
     ($inner:ident $(, $other:ident)?) => {
+        fn now(&self) -> crate::time::Timestamp {
+            self.$inner.now()
+        }
+
         fn store_id(&self) -> usize {
             self.$inner.store_id()
         }

@@ -266,6 +266,13 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         false
     }
 
+    /// What a step of this strategy settles, if that is what its steps do: for
+    /// [`Backend::settle`](crate::Backend::settle).
+    #[doc(hidden)]
+    fn settlement(&self) -> Option<Settlement> {
+        None
+    }
+
     /// Who shares one cell: by default, nobody but the hits of one identity.
     fn sharing(&self) -> Sharing {
         Sharing::Identity

@@ -1,7 +1,10 @@
 //! Throttles, and how several of them decide together.
 
+mod charge;
 mod hits;
 mod on_error;
+mod permit;
+mod quota;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +12,8 @@ use std::time::Duration;
 
 pub use hits::Hits;
 pub use on_error::{Failure, OnError, Recover};
+pub use permit::{Expected, Flow, OnDrop, Permit};
+pub use quota::{NestedQuota, Quota};
 
 use crate::backend::{Backend, MemoryBackend, Op};
 use crate::decision::{Decision, Stat};

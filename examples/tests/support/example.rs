@@ -70,6 +70,18 @@ impl Example {
         format!("http://{}{path}", self.addr)
     }
 
+    /// A request whose client goes away when the first bytes of the answer are there.
+    pub(crate) fn hang_up(&self, method: &str, path: &str, headers: &str, body: &str) {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+            body.len()
+        );
+        let mut socket = TcpStream::connect(self.addr).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(request.as_bytes()).unwrap();
+        assert!(socket.read(&mut [0; 64]).unwrap() > 0);
+    }
+
     pub(crate) fn status(&self, method: &str, path: &str, headers: &str) -> u16 {
         status_of(&self.send(method, path, headers))
     }

@@ -95,6 +95,8 @@ async fn expressions() -> &'static str {
 #[throttle(
     rate_by_async = plan_of,
     cost_by_async = async |_req: &HttpRequest| 5,
+    cost_after = |answered| answered.content_length().map_or(5, |bytes| u32::try_from(bytes).unwrap_or(5)),
+    refund_if = |answered| answered.status().is_server_error(),
     identify_async = async |_req: &HttpRequest| Ok::<_, Error>(Identity::ANONYMOUS),
 )]
 async fn functions() -> &'static str {

@@ -13,7 +13,8 @@ use crate::limits::live::Current;
 use crate::request::body;
 use crate::response::problem::Problem;
 use crate::throttle::HttpThrottle;
-use crate::throttle::admission::{self, Outcome};
+use crate::throttle::admission::{self, Outcome, Undecided};
+use crate::throttle::answered::{Answered, Dues};
 
 /// The throttles of one handler, built when the first request comes.
 #[derive(Debug)]
@@ -149,8 +150,13 @@ where
         }
     };
     let mut payload = payload.into_inner();
-    let outcome = match admission::admit_now(&throttles, &req, None) {
-        Ok(outcome) => Some(outcome),
+    let settles = throttles.iter().any(|one| one.after().is_anything());
+    let decided = match settles {
+        true => Err(Undecided::UNASKED),
+        false => admission::admit_now(&throttles, &req, None),
+    };
+    let outcome = match decided {
+        Ok(outcome) => Some((outcome, Dues::default())),
         // Boxed, since these futures are large, and room for them would be made with every request.
         Err(undecided) => {
             let decided = Box::pin(admission::admit_later(&throttles, &req, None, undecided));
@@ -160,9 +166,9 @@ where
             }
         }
     };
-    let receipt = match outcome {
-        Some(Outcome::Admitted(receipt)) => receipt,
-        Some(Outcome::Denied(response)) => {
+    let (receipt, dues) = match outcome {
+        Some((Outcome::Admitted(receipt), dues)) => (receipt, dues),
+        Some((Outcome::Denied(response), _)) => {
             Box::pin(body::drain(req.headers(), payload)).await;
             return *response;
         }
@@ -176,6 +182,9 @@ where
             .map_into_boxed_body(),
         Err(error) => HttpResponse::from_error(error),
     };
+    if !dues.is_empty() {
+        dues.settle(&Answered::of(Some(&req), &response));
+    }
     receipt.stamp(response.headers_mut());
     response
 }

@@ -21,6 +21,7 @@ use crate::limits::registry::Registry;
 use crate::request::body;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
+use crate::throttle::answered::Dues;
 use crate::throttle::backend::ThrottleBackend;
 
 /// Limits everything it is wrapped around.
@@ -67,6 +68,8 @@ struct Limits {
     backend: Option<ThrottleBackend>,
     /// Of which throttles are that may change.
     registries: Vec<Arc<Registry>>,
+    /// Whether a rule settles by the response.
+    settles: bool,
     /// That a backend further in is not seen was said.
     explained: Arc<AtomicBool>,
 }
@@ -98,6 +101,7 @@ impl ThrottleMiddleware {
     pub fn new(rule: impl IntoRule) -> ThrottleMiddleware {
         let mut limits = Limits {
             rules: Vec::new(),
+            settles: false,
             backend: None,
             registries: Vec::new(),
             explained: Arc::default(),
@@ -141,6 +145,7 @@ impl Limits {
         {
             self.registries.push(Arc::clone(registry));
         }
+        self.settles |= rule.throttle.after().is_anything();
         self.rules.push(rule);
     }
 
@@ -162,13 +167,18 @@ impl Limits {
                 None => rule.clone(),
             }
         };
+        let rules: Vec<Rule> = self.rules.iter().map(now).collect();
         Limits {
-            rules: self.rules.iter().map(now).collect(),
+            settles: rules.iter().any(|rule| rule.throttle.after().is_anything()),
+            rules,
             ..self.clone()
         }
     }
 
     fn admit_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
+        if self.settles {
+            return Err(Waiting::UNMATCHED);
+        }
         let req = req.request();
         let outer = self.backend.as_ref();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
@@ -238,7 +248,7 @@ impl Limits {
         );
     }
 
-    async fn admit_later(&self, req: &ServiceRequest, waiting: Waiting) -> Outcome {
+    async fn admit_later(&self, req: &ServiceRequest, waiting: Waiting) -> (Outcome, Dues) {
         let req = req.request();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
         match waiting.rules {
@@ -417,14 +427,15 @@ where
         false => Some(limits.admit_later(&req, waiting).await),
     };
     match outcome {
-        Some(Outcome::Admitted(receipt)) => {
+        Some((Outcome::Admitted(receipt), dues)) => {
             req.set_payload(payload);
             let around = limits.look_around(&req);
             let mut response = service.call(req).await;
+            dues.settle_by(&mut response);
             stamp(&mut response, receipt, around);
             response.map(ServiceResponse::map_into_left_body)
         }
-        Some(Outcome::Denied(response)) => {
+        Some((Outcome::Denied(response), _)) => {
             let (req, _) = req.into_parts();
             Ok(Box::pin(answer(req, payload, *response)).await)
         }

@@ -1,13 +1,17 @@
 //! One request meets its throttles.
 
 use std::fmt;
+use std::sync::Arc;
 
 use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
-use traffik_core::{Attempt, Decision, Error, Failure, Hits, Rate, Recover, Result};
+use traffik_core::{
+    Attempt, Backend, Decision, Decisions, Error, Expected, Failure, Hits, Permit, Rate, Recover,
+    Result, Throttle,
+};
 
 use crate::response::denial::Denial;
 use crate::response::failed::Recovery;
@@ -15,6 +19,7 @@ use crate::response::headers::{HeaderStyle, Said, Told, write_denial};
 use crate::response::unavailable::Unavailable;
 use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
+use crate::throttle::answered::Dues;
 use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::resolved::Resolved;
@@ -236,16 +241,18 @@ fn admit_plain(
     }
 }
 
-/// Decides what [`admit_now`] could not.
+/// Decides what [`admit_now`] could not, and what is to be settled when the response is there.
 pub(crate) async fn admit_later(
     throttles: &[&HttpThrottle],
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
     undecided: Undecided,
-) -> Outcome {
+) -> (Outcome, Dues) {
     let Undecided(Some(resolved)) = undecided else {
         let asks: SmallVec<[Ask<'_>; 3]> = throttles.iter().map(|one| one.ask()).collect();
-        return admit(&asks, req, outer).await;
+        let chosen = chosen_for(throttles.iter().copied(), req);
+        let meetings = meet_later(&asks, req, chosen.as_ref().or(outer)).await;
+        return hold(req, &meetings).await;
     };
     let chosen = chosen_for(throttles.iter().copied(), req);
     let outer = chosen.as_ref().or(outer);
@@ -257,7 +264,68 @@ pub(crate) async fn admit_later(
             Meeting::new(throttle, req, backend, resolved)
         })
         .collect();
-    conclude(req, &meetings, decide(&meetings).await)
+    hold(req, &meetings).await
+}
+
+/// Decides, and holds what throttles that look at the response have charged.
+async fn hold(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Dues) {
+    let mut throttles = meetings.iter().map(|meeting| meeting.throttle);
+    if throttles.any(|throttle| throttle.after().is_anything()) {
+        // Boxed, since it would enlarge the future of every request.
+        return Box::pin(hold_dues(req, meetings)).await;
+    }
+    let answers = decide(meetings).await;
+    (conclude(req, meetings, answers), Dues::default())
+}
+
+async fn hold_dues(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Dues) {
+    let expected = meetings.iter().map(|meeting| {
+        let settles = meeting.throttle.after().is_anything();
+        settles.then(|| Permit::expecting(meeting.charge()))
+    });
+    let mut expected: Vec<Option<Expected>> = expected.collect();
+    let answers = decide_telling(meetings, &mut || {
+        expected.iter_mut().flatten().for_each(Expected::begin);
+    })
+    .await;
+    let mut dues = Dues::default();
+    if let Ok(answers) = &answers
+        && answers.iter().all(Decision::is_allowed)
+    {
+        let held = meetings.iter().zip(expected).zip(answers);
+        dues.0
+            .extend(held.filter_map(|((meeting, expected), answer)| {
+                let permit = expected?.confirm((*answer).into())?;
+                Some((meeting.throttle.clone(), permit))
+            }));
+    }
+    (conclude(req, meetings, answers), dues)
+}
+
+/// Decides all or none: a permit for all of it, or the response.
+pub(crate) async fn reserve(
+    asks: &[Ask<'_>],
+    req: &HttpRequest,
+) -> std::result::Result<Permit, HttpResponse> {
+    let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
+    let meetings = meet_later(asks, req, chosen.as_ref()).await;
+    let mut expected = Permit::expecting(meetings.iter().flat_map(Meeting::charge));
+    let answers = decide_telling(&meetings, &mut || expected.begin()).await;
+    let charged: Decisions = match &answers {
+        Ok(answers) => meetings
+            .iter()
+            .zip(answers)
+            .filter_map(|(meeting, answer)| meeting.resolved.is_ok().then_some(*answer))
+            .collect(),
+        Err(_) => Decisions::default(),
+    };
+    match conclude(req, &meetings, answers) {
+        Outcome::Admitted(_) => match expected.confirm(charged) {
+            Some(permit) => Ok(permit),
+            None => unreachable!("all were admitted"),
+        },
+        Outcome::Denied(response) => Err(*response),
+    }
 }
 
 /// Decides all or none.
@@ -267,11 +335,7 @@ pub(crate) async fn admit(
     outer: Option<&ThrottleBackend>,
 ) -> Outcome {
     let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
-    let outer = chosen.as_ref().or(outer);
-    let mut meetings = Meetings::new();
-    for ask in asks {
-        meetings.push(meet(ask, req, outer).await);
-    }
+    let meetings = meet_later(asks, req, chosen.as_ref().or(outer)).await;
     conclude(req, &meetings, decide(&meetings).await)
 }
 
@@ -291,6 +355,18 @@ fn chosen_for<'a>(
     throttles
         .find(|throttle| throttle.own_backend().is_none())?
         .chosen_for(req)
+}
+
+async fn meet_later<'a>(
+    asks: &[Ask<'a>],
+    req: &'a HttpRequest,
+    outer: Option<&'a ThrottleBackend>,
+) -> Meetings<'a> {
+    let mut meetings = Meetings::new();
+    for ask in asks {
+        meetings.push(meet(ask, req, outer).await);
+    }
+    meetings
 }
 
 pub(crate) async fn meet<'a>(
@@ -321,15 +397,33 @@ fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
 }
 
 async fn decide(meetings: &[Meeting<'_>]) -> Result<Answers> {
-    let mut answers = Answers::new();
-    for meeting in meetings {
-        answers.push(meeting.before_hit().await?);
-    }
+    let answers = before_hits(meetings).await?;
     if answers.iter().any(Decision::is_denied) {
         return Ok(answers);
     }
     let decisions = hits(meetings).until_ready().await?;
     Ok(merge(meetings, answers, &decisions))
+}
+
+/// The same, which says whenever it asks.
+async fn decide_telling(
+    meetings: &[Meeting<'_>],
+    asks: &mut (dyn FnMut() + Send),
+) -> Result<Answers> {
+    let answers = before_hits(meetings).await?;
+    if answers.iter().any(Decision::is_denied) {
+        return Ok(answers);
+    }
+    let decisions = hits(meetings).until_ready_telling(asks).await?;
+    Ok(merge(meetings, answers, &decisions))
+}
+
+async fn before_hits(meetings: &[Meeting<'_>]) -> Result<Answers> {
+    let mut answers = Answers::new();
+    for meeting in meetings {
+        answers.push(meeting.before_hit().await?);
+    }
+    Ok(answers)
 }
 
 fn hits<'a>(meetings: &'a [Meeting<'a>]) -> Hits<'a, Recovery<'a>> {
@@ -479,6 +573,13 @@ impl<'a> Meeting<'a> {
     #[cfg(feature = "ws")]
     pub(crate) fn is_disabled(&self) -> bool {
         self.throttle.is_disabled()
+    }
+
+    /// What it is about to be charged, if it is known who asks.
+    fn charge(&self) -> Option<(&Throttle, Attempt<'_>, Arc<dyn Backend>)> {
+        let resolved = self.resolved.as_ref().ok()?;
+        let backend = Arc::clone(&self.backend.backend);
+        Some((self.throttle.throttle(), resolved.attempt(), backend))
     }
 
     /// What is said before any limit is asked: nothing, unless something that the throttle wants to

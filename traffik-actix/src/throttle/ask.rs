@@ -2,7 +2,7 @@
 
 use actix_web::HttpRequest;
 use smallvec::SmallVec;
-use traffik_core::{Decision, Identity};
+use traffik_core::{Decision, Identity, Permit};
 
 use crate::limits::live::Current;
 use crate::response::hit_error::HitError;
@@ -63,6 +63,16 @@ impl<'a> Ask<'a> {
         self
     }
 
+    /// Admits a request whose cost is an estimate: a [permit](Permit) to be settled when it is known. See
+    /// [`HttpThrottle::reserve`].
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpThrottle::enforce`].
+    pub async fn reserve(self, req: &HttpRequest) -> actix_web::Result<Permit> {
+        reserve(req, &[self]).await
+    }
+
     pub(crate) async fn decide(self, req: &HttpRequest) -> Result<Decision, HitError> {
         let now = self.throttle.current();
         let ask = Ask {
@@ -71,6 +81,13 @@ impl<'a> Ask<'a> {
         };
         Ok(admission::decide_one(&ask, req).await?)
     }
+}
+
+/// All of them or none, as one permit.
+pub(crate) async fn reserve(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::Result<Permit> {
+    let now = current(asks);
+    let reserved = admission::reserve(&in_force(asks, &now), req).await;
+    reserved.map_err(admission::into_error)
 }
 
 /// All of them or none.
@@ -87,13 +104,21 @@ pub(crate) async fn enforce(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::R
 
 /// By the throttles as they are now.
 async fn admit_now(req: &HttpRequest, asks: &[Ask<'_>]) -> Outcome {
-    let now: SmallVec<[Current<'_>; 3]> = asks.iter().map(|ask| ask.throttle.current()).collect();
+    let now = current(asks);
+    admission::admit(&in_force(asks, &now), req, None).await
+}
+
+fn current<'a>(asks: &[Ask<'a>]) -> SmallVec<[Current<'a>; 3]> {
+    asks.iter().map(|ask| ask.throttle.current()).collect()
+}
+
+/// The same questions to throttles that do not change any more.
+fn in_force<'a>(asks: &[Ask<'a>], now: &'a [Current<'a>]) -> SmallVec<[Ask<'a>; 3]> {
     let asks = now.iter().zip(asks).map(|(throttle, ask)| Ask {
         throttle,
         ..ask.clone()
     });
-    let asks: SmallVec<[Ask<'_>; 3]> = asks.collect();
-    admission::admit(&asks, req, None).await
+    asks.collect()
 }
 
 impl<'a> From<&'a HttpThrottle> for Ask<'a> {

@@ -17,6 +17,7 @@ use crate::request::source::{IntoValue, Source};
 use crate::response::denial::{Denial, DeniedHandler};
 use crate::response::failed::{ErrorPolicy, Failed};
 use crate::response::headers::{HeaderStyle, Headers};
+use crate::throttle::answered::{After, Answered};
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::company::Companies;
 use crate::throttle::{HttpThrottle, Settings, policy};
@@ -36,6 +37,7 @@ pub struct HttpThrottleBuilder {
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
     max_wait: Option<Duration>,
+    after: After,
     shares_counts: bool,
     is_disabled: bool,
     origin: Option<Origin>,
@@ -56,6 +58,7 @@ impl HttpThrottleBuilder {
             headers: None,
             style: None,
             max_wait: None,
+            after: After::default(),
             shares_counts: false,
             is_disabled: false,
             origin: None,
@@ -130,6 +133,71 @@ impl HttpThrottleBuilder {
         R: IntoValue<u32>,
     {
         self.cost = Some(Source::awaiting("cost", cost));
+        self
+    }
+
+    /// Sets a function that says what a request has cost, by its response: its status, its
+    /// [length](Answered::content_length), or [a value](Answered::extension) that the handler left. Until then
+    /// it has cost what [`cost`](HttpThrottleBuilder::cost) says, which is charged when it is admitted; what
+    /// it says then is settled, one way or the other.
+    ///
+    /// A request that is never answered, since its client went away or its handler panicked, has cost that in
+    /// advance. Where there is no response to look at, as with [`hit`](HttpThrottle::hit),
+    /// [`enforce`](HttpThrottle::enforce) and [`Throttled`](crate::Throttled), the function is not asked: there
+    /// is [`reserve`](HttpThrottle::reserve). Headers tell what was left before it was settled.
+    ///
+    /// It is asked when the head of the response is there. Of a body that is streamed nothing has been sent then:
+    /// its cost is what the head says, and what becomes of the stream changes nothing. Where that matters the
+    /// handler reserves, and [meters](traffik_core::Permit::meter) what it streams.
+    ///
+    /// ```
+    /// use actix_web::{App, web};
+    /// use traffik_actix::{HttpThrottle, MemoryBackend};
+    ///
+    /// // Ten megabytes a minute, in KiB. The request that exceeds it is served, those after it wait.
+    /// let bytes = HttpThrottle::builder("download")
+    ///     .rate("10240/minute")
+    ///     .cost_after(|answered| {
+    ///         let bytes = answered.content_length().unwrap_or(0);
+    ///         u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+    ///     })
+    ///     .backend(MemoryBackend::new())
+    ///     .build()?;
+    /// let app = App::new().wrap(bytes).route("/", web::get().to(async || "hello"));
+    /// # let _ = app;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    pub fn cost_after<F>(mut self, cost: F) -> Self
+    where
+        F: Fn(&Answered<'_>) -> u32 + Send + Sync + 'static,
+    {
+        self.after.cost = Some(Arc::new(cost));
+        self
+    }
+
+    /// Sets a function that says, by its response, that a request shall not count: what it was charged is given
+    /// back, whatever [`cost_after`](HttpThrottleBuilder::cost_after) says. For limits on *failed* logins, or so
+    /// that clients do not pay for errors of the server:
+    ///
+    /// ```
+    /// use traffik_actix::{HttpThrottle, MemoryBackend};
+    ///
+    /// let failed_logins = HttpThrottle::builder("login")
+    ///     .rate("5/minute")
+    ///     .refund_if(|answered| answered.status().is_success())
+    ///     .backend(MemoryBackend::new())
+    ///     .build()?;
+    /// # let _ = failed_logins;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    ///
+    /// While it is under way a request counts: so many guesses at once as the limit has left are admitted, not
+    /// more. It is for what the middleware or [`#[throttle]`](crate::throttle) admits, as `cost_after`.
+    pub fn refund_if<F>(mut self, refund: F) -> Self
+    where
+        F: Fn(&Answered<'_>) -> bool + Send + Sync + 'static,
+    {
+        self.after.refund = Some(Arc::new(refund));
         self
     }
 
@@ -360,6 +428,7 @@ impl HttpThrottleBuilder {
             headers: self.headers,
             style: self.style,
             max_wait: self.max_wait,
+            after: self.after,
             usual_quota,
             policy,
             shares_counts: self.shares_counts,

@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use actix_web::http::Method;
 use traffik_core::{
-    Attempt, Decision, Error, Hits, Identity, OnError, Rate, Result, Stat, Verdict,
+    Attempt, Decision, Error, Hits, Identity, OnError, Permit, Rate, Result, Stat, Verdict,
 };
 
 use crate::request::scope::Scope;
@@ -91,11 +93,12 @@ impl<'a> By<'a> {
         let now = self.throttle.current();
         match now.is_disabled() {
             true => Ok(Decision::UNLIMITED),
-            false => self.of(&now).hit_fixed().await,
+            false => self.of(&now).hit_telling(&mut || {}).await,
         }
     }
 
-    async fn hit_fixed(self) -> Result<Decision> {
+    /// The same, which says whenever it asks.
+    async fn hit_telling(self, asks: &mut (dyn FnMut() + Send)) -> Result<Decision> {
         let (backend, scope) = (self.backend()?, self.scope()?);
         let attempt = self.attempt(scope.as_deref())?;
         let policy = match self.throttle.on_error(backend) {
@@ -104,7 +107,31 @@ impl<'a> By<'a> {
         };
         let mut hits = Hits::default();
         hits.push_on(self.throttle.throttle(), attempt, &*backend.backend, policy);
-        Ok(hits.until_ready().await?[0])
+        Ok(hits.until_ready_telling(asks).await?[0])
+    }
+
+    /// The same where the [`cost`](By::cost) is an estimate: a [permit](Permit) to be settled when it is known,
+    /// or the denial.
+    ///
+    /// # Errors
+    ///
+    /// As [`hit`](By::hit).
+    pub async fn reserve(self) -> Result<std::result::Result<Permit, Decision>> {
+        let now = self.throttle.current();
+        if now.is_disabled() {
+            let nothing = Permit::expecting([]).confirm(Decision::UNLIMITED.into());
+            return Ok(nothing.ok_or(Decision::UNLIMITED));
+        }
+        self.of(&now).reserve_fixed().await
+    }
+
+    async fn reserve_fixed(self) -> Result<std::result::Result<Permit, Decision>> {
+        let (backend, scope) = (self.backend()?, self.scope()?);
+        let attempt = self.attempt(scope.as_deref())?;
+        let store = Arc::clone(&backend.backend);
+        let mut expected = Permit::expecting([(self.throttle.throttle(), attempt, store)]);
+        let decision = self.hit_telling(&mut || expected.begin()).await?;
+        Ok(expected.confirm(decision.into()).ok_or(decision))
     }
 
     /// What would be decided, and why, charging nothing.

@@ -17,6 +17,7 @@ mod limits;
 mod middleware;
 mod on_error;
 mod on_error_by;
+mod permits;
 mod proxies;
 mod routing;
 mod server;

@@ -47,4 +47,8 @@ impl Backend for Store {
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.call(async { self.cells.reset().await }))
     }
+
+    fn now(&self) -> Timestamp {
+        self.cells.now()
+    }
 }

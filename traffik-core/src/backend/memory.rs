@@ -357,6 +357,11 @@ impl Backend for MemoryBackend {
         Some(Ok((table.read(op), self.now())))
     }
 
+    /// Of the clock that the cells go by.
+    fn now(&self) -> Timestamp {
+        MemoryBackend::now(self)
+    }
+
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
         let decided = self.try_apply(batch);
         Box::pin(ready(

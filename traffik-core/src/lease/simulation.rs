@@ -16,7 +16,7 @@ use crate::{
     OnError, Rate, Result, Strategy, Throttle, Timestamp,
 };
 
-pub(super) fn simulated<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn simulated<T>(future: impl Future<Output = T>) -> T {
     let runtime: Runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -27,13 +27,13 @@ pub(super) fn simulated<T>(future: impl Future<Output = T>) -> T {
 
 /// The time of the simulation, told by a clock that is off by so many millionths.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Simulated {
+pub(crate) struct Simulated {
     start: Instant,
     off_ppm: i64,
 }
 
 impl Simulated {
-    pub(super) fn new() -> Simulated {
+    pub(crate) fn new() -> Simulated {
         Simulated {
             start: Instant::now(),
             off_ppm: 0,

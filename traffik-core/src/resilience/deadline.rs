@@ -73,6 +73,10 @@ impl<B: Backend> Backend for Deadline<B> {
         Box::pin(self.bounded(self.inner.ready(key)))
     }
 
+    fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.bounded(self.inner.settle(settlement, degraded)))
+    }
+
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         self.inner.reset()
     }

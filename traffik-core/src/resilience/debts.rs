@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
+use super::share::Share;
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::Decisions;
@@ -30,6 +31,19 @@ pub(super) struct Debts {
     clock: Arc<dyn Clock>,
     /// Whether a task is at work to pay them.
     is_driven: AtomicBool,
+    /// Whether some were not taken down, and will never be paid.
+    are_some_unknown: AtomicBool,
+}
+
+/// What became of the debt for a hit that is refunded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refunded {
+    /// It is less now.
+    Owed,
+    /// It was paid, and is to be refunded where it was.
+    Paid,
+    /// Nobody knows whether there was one.
+    Unknown,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +94,7 @@ impl Debts {
             count: AtomicUsize::new(0),
             clock,
             is_driven: AtomicBool::new(false),
+            are_some_unknown: AtomicBool::new(false),
         }
     }
 
@@ -127,12 +142,32 @@ impl Debts {
             self.forgive(&mut shard, now);
         }
         if self.len() >= Self::MOST {
+            self.are_some_unknown.store(true, Ordering::Relaxed);
             return;
         }
         let mut debt = Debt::of(op, before.clone());
         debt.add(op, charged, now);
         shard.owed.entry(op.key).or_default().push(debt);
         self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A hit that was [added](Debts::add) is refunded.
+    pub(super) fn refund(&self, op: &Op<'_>, refund: Settlement, share: Share) -> Refunded {
+        let Settlement::Refund { cost, .. } = refund else {
+            return Refunded::Paid;
+        };
+        let now = self.clock.now();
+        let mut shard = self.shard_of(&op.key);
+        let known = shard.owed.get_mut(&op.key);
+        let debt = known.and_then(|owed| owed.iter_mut().find(|debt| debt.is_of(op)));
+        match debt {
+            Some(debt) if debt.admitted >= cost.into() => {
+                debt.refund(cost, share.of_settlement(refund), now);
+                Refunded::Owed
+            }
+            _ if self.are_some_unknown.load(Ordering::Relaxed) => Refunded::Unknown,
+            _ => Refunded::Paid,
+        }
     }
 
     /// Whether a key owes anything.
@@ -270,6 +305,18 @@ impl Debt {
         let _ = self
             .strategy
             .settle(&mut self.after, &hit, Settlement::Charge(cost));
+    }
+
+    /// What was charged before the window ended is owed no more anyway.
+    fn refund(&mut self, cost: u32, whole: Settlement, now: Timestamp) {
+        let hit = hit(&self.rate, &self.attributes, now);
+        let Settlement::Refund { cost: charged, .. } = whole else {
+            return;
+        };
+        if self.strategy.settle(&mut self.after, &hit, whole) {
+            self.admitted -= u64::from(cost);
+            self.charged = self.charged.saturating_sub(charged.into());
+        }
     }
 
     /// Two debts of one key, of which the other is the later.

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::debts::Debts;
+use super::debts::{Debts, Refunded};
 use super::follow::follow;
 use super::outage::{Outage, Phase};
 use super::proof::Proofs;
@@ -363,6 +363,52 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         }
     }
 
+    async fn refund(&self, op: &Op<'_>, refund: Settlement, degraded: bool) -> Result<()> {
+        let refunded = match degraded {
+            true => self.debts.refund(op, refund, self.share()),
+            false => Refunded::Paid,
+        };
+        match refunded {
+            Refunded::Owed | Refunded::Unknown => {
+                let refund = self.share().of_settlement(refund);
+                self.settle_here(op, refund).await
+            }
+            Refunded::Paid => {
+                self.primary.settle(op, false).await?;
+                // What follows the primary is settled as it is. It has less left, if this fails.
+                if self.fallback.is_local() {
+                    let _ = self.settle_here(op, refund).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn charge(&self, op: &Op<'_>, cost: u32) -> Result<()> {
+        let ops = std::slice::from_ref(op);
+        let Err(error) = self.primary.settle(op, false).await else {
+            if self.fallback.is_local() {
+                let _ = self.settle_here(op, Settlement::Charge(cost)).await;
+            }
+            return Ok(());
+        };
+        let share = self.take_over(ops, error)?;
+        let before = self.debts.before(&*self.fallback, ops);
+        let charge = share.of_settlement(Settlement::Charge(cost));
+        self.settle_here(op, charge).await?;
+        self.owe(share, &[Op { cost, ..*op }], &before);
+        Ok(())
+    }
+
+    async fn settle_here(&self, op: &Op<'_>, settlement: Settlement) -> Result<()> {
+        let strategy = Settling::of(op.strategy, settlement);
+        let op = Op {
+            strategy: &strategy,
+            ..*op
+        };
+        self.fallback.settle(&op, false).await
+    }
+
     /// Payments of what is owed for the keys of a batch, and where there is no task for them, of some
     /// others.
     fn payments<'a>(&'a self, batch: &Batch<'_>) -> Vec<BoxFuture<'a, Result<Decisions>>> {
@@ -487,6 +533,20 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
 
     fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
         self.primary.ready(key)
+    }
+
+    /// Where the hit was charged: by the fallback, which still owes it or has paid it meanwhile, or by
+    /// the primary. What cannot be charged more there is charged here, and owed.
+    fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            match settlement.strategy.settlement() {
+                Some(refund @ Settlement::Refund { .. }) => {
+                    self.refund(settlement, refund, degraded).await
+                }
+                Some(Settlement::Charge(cost)) => self.charge(settlement, cost).await,
+                None => Err(Error::invalid("an operation that settles nothing")),
+            }
+        })
     }
 
     /// Resets both, even if one cannot be.

@@ -179,6 +179,17 @@ impl<B: Backend> Backend for Guarded<B> {
         self.inner.ready(key)
     }
 
+    fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let ops = std::slice::from_ref(settlement);
+            let breakers = self.breakers(ops);
+            let permits = self.acquire(&breakers, ops)?;
+            let outcome = self.inner.settle(settlement, degraded).await;
+            settle(permits, &outcome, |()| true);
+            outcome
+        })
+    }
+
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         self.inner.reset()
     }

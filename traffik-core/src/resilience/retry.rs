@@ -147,6 +147,10 @@ impl<B: Backend> Backend for Retrying<B> {
         self.inner.ready(key)
     }
 
+    fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.persist(move || self.inner.settle(settlement, degraded)))
+    }
+
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.persist(|| self.inner.reset()))
     }

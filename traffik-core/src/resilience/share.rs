@@ -3,6 +3,7 @@ use smallvec::SmallVec;
 use crate::backend::{Batch, Op};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::strategy::Settlement;
 use crate::throttle::OnError;
 use crate::time::Timestamp;
 
@@ -25,6 +26,18 @@ impl Share {
         Op {
             cost: op.cost.saturating_mul(self.nodes),
             ..*op
+        }
+    }
+
+    /// A settlement of such a hit.
+    pub(super) fn of_settlement(self, settlement: Settlement) -> Settlement {
+        let whole = |cost: u32| cost.saturating_mul(self.nodes);
+        match settlement {
+            Settlement::Charge(cost) => Settlement::Charge(whole(cost)),
+            Settlement::Refund { cost, age_us } => Settlement::Refund {
+                cost: whole(cost),
+                age_us,
+            },
         }
     }
 

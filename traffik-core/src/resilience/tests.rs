@@ -1,5 +1,6 @@
 //! A store that fails on command, and what wrappers make of it.
 
+mod permits;
 mod settlement;
 
 use std::cell::RefCell;
@@ -102,6 +103,10 @@ impl Backend for Store {
 
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(self.call(async { self.cells.reset().await }))
+    }
+
+    fn now(&self) -> Timestamp {
+        Backend::now(&self.cells)
     }
 }
 

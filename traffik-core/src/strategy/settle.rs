@@ -107,6 +107,10 @@ impl Strategy for Settling {
         true
     }
 
+    fn settlement(&self) -> Option<Settlement> {
+        Some(self.settlement)
+    }
+
     /// Only a charge makes a cell greater.
     fn grows(&self) -> bool {
         matches!(self.settlement, Settlement::Charge(1..)) && self.strategy.grows()

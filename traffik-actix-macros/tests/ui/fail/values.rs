@@ -74,4 +74,10 @@ async fn größe() {}
 #[throttle("5/second", name = "same")]
 async fn same_names() {}
 
+#[throttle("100/minute", refund_if = "5xx")]
+async fn text_for_a_refund() {}
+
+#[throttle("100/minute", cost_after = 5)]
+async fn number_for_a_cost_afterwards() {}
+
 fn main() {}

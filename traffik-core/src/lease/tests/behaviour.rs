@@ -86,6 +86,31 @@ fn keys_that_are_asked_for_once_in_a_while_go_to_the_store() {
     });
 }
 
+/// Hits that memory decided are settled by the store, which lent what they took.
+#[test]
+fn refunds_of_what_was_lent_do_not_open_the_limit() {
+    simulated(async {
+        let window = FixedWindow.into_strategy().unwrap();
+        let bucket = TokenBucket::new().into_strategy().unwrap();
+        for strategy in [window, bucket] {
+            let node = Node::new();
+            let api = node.throttle("1000/day", strategy);
+            let (mut used, mut denied) = (0, 0);
+            for n in 0..5_000 {
+                sleep(Duration::from_millis(1)).await;
+                let Ok(permit) = api.reserve(&ann()).await.unwrap() else {
+                    denied += 1;
+                    continue;
+                };
+                permit.settle(n % 2).await.unwrap();
+                used += n % 2;
+            }
+            assert!(node.leased.info().local > 0 && denied > 0);
+            assert!((950..=1_000).contains(&used), "{used}");
+        }
+    });
+}
+
 #[test]
 fn what_cannot_be_lent_the_store_decides() {
     simulated(async {

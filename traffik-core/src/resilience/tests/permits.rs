@@ -1,0 +1,260 @@
+//! Permits whose store fails between the hit and its settlement.
+
+use super::*;
+use crate::Permit;
+
+fn left(throttle: &Throttle) -> u64 {
+    now(throttle.stat(&Identity::of("ann"))).unwrap().remaining
+}
+
+fn reserve(throttle: &Throttle, cost: u32) -> Permit {
+    let ann = Identity::of("ann");
+    let reserved = now(throttle.reserve(Attempt::by(&ann).cost(cost)));
+    reserved.unwrap().expect("there is room")
+}
+
+/// A store, and a throttle on it that never fails.
+fn store() -> (Store, Throttle) {
+    let store = Store::new(&ManualClock::default());
+    let direct = throttle("1000/day", FixedWindow, store.elsewhere());
+    (store, direct)
+}
+
+/// A store whose answers take a while.
+#[derive(Debug)]
+struct Slow(Store);
+impl Backend for Slow {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.0.apply(batch).await
+        })
+    }
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        self.0.load(op)
+    }
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.reset()
+    }
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
+/// What was asked and done is not asked again.
+#[tokio::test(start_paused = true)]
+async fn a_refund_whose_answer_is_lost_is_given_once() {
+    let (store, direct) = store();
+    let api = throttle("1000/day", FixedWindow, store.clone());
+    for error in [Error::timeout, Error::interrupted] {
+        let store = Store {
+            error: match error("") {
+                error if error.is_timeout() => || Error::timeout("late"),
+                _ => || Error::interrupted("broken"),
+            },
+            losing: Arc::default(),
+            ..store.clone()
+        };
+        let api = throttle("1000/day", FixedWindow, store.clone());
+        let before = left(&direct);
+        let permit = reserve(&api, 100);
+        store.losing.store(true, Ordering::Relaxed);
+        permit.settle(40).await.unwrap_err();
+        store.losing.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(before - left(&direct), 40);
+    }
+    drop(api);
+}
+
+/// What certainly was not done is done when the store is back.
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_did_not_reach_the_store_is_made_again() {
+    for (actual, error) in [
+        (40, Error::connection as fn(&'static str) -> Error),
+        (130, Error::connection),
+        (40, Error::contended),
+        (130, Error::overloaded),
+    ] {
+        let (store, direct) = store();
+        let store = Store {
+            failing: Arc::default(),
+            error: match error("") {
+                error if error.is_connection() => || Error::connection("refused"),
+                error if error.is_contended() => || Error::contended("busy"),
+                _ => || Error::overloaded("full"),
+            },
+            ..store
+        };
+        let api = throttle("1000/day", FixedWindow, store.clone());
+        let permit = reserve(&api, 100);
+        store.fail(true);
+        permit.settle(actual).await.unwrap_err();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(left(&direct), 900);
+        store.fail(false);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(left(&direct), 1000 - u64::from(actual));
+    }
+}
+
+/// Each attempt may have been executed: less is admitted, but not without end.
+#[tokio::test(start_paused = true)]
+async fn a_charge_whose_answers_are_lost_is_made_a_few_times_at_most() {
+    let (store, direct) = store();
+    let store = Store {
+        error: || Error::timeout("late"),
+        ..store
+    };
+    let api = throttle("1000/day", FixedWindow, store.clone());
+    let permit = reserve(&api, 10);
+    store.losing.store(true, Ordering::Relaxed);
+    permit.settle(30).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    store.losing.store(false, Ordering::Relaxed);
+    assert_eq!(left(&direct), 1000 - 10 - 3 * 20);
+}
+
+/// A handler is dropped wherever it is: also while it settles.
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_was_begun_is_made_though_nobody_waits_for_it() {
+    let (store, direct) = store();
+    let api = throttle("1000/day", FixedWindow, Slow(store));
+    let ann = Identity::of("ann");
+    for way in 0..3 {
+        let before = left(&direct);
+        let permit = api.reserve(Attempt::by(&ann).cost(100)).await;
+        let mut permit = permit.unwrap().unwrap();
+        match way {
+            0 => {
+                let settling = permit.settle(10);
+                let late = tokio::time::timeout(Duration::from_millis(1), settling).await;
+                assert!(late.is_err());
+            }
+            1 => permit.settle_later(10),
+            _ => {
+                permit = permit.on_drop(crate::OnDrop::Metered);
+                assert!(permit.meter(10).await.unwrap().is_go());
+                drop(permit);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(before - left(&direct), 10, "{way}");
+    }
+}
+
+/// A charge that was asked for and not waited for may have been made, and is made again: never less.
+#[tokio::test(start_paused = true)]
+async fn a_meter_that_is_dropped_at_any_point_forgets_nothing() {
+    for wait in [0, 1, 9, 10, 11, 25] {
+        let (store, direct) = store();
+        let api = throttle("1000/day", FixedWindow, Slow(store));
+        let reserved = api
+            .reserve(Attempt::by(&Identity::of("ann")).cost(10))
+            .await;
+        let mut permit = reserved.unwrap().unwrap().ahead(5);
+        let metering = permit.meter(30);
+        let _ = tokio::time::timeout(Duration::from_millis(wait), metering).await;
+        assert_eq!(permit.metered(), 30);
+        drop(permit);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let cost = 1000 - left(&direct);
+        assert!([30, 30 + 25].contains(&cost), "{wait}: {cost}");
+    }
+}
+
+/// One node before a store, with memory to fall back to.
+struct Node {
+    clock: ManualClock,
+    store: Store,
+    backend: Failover<Store, MemoryBackend>,
+    api: Throttle,
+    direct: Throttle,
+}
+
+impl Node {
+    fn new(nodes: u32) -> Node {
+        let clock = ManualClock::default();
+        let all = Store::new(&clock);
+        let store = all.elsewhere();
+        let breaker = CircuitBreaker::builder().clock(clock.clone());
+        let backend = store
+            .clone()
+            .failover(memory(&clock), breaker.build().unwrap())
+            .nodes(nodes)
+            .clock(clock.clone());
+        Node {
+            api: throttle("1000/day", FixedWindow, backend.clone()),
+            direct: throttle("1000/day", FixedWindow, all),
+            clock,
+            store,
+            backend,
+        }
+    }
+
+    /// What is left when everything is paid, and how many hits that took.
+    fn recover(&self) -> u64 {
+        self.store.fail(false);
+        let mut hits = 0;
+        for _ in 0..100 {
+            self.clock.advance(Duration::from_secs(1));
+            hits += u64::from(hit(&self.api).is_allowed());
+            if self.backend.info().owing == 0 && !self.backend.info().lasts {
+                break;
+            }
+        }
+        assert_eq!(self.backend.info().owing, 0);
+        left(&self.direct) + hits
+    }
+}
+
+/// Whatever happens when, in the end the store has been charged what was used.
+#[test]
+fn under_failover_a_permit_is_settled_where_it_was_charged() {
+    for nodes in [1, 3] {
+        for actual in [0, 20, 50, 80] {
+            // Charged and settled without the store.
+            let node = Node::new(nodes);
+            let mut used = 1;
+            let _ = hit(&node.api);
+            node.store.fail(true);
+            let permit = reserve(&node.api, 50);
+            assert!(permit.decisions()[0].is_degraded());
+            now(permit.settle(actual)).unwrap();
+            used += u64::from(actual);
+            assert_eq!(node.recover(), 1000 - used, "{nodes}, {actual}");
+
+            // Charged without it, and settled after that was paid.
+            let node = Node::new(nodes);
+            node.store.fail(true);
+            let permit = reserve(&node.api, 50);
+            assert_eq!(node.recover(), 950);
+            let before = left(&node.direct);
+            now(permit.settle(actual)).unwrap();
+            assert_eq!(left(&node.direct), before + 50 - u64::from(actual));
+        }
+        // Charged by the store, and settled without it: what is too little is owed.
+        let node = Node::new(nodes);
+        let permit = reserve(&node.api, 50);
+        node.store.fail(true);
+        now(permit.settle(80)).unwrap();
+        assert_eq!(node.recover(), 920, "{nodes}");
+        // What is too much may have been given back, for all that is known.
+        let node = Node::new(nodes);
+        let permit = reserve(&node.api, 50);
+        node.store.fail(true);
+        now(permit.settle(20)).unwrap_err();
+        assert_eq!(node.recover(), 950, "{nodes}");
+    }
+}
+
+/// Memory does not admit again what it has given back for a hit of the store's.
+#[test]
+fn a_refund_does_not_open_the_limit_of_an_outage() {
+    let node = Node::new(1);
+    let permit = reserve(&node.api, 500);
+    now(permit.settle(200)).unwrap();
+    assert_eq!(left(&node.direct), 800);
+    node.store.fail(true);
+    assert_eq!(drain(&node.api), 800);
+}

@@ -1,0 +1,265 @@
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+use crate::strategy::{
+    FixedWindow, IntoStrategy, SlidingWindowCounter, SlidingWindowLog, Strategy, TokenBucket,
+    TokenBucketWithDebt,
+};
+use crate::{Clock, Gcra, Identity, ManualClock, MemoryBackend, Quota, Rate};
+
+/// Memory need not wait.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => panic!("memory answers at once"),
+    }
+}
+
+fn memory() -> (ManualClock, MemoryBackend) {
+    let clock = ManualClock::default();
+    let builder = MemoryBackend::builder().clock(clock.clone());
+    (clock, builder.build().unwrap())
+}
+
+fn throttle(rate: &str, strategy: impl IntoStrategy, backend: &MemoryBackend) -> Throttle {
+    let builder = Throttle::builder("tokens").rate(rate).strategy(strategy);
+    builder.backend(backend.clone()).build().unwrap()
+}
+
+fn reserve(throttle: &Throttle, cost: u32) -> Permit {
+    let ann = Identity::of("ann");
+    now(throttle.reserve(Attempt::by(&ann).cost(cost)))
+        .unwrap()
+        .expect("there is room")
+}
+
+fn left(throttle: &Throttle) -> u64 {
+    now(throttle.stat(&Identity::of("ann"))).unwrap().remaining
+}
+
+fn strategies() -> Vec<Arc<dyn Strategy>> {
+    vec![
+        Arc::new(FixedWindow),
+        Arc::new(SlidingWindowLog),
+        Arc::new(SlidingWindowCounter),
+        Arc::new(TokenBucket::new()),
+        Arc::new(TokenBucketWithDebt::new()),
+        Arc::new(
+            Gcra::new()
+                .burst_tolerance(Duration::from_secs(60))
+                .strict(),
+        ),
+    ]
+}
+
+/// A permit is a hit of what it came to, whatever was estimated.
+#[test]
+fn what_is_settled_is_what_a_hit_would_have_cost() {
+    for strategy in strategies() {
+        for (estimate, actual) in [(40, 10), (40, 40), (40, 70), (40, 0), (0, 30), (100, 1)] {
+            let ((_, one), (_, other)) = (memory(), memory());
+            let settled = throttle("100/minute", Arc::clone(&strategy), &one);
+            let hit = throttle("100/minute", Arc::clone(&strategy), &other);
+            let (fresh, permit) = (left(&hit), reserve(&settled, estimate));
+            assert_eq!(left(&settled), fresh - u64::from(estimate), "{strategy:?}");
+            now(permit.settle(actual)).unwrap();
+            reserve(&hit, actual).settle_later(actual);
+            assert_eq!(
+                left(&settled),
+                left(&hit),
+                "{strategy:?}: {estimate}, {actual}"
+            );
+        }
+    }
+}
+
+/// What goes beyond the limit is taken nevertheless: it holds back who comes next.
+#[test]
+fn an_actual_cost_beyond_the_limit_is_charged() {
+    let (clock, backend) = memory();
+    let bucket = throttle("60/minute", TokenBucket::new(), &backend);
+    now(reserve(&bucket, 10).settle(90)).unwrap();
+    let denied = bucket.hit_now(&Identity::of("ann")).unwrap();
+    assert_eq!(denied.retry_after(), Some(Duration::from_secs(31)));
+    clock.advance(Duration::from_secs(31));
+    assert!(bucket.hit_now(&Identity::of("ann")).unwrap().is_allowed());
+}
+
+/// A client that goes away must not get back what its request took.
+#[test]
+fn a_permit_that_is_dropped_has_cost_what_was_declared() {
+    let (_, backend) = memory();
+    let tokens = throttle("1000/minute", FixedWindow, &backend);
+    let metered = |used: u32, on_drop: Option<OnDrop>| {
+        let before = left(&tokens);
+        let mut permit = reserve(&tokens, 100);
+        if let Some(on_drop) = on_drop {
+            permit = permit.on_drop(on_drop);
+        }
+        assert!(now(permit.meter(used)).unwrap().is_go());
+        drop(permit);
+        before - left(&tokens)
+    };
+    assert_eq!(metered(0, None), 100);
+    assert_eq!(metered(30, None), 100);
+    // What was charged ahead was never used.
+    assert_eq!(metered(130, None), 130);
+    assert_eq!(metered(130, Some(OnDrop::Metered)), 130);
+    assert_eq!(metered(30, Some(OnDrop::Metered)), 30);
+}
+
+/// Denials are no permits, and what nothing limits has nothing to settle.
+#[test]
+fn only_what_was_charged_is_settled() {
+    let (_, backend) = memory();
+    let tokens = throttle("10/minute", FixedWindow, &backend);
+    let ann = Identity::of("ann");
+    let denied = now(tokens.reserve(Attempt::by(&ann).cost(11))).unwrap();
+    assert_eq!(denied.unwrap_err().verdict(), crate::Verdict::Never);
+    assert_eq!(left(&tokens), 10);
+    let free = now(tokens.reserve(&Identity::EXEMPT)).unwrap().unwrap();
+    assert_eq!(free.charged(), 0);
+    now(free.settle(5)).unwrap();
+    let free = now(tokens.reserve(Attempt::by(&ann).rate(Rate::UNLIMITED)));
+    let mut free = free.unwrap().unwrap();
+    assert_eq!(now(free.meter(u32::MAX)).unwrap(), Flow::Go);
+    drop(free);
+    assert_eq!(left(&tokens), 10);
+}
+
+/// A window that is over has nothing to give back, or the next would admit too much.
+#[test]
+fn nothing_is_refunded_into_a_later_window() {
+    let (clock, backend) = memory();
+    let tokens = throttle("100/minute", FixedWindow, &backend);
+    let permit = reserve(&tokens, 60);
+    clock.advance(Duration::from_secs(60));
+    let _ = reserve(&tokens, 70);
+    now(permit.settle(0)).unwrap();
+    assert_eq!(left(&tokens), 30);
+    // What it has cost beyond the estimate is known only now.
+    now(reserve(&tokens, 10).settle(20)).unwrap();
+    assert_eq!(left(&tokens), 10);
+}
+
+#[test]
+fn a_meter_charges_ahead_then_exactly_then_says_when() {
+    let (clock, backend) = memory();
+    let tokens = throttle("100/minute", FixedWindow, &backend);
+    let mut permit = reserve(&tokens, 30).ahead(40);
+    assert_eq!(now(permit.meter(30)).unwrap(), Flow::Go);
+    assert_eq!(left(&tokens), 70);
+    assert_eq!(now(permit.meter(1)).unwrap(), Flow::Go);
+    assert_eq!((permit.charged(), left(&tokens)), (71, 29));
+    assert_eq!(now(permit.meter(45)).unwrap(), Flow::Go);
+    // Five of what is left: another forty ahead do not fit.
+    assert_eq!((permit.charged(), left(&tokens)), (76, 24));
+    assert_eq!(now(permit.meter(24)).unwrap(), Flow::Go);
+    assert_eq!(left(&tokens), 0);
+    clock.advance(Duration::from_secs(20));
+    let minute = Flow::Pause(Duration::from_secs(40));
+    assert_eq!(now(permit.meter(5)).unwrap(), minute);
+    assert_eq!(now(permit.meter(0)).unwrap(), minute);
+    clock.advance(Duration::from_secs(40));
+    assert_eq!(now(permit.meter(0)).unwrap(), Flow::Go);
+    assert_eq!(left(&tokens), 55, "five, and forty ahead");
+    now(permit.finish()).unwrap();
+    assert_eq!(left(&tokens), 95);
+    let mut permit = reserve(&tokens, 30);
+    assert_eq!(now(permit.meter(131)).unwrap(), Flow::Stop);
+}
+
+/// Of several limits all charge more, or none.
+#[test]
+fn a_meter_of_several_throttles_takes_from_all_or_none() {
+    let ((_, one), (_, other)) = (memory(), memory());
+    let ann = Identity::of("ann");
+    for elsewhere in [one.clone(), other] {
+        let minute = throttle("100/minute", FixedWindow, &one);
+        let day = Throttle::builder(format!("day {}", elsewhere.store_id()));
+        let day = day.rate("120/day").backend(elsewhere).build().unwrap();
+        let attempts = [&minute, &day].map(|one| (one, Attempt::by(&ann).cost(20)));
+        let hits = crate::Hits::from_iter(attempts);
+        let shared = attempts.map(|(one, attempt)| (one, attempt, one.shared_backend()));
+        let expected = Permit::expecting(shared);
+        let mut permit = expected.confirm(now(hits.decide()).unwrap()).unwrap();
+        assert_eq!(now(permit.meter(60)).unwrap(), Flow::Go);
+        let before = (left(&minute), left(&day));
+        assert_eq!(before, (20, 40));
+        let _ = now(day.hit(Attempt::by(&ann).cost(40))).unwrap();
+        assert!(!now(permit.meter(30)).unwrap().is_go());
+        assert_eq!((left(&minute), left(&day)), (20, 0));
+        now(permit.settle(10)).unwrap();
+        assert_eq!((left(&minute), left(&day)), (90, 70));
+        now(one.reset()).unwrap();
+    }
+}
+
+/// Two hits of a batch on one count are one charge.
+#[test]
+fn twins_are_settled_once() {
+    let (_, backend) = memory();
+    let tokens = throttle("100/minute", FixedWindow, &backend);
+    let ann = Identity::of("ann");
+    let attempts = [20, 30].map(|cost| (&tokens, Attempt::by(&ann).cost(cost)));
+    let hits = crate::Hits::from_iter(attempts);
+    let shared = attempts.map(|(one, attempt)| (one, attempt, one.shared_backend()));
+    let expected = Permit::expecting(shared);
+    let permit = expected.confirm(now(hits.decide()).unwrap()).unwrap();
+    assert_eq!((permit.charged(), left(&tokens)), (50, 50));
+    now(permit.settle(5)).unwrap();
+    assert_eq!(left(&tokens), 95);
+}
+
+/// It was charged when its turn came, not when it was asked for: in the window that it waited for.
+#[cfg(feature = "tokio")]
+#[test]
+fn who_waited_for_a_window_gets_back_what_was_taken_from_it() {
+    use crate::lease::simulation::{Simulated, simulated};
+    simulated(async {
+        let memory = MemoryBackend::builder().clock(Simulated::new());
+        let memory = memory.build().unwrap();
+        let tokens = throttle("10/minute", FixedWindow, &memory);
+        let ann = Identity::of("ann");
+        drop(reserve(&tokens, 10));
+        let attempt = Attempt::by(&ann).cost(4).wait_up_to(Duration::MAX);
+        let mut expected = Permit::expecting([(&tokens, attempt, tokens.shared_backend())]);
+        let hits = crate::Hits::from((&tokens, attempt));
+        let decided = hits.until_ready_telling(&mut || expected.begin()).await;
+        let permit = expected.confirm(decided.unwrap()).unwrap();
+        assert_eq!(left(&tokens), 6);
+        now(permit.settle(0)).unwrap();
+        assert_eq!(left(&tokens), 10);
+    });
+}
+
+#[test]
+fn a_quota_charges_what_was_done_whether_it_fits_or_not() {
+    let (_, backend) = memory();
+    let tokens = throttle("100/minute", FixedWindow, &backend);
+    let ann = Identity::of("ann");
+    let mut quota = Quota::new();
+    quota.add(&tokens, Attempt::by(&ann).cost(80));
+    quota.add(&tokens, Attempt::by(&ann).cost(40));
+    quota.add(&tokens, Attempt::by(&ann).cost(7).scope("/elsewhere"));
+    assert!(!now(quota.check()).unwrap());
+    assert!(now(quota.apply()).unwrap().is_denied());
+    assert_eq!(
+        (quota.queued(), quota.applied(), left(&tokens)),
+        (127, 0, 100)
+    );
+    quota.charge();
+    assert_eq!(
+        (quota.queued(), quota.applied(), left(&tokens)),
+        (0, 127, 0)
+    );
+    let elsewhere = Attempt::by(&ann).scope("/elsewhere");
+    assert_eq!(now(tokens.stat(elsewhere)).unwrap().remaining, 93);
+}
+
+#[test]
+fn the_time_of_memory_is_that_of_its_cells() {
+    let (clock, backend) = memory();
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(Backend::now(&backend), clock.now());
+}
