@@ -110,7 +110,7 @@ impl<B: Backend> Guarded<B> {
             Err(refusal) => return Some(Err(refusal)),
         };
         let outcome = call()?;
-        self.settle(ops, permits, &outcome, proves);
+        self.tell(ops, permits, &outcome, proves);
         Some(outcome)
     }
 
@@ -125,7 +125,7 @@ impl<B: Backend> Guarded<B> {
     }
 
     #[inline]
-    fn settle<T>(
+    fn tell<T>(
         &self,
         ops: &[Op<'_>],
         permits: Permits<'_>,
@@ -156,7 +156,7 @@ impl<B: Backend> Backend for Guarded<B> {
             let breakers = self.breakers(batch.ops());
             let permits = self.acquire(&breakers, batch.ops())?;
             let (outcome, waited) = noting_waits(self.inner.apply(batch)).await;
-            self.settle(batch.ops(), permits, &outcome, |decisions| {
+            self.tell(batch.ops(), permits, &outcome, |decisions| {
                 self.proves(batch.ops(), decisions, waited)
             });
             outcome
@@ -169,7 +169,7 @@ impl<B: Backend> Backend for Guarded<B> {
             let breakers = self.breakers(ops);
             let permits = self.acquire(&breakers, ops)?;
             let outcome = self.inner.load(op).await;
-            self.settle(ops, permits, &outcome, |_| true);
+            self.tell(ops, permits, &outcome, |_| true);
             outcome
         })
     }
@@ -185,7 +185,7 @@ impl<B: Backend> Backend for Guarded<B> {
             let breakers = self.breakers(ops);
             let permits = self.acquire(&breakers, ops)?;
             let outcome = self.inner.settle(settlement, degraded).await;
-            settle(permits, &outcome, |()| true);
+            self.tell(ops, permits, &outcome, |()| true);
             outcome
         })
     }
