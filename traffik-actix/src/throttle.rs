@@ -616,6 +616,11 @@ impl HttpThrottle {
         quota == self.0.usual_quota && *rate == self.0.throttle.rate()
     }
 
+    #[inline]
+    pub(crate) fn usual_quota(&self) -> u64 {
+        self.0.usual_quota
+    }
+
     pub(crate) fn usual_policy(&self) -> &HeaderValue {
         &self.0.policy
     }

@@ -182,6 +182,30 @@ impl Told {
         })
     }
 
+    /// About admissions by throttles under their own rates. Mostly there is nothing unusual about any.
+    pub(crate) fn in_company(
+        company: &Arc<Company>,
+        throttles: &[&HttpThrottle],
+        backend: &ThrottleBackend,
+        decisions: &[Decision],
+    ) -> Told {
+        let mut items = SmallVec::<[(&str, Left); 4]>::new();
+        for (throttle, decision) in throttles.iter().zip(decisions) {
+            let is_told = throttle.headers(backend) == (Headers::Always, HeaderStyle::Standard);
+            if !is_told || decision.is_unlimited() || decision.limit() != throttle.usual_quota() {
+                let said = throttles.iter().zip(decisions);
+                return Told::of(said.filter_map(|(throttle, decision)| {
+                    Said::on_admission(throttle, backend, decision)
+                }));
+            }
+            items.push((throttle.item(), Left::of(decision)));
+        }
+        Told::Together {
+            company: Arc::clone(company),
+            limits: headers::limits(&items),
+        }
+    }
+
     /// Items of `RateLimit` are appended to those that an outer or inner throttle wrote; of
     /// `X-RateLimit-*` the tightest stays.
     pub(crate) fn write(self, map: &mut HeaderMap) {

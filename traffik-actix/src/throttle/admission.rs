@@ -22,6 +22,7 @@ use crate::throttle::HttpThrottle;
 use crate::throttle::answered::Dues;
 use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::company::Company;
 use crate::throttle::resolved::Resolved;
 
 /// What became of a request.
@@ -134,8 +135,8 @@ pub(crate) fn admit_now(
         if first.asks_only_who() {
             return admit_alone(first, req, outer);
         }
-    } else if HttpThrottle::company(throttles).is_some_and(|company| company.is_plain()) {
-        return admit_plain(throttles, req, outer);
+    } else if let Some(company) = HttpThrottle::company(throttles).filter(|one| one.is_plain()) {
+        return admit_plain(company, throttles, req, outer);
     }
     meet_all(throttles, req, outer, Meetings::new())
 }
@@ -197,8 +198,9 @@ fn admit_alone(
     }
 }
 
-/// The same for several in [plain](crate::throttle::company::Company::is_plain) company.
+/// The same for several in [plain](Company::is_plain) company.
 fn admit_plain(
+    company: &Arc<Company>,
     throttles: &[&HttpThrottle],
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
@@ -222,9 +224,8 @@ fn admit_plain(
     if let Some(Ok(decisions)) = &decided
         && decisions.is_allowed()
     {
-        let said = throttles.iter().zip(decisions.iter());
-        let said = said.filter_map(|(one, decision)| Said::on_admission(one, backend, decision));
-        return Ok(Outcome::Admitted(Receipt(Told::of(said))));
+        let told = Told::in_company(company, throttles, backend, decisions);
+        return Ok(Outcome::Admitted(Receipt(told)));
     }
     let resolved = || Ok(Resolved::only(identity.clone()));
     let meetings = throttles
