@@ -372,7 +372,10 @@ impl<'a> Batch<'a> {
             for (at, mark) in marks.into_iter().enumerate() {
                 if decisions[at].is_allowed() {
                     cells[at].rewind(mark);
-                    decisions[at] = self.ops[at].peek(&mut cells[at], now);
+                    // What would have been denied took nothing, and is still to be told.
+                    if !decisions[at].hides_denial() {
+                        decisions[at] = self.ops[at].peek(&mut cells[at], now);
+                    }
                 }
             }
         }

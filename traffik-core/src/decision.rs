@@ -13,8 +13,11 @@ use crate::strategy::Details;
 #[must_use]
 pub struct Decision {
     verdict: Verdict,
-    #[cfg_attr(feature = "serde", serde(serialize_with = "as_bool"))]
-    degraded: Degraded,
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "degraded", serialize_with = "as_bool")
+    )]
+    marks: Marks,
     limit: u64,
     remaining: u64,
     wait_us: u64,
@@ -25,7 +28,7 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[repr(u64)] // see `Degraded`
+#[repr(u64)] // see `Marks`
 pub enum Verdict {
     /// It may.
     Allow,
@@ -35,23 +38,43 @@ pub enum Verdict {
     Never,
 }
 
-/// Whether something else than the primary backend decided.
+/// How a decision came about.
 ///
-/// A whole word instead of a `bool`, as is the verdict: a decision then consists of words only, and
+/// A whole word instead of `bool`s, as is the verdict: a decision then consists of words only, and
 /// so does a `Result` of one. With single bytes among them the compiler moves it in pieces that
 /// overlap, each of which waits for the last to leave the store buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-enum Degraded {
-    No,
-    Yes,
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Marks(u64);
+
+impl Marks {
+    /// Something else than the primary backend decided.
+    const DEGRADED: u64 = 1;
     /// Nothing counted: an error policy decided.
-    Unchecked,
+    const UNCHECKED: u64 = 2;
+    /// The throttle is in shadow.
+    const SHADOW: u64 = 4;
+    /// It would have denied.
+    const WOULD_DENY: u64 = 8;
+    /// For ever.
+    const NEVER: u64 = 16;
+}
+
+impl std::fmt::Debug for Marks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let marks = ["degraded", "unchecked", "shadow", "would deny", "never"];
+        let set = marks.iter().enumerate();
+        f.debug_set()
+            .entries(
+                set.filter(|(at, _)| self.0 >> at & 1 == 1)
+                    .map(|(_, mark)| mark),
+            )
+            .finish()
+    }
 }
 
 #[cfg(feature = "serde")]
-fn as_bool<S: serde::Serializer>(degraded: &Degraded, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(*degraded != Degraded::No)
+fn as_bool<S: serde::Serializer>(marks: &Marks, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(marks.0 & Marks::DEGRADED != 0)
 }
 
 impl Decision {
@@ -59,7 +82,7 @@ impl Decision {
     pub const fn allow(limit: u64, remaining: u64) -> Decision {
         Decision {
             verdict: Verdict::Allow,
-            degraded: Degraded::No,
+            marks: Marks(0),
             limit,
             remaining,
             wait_us: 0,
@@ -72,7 +95,7 @@ impl Decision {
     pub const fn deny(limit: u64, remaining: u64, wait_us: u64) -> Decision {
         Decision {
             verdict: Verdict::Deny,
-            degraded: Degraded::No,
+            marks: Marks(0),
             limit,
             remaining,
             wait_us,
@@ -84,7 +107,7 @@ impl Decision {
     pub const fn never(limit: u64, remaining: u64) -> Decision {
         Decision {
             verdict: Verdict::Never,
-            degraded: Degraded::No,
+            marks: Marks(0),
             limit,
             remaining,
             wait_us: 0,
@@ -103,16 +126,47 @@ impl Decision {
 
     /// Marks a decision that was made without the primary backend.
     pub const fn into_degraded(mut self) -> Decision {
-        if matches!(self.degraded, Degraded::No) {
-            self.degraded = Degraded::Yes;
-        }
+        self.marks.0 |= Marks::DEGRADED;
         self
     }
 
     /// Marks a decision that was made without asking any store.
     pub(crate) const fn into_unchecked(mut self) -> Decision {
-        self.degraded = Degraded::Unchecked;
+        self.marks.0 |= Marks::DEGRADED | Marks::UNCHECKED;
         self
+    }
+
+    /// Admits, and says what would have been decided.
+    pub(crate) const fn into_shadow(mut self) -> Decision {
+        self.marks.0 |= match self.verdict {
+            Verdict::Allow => Marks::SHADOW,
+            Verdict::Deny => Marks::SHADOW | Marks::WOULD_DENY,
+            Verdict::Never => Marks::SHADOW | Marks::WOULD_DENY | Marks::NEVER,
+        };
+        self.verdict = Verdict::Allow;
+        self
+    }
+
+    /// What a throttle in [shadow](crate::ThrottleBuilder::shadow) would have decided, which admitted the hit
+    /// nevertheless; `None` if the throttle was in earnest.
+    #[inline]
+    pub const fn shadowed(&self) -> Option<Decision> {
+        if self.marks.0 & Marks::SHADOW == 0 {
+            return None;
+        }
+        let mut would = *self;
+        would.marks.0 &= Marks::DEGRADED | Marks::UNCHECKED;
+        would.verdict = match self.marks.0 & (Marks::WOULD_DENY | Marks::NEVER) {
+            0 => Verdict::Allow,
+            Marks::WOULD_DENY => Verdict::Deny,
+            _ => Verdict::Never,
+        };
+        Some(would)
+    }
+
+    /// Whether it admits what would have been denied.
+    pub(crate) const fn hides_denial(&self) -> bool {
+        self.marks.0 & Marks::WOULD_DENY != 0
     }
 
     /// What is left of a decision at `nodes` times the cost to one of so many nodes that share a
@@ -160,13 +214,13 @@ impl Decision {
 
     /// Whether the primary backend failed and something else decided.
     pub const fn is_degraded(&self) -> bool {
-        !matches!(self.degraded, Degraded::No)
+        self.marks.0 & Marks::DEGRADED != 0
     }
 
     /// Whether it was made by an [error policy](crate::OnError), because no store could be asked: a
     /// denial then says nothing about what the client did. What a fallback decides was checked.
     pub const fn is_unchecked(&self) -> bool {
-        matches!(self.degraded, Degraded::Unchecked)
+        self.marks.0 & Marks::UNCHECKED != 0
     }
 
     /// How much can be available at most; `u64::MAX` if unlimited.
@@ -181,7 +235,11 @@ impl Decision {
 
     /// How long to wait until the same hit passes; zero if it is allowed or never will be.
     pub const fn wait(&self) -> Duration {
-        Duration::from_micros(self.wait_us)
+        match self.verdict {
+            // Of a throttle in shadow it is what the wait would have been.
+            Verdict::Allow => Duration::ZERO,
+            Verdict::Deny | Verdict::Never => Duration::from_micros(self.wait_us),
+        }
     }
 
     /// Time until the same hit passes, if it was denied and ever will. Exact to the microsecond.

@@ -45,7 +45,8 @@ impl Throttle {
 
     /// How long an attempt may wait, if it may, and if there can be anything to wait for.
     fn patience(&self, attempt: &Attempt<'_>) -> Option<Duration> {
-        attempt.max_wait().filter(|_| self.charges(attempt))
+        let max_wait = attempt.max_wait().filter(|_| !self.is_shadow());
+        max_wait.filter(|_| self.charges(attempt))
     }
 
     /// What is not limited or costs nothing is never denied.
@@ -172,7 +173,7 @@ impl<P: Recover> Hits<'_, P> {
     /// Where these hits queue up: at the cell of the first that takes something from one.
     fn line(&self) -> Option<Line> {
         self.entries.iter().find_map(|entry| {
-            if !entry.throttle.charges(&entry.attempt) {
+            if !entry.throttle.charges(&entry.attempt) || entry.throttle.is_shadow() {
                 return None;
             }
             let op = entry

@@ -123,7 +123,7 @@ pub use strategy::{
 pub use throttle::Expected;
 pub use throttle::{
     Attempt, Failure, Flow, Hits, IntoRate, NestedQuota, OnDrop, OnError, Permit, Quota, Recover,
-    Throttle, ThrottleBuilder,
+    ShadowReport, Throttle, ThrottleBuilder,
 };
 pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};
 #[cfg(feature = "time-zone")]

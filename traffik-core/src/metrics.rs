@@ -59,10 +59,7 @@ pub struct Metric {
 
 macro_rules! metrics {
     ($($constant:ident = $name:literal $kind:ident [$($label:literal),*] $help:literal;)*) => {
-        $(
-            #[allow(dead_code, reason = "what is not compiled tells nothing of it")]
-            pub(crate) const $constant: &str = $name;
-        )*
+        $(pub(crate) const $constant: &str = $name;)*
 
         /// Every metric there is.
         pub const ALL: &[Metric] = &[$(Metric {
@@ -81,6 +78,8 @@ metrics! {
         "Hits that were admitted and left a tenth of the limit or less";
     DEGRADED = "traffik_degraded_total" Counter ["throttle", "by"]
         "Decisions without the primary backend: by a `fallback`, or by the error `policy`";
+    SHADOW = "traffik_shadow_total" Counter ["throttle", "outcome"]
+        "What throttles in shadow would have done: `admitted` and `denied` as it was, `newly_denied`, `newly_admitted`, `withheld` (another limit denied: not charged)";
     SECONDS = "traffik_decision_seconds" Histogram ["throttle"]
         "How long decisions took that were made outside of this process, failures included and queues not";
     WAITING = "traffik_waiting" Gauge ["throttle"]

@@ -24,7 +24,7 @@ pub(crate) use meters::{Meters, Stopwatch, breaker_is, outages};
 
 use crate::decision::{Decision, Verdict};
 use crate::identity::Identity;
-use crate::throttle::Throttle;
+use crate::throttle::{Difference, Throttle};
 
 /// Whether anybody is told anything.
 const IS_ON: bool = cfg!(any(feature = "metrics", feature = "tracing"));
@@ -73,6 +73,16 @@ pub(crate) fn decided(throttle: &Throttle, who: &Identity, decision: &Decision, 
     let outcome = Outcome::of(decision, is_withheld);
     throttle.meters().decided(outcome, decision, who);
     events::decided(throttle, outcome, decision);
+}
+
+/// What a throttle in shadow would have done.
+pub(crate) fn shadowed(throttle: &Throttle, would: &Decision, difference: Difference) {
+    if IS_ON {
+        throttle.meters().shadowed(difference);
+    }
+    if let Difference::NewlyDenied | Difference::NewlyAdmitted = difference {
+        events::shadowed(throttle, would, difference);
+    }
 }
 
 /// No decision was made.

@@ -70,6 +70,7 @@ mod quota_with_rollover;
 mod ratio;
 mod schedule;
 mod settle;
+mod shadow;
 mod shares;
 mod sliding_window_counter;
 mod sliding_window_log;
@@ -112,6 +113,7 @@ pub use settle::Settlement;
     allow(unused_imports, reason = "the backends of some features")
 )]
 pub(crate) use settle::Settling;
+pub(crate) use shadow::Shadowing;
 pub use sliding_window_counter::{SlidingWindowCounter, SlidingWindowCounterStat};
 pub use sliding_window_log::{SlidingWindowLog, SlidingWindowLogStat};
 pub use tiered::{TieredRate, TieredRateStat};
@@ -260,7 +262,8 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         None
     }
 
-    /// Whether steps of this strategy do something else than to take a cost: they settle, or lend.
+    /// Whether steps of this strategy do something else than to take a cost: they settle, lend, or only say
+    /// what they would do.
     #[doc(hidden)]
     fn is_correction(&self) -> bool {
         false

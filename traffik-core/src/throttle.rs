@@ -5,6 +5,7 @@ mod hits;
 mod on_error;
 mod permit;
 mod quota;
+mod shadow;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,9 @@ pub use hits::Hits;
 pub use on_error::{Failure, OnError, Recover};
 pub use permit::{Expected, Flow, OnDrop, Permit};
 pub use quota::{NestedQuota, Quota};
+pub(crate) use shadow::Difference;
+use shadow::Shadow;
+pub use shadow::ShadowReport;
 
 use crate::backend::{Backend, MemoryBackend, Op};
 use crate::decision::{Decision, Stat};
@@ -79,6 +83,7 @@ struct Settings {
     seats: u64,
     outage: Outage,
     meters: Meters,
+    shadow: Shadow,
 }
 
 impl Throttle {
@@ -305,7 +310,10 @@ impl Throttle {
                     Sharing::Everybody => hasher.everybody(),
                 },
             },
-            strategy: &self.0.strategy,
+            strategy: match self.is_shadow() {
+                false => &self.0.strategy,
+                true => self.0.shadow.strategy(&self.0.strategy),
+            },
             rate: *rate,
             cost: attempt.cost.unwrap_or(self.0.cost),
             attributes: attempt.identity.attributes(),
@@ -437,6 +445,8 @@ pub struct ThrottleBuilder {
     rate: Option<Result<Rate>>,
     strategy: Result<Arc<dyn Strategy>>,
     is_shared: bool,
+    is_shadow: bool,
+    replaces: Option<String>,
     cost: u32,
     min_wait: Option<Duration>,
     on_error: Option<OnError>,
@@ -457,6 +467,8 @@ impl ThrottleBuilder {
             rate: None,
             strategy: Ok(Arc::new(FixedWindow)),
             is_shared: false,
+            is_shadow: false,
+            replaces: None,
             cost: 1,
             min_wait: None,
             on_error: None,
@@ -501,6 +513,51 @@ impl ThrottleBuilder {
     pub fn shared(mut self) -> Self {
         self.is_shared = true;
         self
+    }
+
+    /// Only says what it would do, until it is told [otherwise](Throttle::set_shadow): it decides, counts, and
+    /// never denies. For a limit that nobody knows yet whom it would hurt.
+    ///
+    /// What it would have done is in [`Decision::shadowed`], in a [report](Throttle::shadow_report), and in metrics and
+    /// events. It is decided in the same batch as the others, in the same trip: it stops none of them, and if one of
+    /// them denies the hit it is not charged, as it would not be in earnest. If its store fails, it admits,
+    /// whatever its error policy. Hits do not wait for it.
+    ///
+    /// Let it have a name of its own: of two throttles that share their counts, one in shadow is not asked about hits
+    /// that meet both.
+    pub fn shadow(mut self) -> Self {
+        self.is_shadow = true;
+        self
+    }
+
+    /// The same for a throttle that is to replace another one, by its name: where nothing but that one denies, it
+    /// is charged all the same, and its report tells what would be newly admitted. That takes a trip of its own
+    /// then.
+    ///
+    /// ```
+    /// use traffik_core::{Hits, Identity, MemoryBackend, Throttle};
+    ///
+    /// let backend = MemoryBackend::new();
+    /// let old = Throttle::builder("api").rate("2/day").backend(backend.clone()).build()?;
+    /// let new = Throttle::builder("api-next").rate("3/day").shadow_of("api").backend(backend).build()?;
+    /// let ann = Identity::of("ann");
+    /// for _ in 0..5 {
+    ///     let _ = Hits::from_iter([(&old, &ann), (&new, &ann)]).try_decide().unwrap()?;
+    /// }
+    /// let report = new.shadow_report();
+    /// assert_eq!((report.admitted, report.newly_admitted, report.denied), (2, 1, 2));
+    ///
+    /// new.set_shadow(false); // the new one in earnest, and then the old one no more
+    /// old.set_shadow(true);
+    /// # Ok::<(), traffik_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`build`](ThrottleBuilder::build) fails if it is to replace itself.
+    pub fn shadow_of(mut self, replaces: impl Into<String>) -> Self {
+        self.replaces = Some(replaces.into());
+        self.shadow()
     }
 
     /// Sets the cost of a hit. Default: 1.
@@ -586,6 +643,12 @@ impl ThrottleBuilder {
             )));
         }
         check_length("the name of a throttle", &name, LONGEST_NAME)?;
+        if self.replaces.as_ref() == Some(&name) {
+            return Err(Error::invalid(format!(
+                "throttle `{name}` cannot be the shadow of itself: give it another name than the one \
+                 that it is to replace, such as `{name}-next`"
+            )));
+        }
         let rate = self
             .rate
             .unwrap_or_else(|| {
@@ -632,6 +695,10 @@ impl ThrottleBuilder {
             seats: match &self.predecessor {
                 Some(other) => other.0.seats,
                 None => SEATS.fetch_add(1, Ordering::Relaxed),
+            },
+            shadow: match &self.predecessor {
+                Some(other) => other.0.shadow.succeeded_by(self.is_shadow, self.replaces),
+                None => Shadow::new(self.is_shadow, self.replaces),
             },
             name,
             rate,

@@ -195,7 +195,9 @@ impl MemoryBackend {
                 match decisions[at].is_allowed() {
                     true => {
                         *cell = std::mem::take(&mut before[at]);
-                        decisions[at] = op.peek(cell, now);
+                        if !decisions[at].hides_denial() {
+                            decisions[at] = op.peek(cell, now);
+                        }
                     }
                     false => {
                         op.realign(cell, now);

@@ -8,7 +8,7 @@ use super::{Outcome, lines};
 use crate::decision::Decision;
 use crate::error::Error;
 use crate::resilience::BreakerState;
-use crate::throttle::{Hits, Throttle};
+use crate::throttle::{Difference, Hits, Throttle};
 
 /// The target of all events and spans.
 const TARGET: &str = "traffik";
@@ -33,6 +33,21 @@ pub(super) fn decided(throttle: &Throttle, outcome: Outcome, decision: &Decision
         Outcome::Admitted => record(name, outcome),
         Outcome::Withheld | Outcome::Failed => {}
     }
+}
+
+/// What would be different if a throttle in shadow were in earnest.
+pub(super) fn shadowed(throttle: &Throttle, would: &Decision, difference: Difference) {
+    if !is_heard() {
+        return lines::shadowed(throttle, would, difference);
+    }
+    debug!(
+        target: TARGET,
+        throttle = throttle.name(),
+        outcome = difference.name(),
+        limit = would.limit(),
+        wait_us = u64::try_from(would.wait().as_micros()).unwrap_or(u64::MAX),
+        "shadow"
+    );
 }
 
 pub(super) fn failed(throttle: &Throttle) {

@@ -1,7 +1,9 @@
 //! Changes of state as lines of the log.
 
+use crate::decision::Decision;
 use crate::error::Error;
 use crate::resilience::BreakerState;
+use crate::throttle::{Difference, Throttle};
 
 pub(crate) fn breaker_changed(
     name: &str,
@@ -24,4 +26,15 @@ pub(crate) fn outage_began(of: &str, instead: &str, error: &Error) {
 
 pub(crate) fn outage_ended(of: &str) {
     log::info!("the backend of {of} decides again");
+}
+
+pub(crate) fn shadowed(throttle: &Throttle, would: &Decision, difference: Difference) {
+    let name = throttle.name();
+    match difference {
+        Difference::NewlyDenied => log::debug!(
+            "throttle `{name}` is in shadow, and would have denied for {:?}",
+            would.wait()
+        ),
+        _ => log::debug!("throttle `{name}` is in shadow, and would have admitted"),
+    }
 }

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-#[cfg(feature = "tokio")]
-use ::metrics::Gauge;
-use ::metrics::{Counter, Histogram, counter, gauge, histogram};
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::Outcome;
 use super::offenders::{Offender, Sketch};
@@ -15,6 +13,7 @@ use crate::identity::Identity;
 use crate::lease::LeaseInfo;
 use crate::metrics as names;
 use crate::resilience::BreakerState;
+use crate::throttle::Difference;
 
 /// The numbers of one throttle.
 #[derive(Debug)]
@@ -35,6 +34,7 @@ struct Handles {
     near_limit: Counter,
     by_fallback: Counter,
     by_policy: Counter,
+    shadow: [Counter; 5],
     seconds: Histogram,
     #[cfg(feature = "tokio")]
     waiting: Gauge,
@@ -76,6 +76,10 @@ impl Meters {
 
     pub(super) fn failed(&self) {
         self.handles().failed.increment(1);
+    }
+
+    pub(super) fn shadowed(&self, difference: Difference) {
+        self.handles().shadow[difference as usize].increment(1);
     }
 
     /// A decision outside of this process was made, or failed.
@@ -132,6 +136,10 @@ impl Handles {
             near_limit: counter!(names::NEAR_LIMIT, "throttle" => name()),
             by_fallback: degraded("fallback"),
             by_policy: degraded("policy"),
+            shadow: Difference::ALL.map(|difference| {
+                let outcome = difference.name();
+                counter!(names::SHADOW, "throttle" => name(), "outcome" => outcome)
+            }),
             seconds: histogram!(names::SECONDS, "throttle" => name()),
             #[cfg(feature = "tokio")]
             waiting: gauge!(names::WAITING, "throttle" => name()),

@@ -1,6 +1,7 @@
 //! Without the feature `tracing`: changes of state are lines of the log, and decisions are not told.
 
 use super::Outcome;
+pub(super) use super::lines::shadowed;
 pub(crate) use super::lines::{breaker_changed, outage_began, outage_ended};
 use crate::decision::Decision;
 use crate::throttle::{Hits, Throttle};

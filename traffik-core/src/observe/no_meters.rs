@@ -6,6 +6,7 @@ use crate::identity::Identity;
 #[cfg(feature = "tokio")]
 use crate::lease::LeaseInfo;
 use crate::resilience::BreakerState;
+use crate::throttle::Difference;
 
 #[derive(Debug)]
 pub(crate) struct Meters;
@@ -25,6 +26,9 @@ impl Meters {
 
     #[inline]
     pub(super) fn failed(&self) {}
+
+    #[inline]
+    pub(super) fn shadowed(&self, _: Difference) {}
 
     #[inline]
     pub(crate) fn took(&self, _: &Stopwatch) {}

@@ -202,7 +202,7 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         mut decisions: Decisions,
     ) -> Decisions {
         if decisions.is_allowed() {
-            self.owe(share, batch.ops(), before);
+            self.owe(share, batch.ops(), before, &decisions);
         }
         for decision in decisions.iter_mut() {
             *decision = share.of_decision(*decision);
@@ -211,9 +211,12 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         decisions
     }
 
-    fn owe(&self, share: Share, ops: &[Op<'_>], before: &[Cell]) {
-        for (op, before) in ops.iter().zip(before) {
-            self.debts.add(op, share.of_op(op).cost, before);
+    fn owe(&self, share: Share, ops: &[Op<'_>], before: &[Cell], decisions: &Decisions) {
+        for ((op, before), decision) in ops.iter().zip(before).zip(decisions.iter()) {
+            // What a throttle in shadow would have denied took nothing.
+            if !decision.hides_denial() {
+                self.debts.add(op, share.of_op(op).cost, before);
+            }
         }
         if !self.debts.is_driven() && background::is_possible() && self.debts.drive() {
             let (debts, outage) = (Arc::clone(&self.debts), Arc::clone(&self.outage));

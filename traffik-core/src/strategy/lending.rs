@@ -127,7 +127,6 @@ impl Lending {
 
     /// What a hit of the same cost is told after this, or of one if this costs nothing; asked if not
     /// all was lent that was wanted.
-    #[cfg(feature = "tokio")] // for leases
     pub(crate) fn next(&self) -> Decision {
         self.slot().1
     }

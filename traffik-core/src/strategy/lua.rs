@@ -44,6 +44,7 @@ use crate::cell::Cell;
 pub struct Lua {
     source: &'static str,
     arguments: SmallVec<[u64; 7]>,
+    is_lenient: bool,
 }
 
 impl Lua {
@@ -53,6 +54,7 @@ impl Lua {
         Lua {
             source,
             arguments: SmallVec::from_slice(arguments),
+            is_lenient: false,
         }
     }
 
@@ -67,6 +69,17 @@ impl Lua {
         debug_assert!(argument < Cell::WORD_LIMIT);
         self.arguments.push(argument);
         self
+    }
+
+    /// The same, admitting whatever the script says: what that denies is not charged, and stops no other.
+    pub(super) fn lenient(mut self) -> Lua {
+        self.is_lenient = true;
+        self
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_lenient(&self) -> bool {
+        self.is_lenient
     }
 
     /// The script.

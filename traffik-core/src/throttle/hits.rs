@@ -56,6 +56,31 @@ struct Group<'a> {
     op_of: SmallVec<[Option<usize>; 3]>,
 }
 
+impl<'a> Group<'a> {
+    /// Puts an operation beside the others; its place, if it has one.
+    #[inline]
+    fn place(&mut self, op: Op<'a>, is_shadow: bool) -> Option<usize> {
+        let Some(twin) = self.ops.iter().position(|other| other.key == op.key) else {
+            self.ops.push(op);
+            return Some(self.ops.len() - 1);
+        };
+        // Who only says what it would do takes nothing of what another takes.
+        if is_shadow {
+            return None;
+        }
+        let other = &mut self.ops[twin];
+        if other.strategy.is_correction() {
+            *other = op;
+            let of_twin = self.op_of.iter_mut().filter(|of| **of == Some(twin));
+            of_twin.for_each(|of| *of = None);
+        } else {
+            // Two hits on one count are one hit of both costs.
+            other.cost = other.cost.saturating_add(op.cost);
+        }
+        Some(twin)
+    }
+}
+
 /// What several backends would answer.
 #[derive(Default)]
 struct Preview {
@@ -199,8 +224,35 @@ impl<'a, P: Recover> Hits<'a, P> {
             false => first.backend.try_apply(&Batch::new(&group.ops))?,
         };
         match decided {
-            Ok(decisions) => Some(Ok(self.spread(&group, decisions))),
+            Ok(decisions) => {
+                let mut decisions = self.spread(&group, decisions);
+                if decisions.is_denied() {
+                    self.try_successors(&mut decisions);
+                }
+                Some(Ok(decisions))
+            }
             Err(error) => self.recover_now(&group, error),
+        }
+    }
+
+    /// Decides alone what is to replace the throttle that denied: the batch undid what it charged.
+    #[cold]
+    fn try_successors(&self, decisions: &mut Decisions) {
+        for at in self.successors(decisions) {
+            let entry = &self.entries[at];
+            let hasher = entry.backend.key_hasher();
+            if let Some(Ok(decision)) = entry.try_decide(hasher) {
+                decisions[at] = decision;
+            }
+        }
+    }
+
+    async fn decide_successors(&self, decisions: &mut Decisions) {
+        for at in self.successors(decisions) {
+            let entry = &self.entries[at];
+            if let Ok(decision) = entry.decide().await {
+                decisions[at] = decision;
+            }
         }
     }
 
@@ -232,9 +284,14 @@ impl<'a, P: Recover> Hits<'a, P> {
 
     async fn decide_together(&self) -> Result<Decisions> {
         let watch = Stopwatch::start();
-        let decided = self.decide_groups().await;
+        let mut decided = self.decide_groups().await;
         for entry in &self.entries {
             entry.took(&watch);
+        }
+        if let Ok(decisions) = &mut decided
+            && decisions.is_denied()
+        {
+            self.decide_successors(decisions).await;
         }
         decided
     }
@@ -309,7 +366,8 @@ impl<'a, P: Recover> Hits<'a, P> {
                 let (mut cell, now) = loaded?;
                 let before = op.peek(&mut cell, now);
                 let next = op.step(&mut cell, now);
-                Ok(if next.is_denied() { next } else { before })
+                let tells = next.is_denied() || next.hides_denial();
+                Ok(if tells { next } else { before })
             });
             let decisions = match decided.collect() {
                 Ok(decisions) => self.spread(group, decisions),
@@ -360,17 +418,8 @@ impl<'a, P: Recover> Hits<'a, P> {
             };
             let op =
                 rate.map(|rate| throttle.op_by(rate, attempt, hasher, || digest(attempt.identity)));
-            group.op_of.push(op.map(|op| {
-                // Two hits on one count are one hit of both costs.
-                let twin = group.ops.iter().position(|other| other.key == op.key);
-                if let Some(twin) = twin {
-                    let cost = &mut group.ops[twin].cost;
-                    *cost = cost.saturating_add(op.cost);
-                } else {
-                    group.ops.push(op);
-                }
-                twin.unwrap_or(group.ops.len() - 1)
-            }));
+            let place = op.and_then(|op| group.place(op, throttle.is_shadow()));
+            group.op_of.push(place);
         }
         group
     }
@@ -417,7 +466,7 @@ impl<'a, P: Recover> Hits<'a, P> {
         let mut all = self.unlimited();
         for (at, entry) in self.entries.iter().enumerate() {
             if let Some(op) = group.op_of[at].map(|op| &group.ops[op]) {
-                match entry.policy.recover_now(&entry.failure(&error, op))? {
+                match entry.recover_now(&error, op)? {
                     Some(decision) => all[at] = decision,
                     None => return Some(Err(error)),
                 }
@@ -432,7 +481,7 @@ impl<'a, P: Recover> Hits<'a, P> {
         let mut all = self.unlimited();
         for (at, entry) in self.entries.iter().enumerate() {
             if let Some(op) = group.op_of[at].map(|op| &group.ops[op]) {
-                match entry.policy.recover(&entry.failure(&error, op)).await {
+                match entry.answer(&error, op).await {
                     Some(decision) => all[at] = entry.floor(decision?),
                     None => return Err(error),
                 }
@@ -455,11 +504,39 @@ impl<'a, P: Recover> Hits<'a, P> {
             Ok(decisions) => {
                 let is_denied = decisions.is_denied();
                 for (entry, decision) in self.entries.iter().zip(decisions.iter()) {
-                    entry.note_one(decision, is_denied);
+                    match decision.shadowed() {
+                        None => entry.note_one(decision, is_denied),
+                        Some(would) => self.note_shadow(entry, &would, decisions),
+                    }
                 }
             }
             Err(_) => self.entries.iter().for_each(Entry::note_failed),
         }
+    }
+
+    #[cold]
+    fn note_shadow(&self, entry: &Entry<'_, P>, would: &Decision, decisions: &Decisions) {
+        let is_replaced = entry.throttle.replaces_all(self.denying(decisions));
+        entry.note_shadow(would, decisions.is_denied(), is_replaced);
+    }
+
+    /// The throttles that denied.
+    fn denying(&self, decisions: &Decisions) -> impl Iterator<Item = &Throttle> {
+        let all = self.entries.iter().zip(decisions.iter());
+        all.filter(|(_, decision)| decision.is_denied())
+            .map(|(entry, _)| entry.throttle)
+    }
+
+    /// The throttles in shadow that would be asked alone, since nothing denied but what they are to replace.
+    fn successors(&self, decisions: &Decisions) -> SmallVec<[usize; 1]> {
+        let shadows = self.entries.iter().enumerate();
+        shadows
+            .filter(|(at, entry)| {
+                decisions[*at].shadowed().is_some()
+                    && entry.throttle.replaces_all(self.denying(decisions))
+            })
+            .map(|(at, _)| at)
+            .collect()
     }
 
     fn unlimited(&self) -> Decisions {
@@ -480,7 +557,7 @@ impl<P: Recover> Entry<'_, P> {
         match &mut decided {
             Some(Ok(decision)) if decision.is_denied() => *decision = self.floor(*decision),
             Some(Err(error)) => {
-                if let Some(answer) = self.policy.recover_now(&self.failure(error, &op))? {
+                if let Some(answer) = self.recover_now(error, &op)? {
                     self.outage().degrade(1);
                     decided = Some(Ok(answer));
                 }
@@ -509,9 +586,28 @@ impl<P: Recover> Entry<'_, P> {
         }
     }
 
+    /// What the error policy says; but a throttle in shadow stops nobody.
+    #[cold]
+    fn recover_now(&self, error: &Error, op: &Op<'_>) -> Option<Option<Decision>> {
+        let failure = self.failure(error, op);
+        match self.throttle.is_shadow() {
+            true => Some(Some(failure.allow().into_shadow())),
+            false => self.policy.recover_now(&failure),
+        }
+    }
+
+    #[cold]
+    async fn answer(&self, error: &Error, op: &Op<'_>) -> Option<Result<Decision>> {
+        let failure = self.failure(error, op);
+        match self.throttle.is_shadow() {
+            true => Some(Ok(failure.allow().into_shadow())),
+            false => self.policy.recover(&failure).await,
+        }
+    }
+
     #[cold]
     async fn recover(&self, op: &Op<'_>, error: Error) -> Result<Decision> {
-        let recovered = self.policy.recover(&self.failure(&error, op)).await;
+        let recovered = self.answer(&error, op).await;
         let decision = self.floor(recovered.unwrap_or(Err(error))?);
         self.outage().degrade(1);
         Ok(decision)
@@ -520,10 +616,19 @@ impl<P: Recover> Entry<'_, P> {
     #[inline]
     fn note(&self, decided: &Option<Result<Decision>>) {
         match decided {
-            Some(Ok(decision)) => self.note_one(decision, false),
+            Some(Ok(decision)) => match decision.shadowed() {
+                None => self.note_one(decision, false),
+                Some(would) => self.note_shadow(&would, false, false),
+            },
             Some(Err(_)) => self.note_failed(),
             None => {}
         }
+    }
+
+    #[cold]
+    fn note_shadow(&self, would: &Decision, is_denied: bool, is_replaced: bool) {
+        let difference = self.throttle.0.shadow.note(would, is_denied, is_replaced);
+        observe::shadowed(self.throttle, would, difference);
     }
 
     #[inline]

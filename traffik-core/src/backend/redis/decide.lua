@@ -8,7 +8,8 @@
 -- ARGV[3]    two bytes for each batch: how many operations it has; '' if every batch has one
 -- ARGV[3+i]  operation i: its arguments; when the asker last saw the cell, and the cell it saw,
 --            unless it saw none; how many bytes these two have, and the kind, a byte each. 128 are
---            added to the former if what it saw counts even where there is a cell, if that is less
+--            added to the former if what it saw counts even where there is a cell, if that is less;
+--            and to the latter if it is admitted whatever its strategy says
 --
 -- Returns the time and how many cells had been lost, in eight bytes each; and for every batch, 1 if
 -- it was admitted, 0 if not, 2 if another writer came first, in one byte, followed by its cells as
@@ -97,6 +98,10 @@ while last < operations do
   for i = first, last do
     at, arguments, admitted, new, had = i, ARGV[3 + i], false, nil, nil
     local hint, kind = byte(arguments, -2, -1)
+    local lenient = kind >= 128
+    if lenient then
+      kind = kind - 128
+    end
     local doubtful = hint >= 128
     if doubtful then
       hint = hint - 128
@@ -163,7 +168,7 @@ while last < operations do
     -- The length of two words is the common one.
     reply[filled + 1], reply[filled + 2] = #cell == 25 and '\0\0\0\25' or pack('>I4', #cell), cell
     filled = filled + 2
-    if not admitted and verdict == 1 then
+    if not admitted and verdict == 1 and not lenient then
       verdict = 0
     end
     if several then

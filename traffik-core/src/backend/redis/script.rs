@@ -33,6 +33,8 @@ impl Program {
     /// The kinds of operation that are no strategy's: only to look, and to replace.
     const READ: u8 = 0;
     const SWAP: u8 = 1;
+    /// Added to the kind of one that stops no other.
+    const LENIENT: u8 = 0x80;
     /// That of the first source.
     const FIRST: usize = 2;
 
@@ -107,7 +109,8 @@ impl Program {
             std::ptr::eq(*source, lua.source()) || *source == lua.source()
         };
         let place = self.sources.iter().position(same)?;
-        u8::try_from(Self::FIRST + place).ok()
+        let kind = u8::try_from(Self::FIRST + place).ok()?;
+        (kind < Self::LENIENT).then_some(kind)
     }
 
     fn serves(&self, steps: &[Step<'_>]) -> bool {
@@ -220,9 +223,10 @@ impl Step<'_> {
                 for word in lua.arguments() {
                     to.extend_from_slice(&word.to_be_bytes());
                 }
-                program
+                let kind = program
                     .kind(lua)
-                    .expect("`Programs::serving` chose a program with this source")
+                    .expect("`Programs::serving` chose a program with this source");
+                kind | Program::LENIENT * u8::from(lua.is_lenient())
             }
             Step::Swap { before, after } => {
                 let expires = after.as_ref().map_or(Timestamp::EPOCH, Cell::expires);
