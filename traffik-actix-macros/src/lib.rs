@@ -70,6 +70,9 @@ use crate::handler::Handler;
 /// | `refund_if` | a function of the response (`&Answered`) that says whether the request shall not count, such as `\|answered\| answered.status().is_success()` for a limit on failed logins | |
 /// | `identify`, `identify_async` | a function of `&HttpRequest` that gives an `Identity` or a `Result` | the backend's |
 /// | `shared` | `true`: one count for all clients, not one for each | `false` |
+/// | `shadow` | `true`: only says what it would do | `false` |
+/// | `shadow_of` | the same, for a limit that is to replace the one of this name | |
+/// | `shadow_header` | `true`: a header tells what it would have done | `false` |
 /// | `scope` | `"throttle"`, `"route"`, `"path"` | `"throttle"` |
 /// | `min_wait` | `"500ms"`: the shortest wait of a denial | none |
 /// | `wait_up_to` | `"2s"`: how long a request waits rather than being denied | denied at once |

@@ -81,7 +81,7 @@ pub use traffik_core::RedisBackend;
 pub use traffik_core::{
     self, Backend, BackendExt, CircuitBreaker, Clock, Decision, Error, Flow, Identity, Lease,
     LeaseInfo, Leased, ManualClock, MemoryBackend, OnDrop, OnError, Permit, Priority, Rate, Retry,
-    Stat, Timestamp, strategy,
+    ShadowReport, Stat, Timestamp, strategy,
 };
 
 /// For the code that `#[throttle]` expands to.

@@ -20,7 +20,8 @@ use actix_web::http::header::HeaderValue;
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
 use traffik_core::{
-    Backend, Decision, Error, Identity, OutageInfo, Permit, Rate, Result, Stat, Throttle,
+    Backend, Decision, Error, Identity, OutageInfo, Permit, Rate, Result, ShadowReport, Stat,
+    Throttle,
 };
 
 use crate::limits::live::{Current, Live};
@@ -87,6 +88,7 @@ struct Settings {
     /// There are no functions of rate and cost, no scope, and no wait.
     asks_only_who: bool,
     shares_counts: bool,
+    tells_shadow: bool,
     is_disabled: bool,
     /// Where it is from, if from a registry.
     origin: Option<Origin>,
@@ -148,6 +150,28 @@ impl HttpThrottle {
     #[cfg(feature = "metrics")]
     pub fn offenders(&self) -> Vec<traffik_core::metrics::Offender> {
         self.current().throttle().offenders()
+    }
+
+    /// Whether it only says what it would do; see [`shadow`](HttpThrottleBuilder::shadow).
+    pub fn is_shadow(&self) -> bool {
+        self.current().throttle().is_shadow()
+    }
+
+    /// From the next request on: denies what is beyond the limit, with the counts that it has; or, with `true`, only
+    /// says what it would do. At once, in all clones and workers, without a lock; what is
+    /// [`updated`](crate::Limits::update) afterwards stays so, unless it is built otherwise.
+    pub fn set_shadow(&self, is_shadow: bool) {
+        self.current().throttle().set_shadow(is_shadow);
+    }
+
+    /// What it would have done while it was in shadow.
+    pub fn shadow_report(&self) -> ShadowReport {
+        self.current().throttle().shadow_report()
+    }
+
+    /// Whether a header tells what it would have done.
+    pub(crate) fn tells_shadow(&self) -> bool {
+        self.0.tells_shadow
     }
 
     /// A hit, or a look, by somebody who is known, without a request: by a job, or by a login whose

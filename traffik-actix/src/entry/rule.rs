@@ -95,6 +95,13 @@ impl Rule {
         }
     }
 
+    /// Puts its throttle into [shadow](crate::HttpThrottleBuilder::shadow), wherever else it is used: give a rule that is tried
+    /// a throttle of its own. `throttle.set_shadow(false)` of any clone ends it.
+    pub fn shadow(self) -> Rule {
+        self.throttle.set_shadow(true);
+        self
+    }
+
     /// Whether it is for every request.
     #[inline]
     pub(crate) fn is_for_all(&self) -> bool {

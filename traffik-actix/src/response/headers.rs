@@ -43,6 +43,7 @@ pub enum HeaderStyle {
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("ratelimit-shadow");
 const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
@@ -102,6 +103,7 @@ pub(crate) struct Written {
     policies: Option<HeaderValue>,
     limits: Option<HeaderValue>,
     tightest: Option<Tightest>,
+    shadows: Option<HeaderValue>,
 }
 
 /// What `X-RateLimit-*` tell.
@@ -206,6 +208,19 @@ impl Told {
         }
     }
 
+    /// The same, and what throttles in shadow would have done.
+    #[cold]
+    pub(crate) fn with_shadows<'a>(
+        said: impl Iterator<Item = Said<'a>>,
+        shadows: HeaderValue,
+    ) -> Told {
+        let said: SmallVec<[Said<'_>; 3]> = said.collect();
+        Told::Written(Box::new(Written {
+            shadows: Some(shadows),
+            ..Written::of(&said)
+        }))
+    }
+
     /// Items of `RateLimit` are appended to those that an outer or inner throttle wrote; of
     /// `X-RateLimit-*` the tightest stays.
     pub(crate) fn write(self, map: &mut HeaderMap) {
@@ -236,6 +251,7 @@ impl Written {
             tightest: x
                 .map(|one| Tightest::of(one.decision))
                 .min_by_key(|one| one.remaining),
+            shadows: None,
         }
     }
 
@@ -248,6 +264,9 @@ impl Written {
         }
         if let Some(tightest) = &self.tightest {
             tightest.write(map);
+        }
+        if let Some(shadows) = self.shadows {
+            map.append(RATELIMIT_SHADOW, shadows);
         }
     }
 }

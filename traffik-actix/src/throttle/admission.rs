@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
+use traffik_core::headers::whole_seconds;
 use traffik_core::{
     Attempt, Backend, Decision, Decisions, Error, Expected, Failure, Hits, Permit, Rate, Recover,
     Result, Throttle,
@@ -15,7 +16,7 @@ use traffik_core::{
 
 use crate::response::denial::Denial;
 use crate::response::failed::Recovery;
-use crate::response::headers::{HeaderStyle, Said, Told, write_denial};
+use crate::response::headers::{HeaderStyle, Said, Told, text, write_denial};
 use crate::response::unavailable::Unavailable;
 use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
@@ -135,7 +136,9 @@ pub(crate) fn admit_now(
         if first.asks_only_who() {
             return admit_alone(first, req, outer);
         }
-    } else if let Some(company) = HttpThrottle::company(throttles).filter(|one| one.is_plain()) {
+    } else if let Some(company) = HttpThrottle::company(throttles).filter(|one| one.is_plain())
+        && !throttles.iter().any(|one| one.throttle().is_shadow())
+    {
         return admit_plain(company, throttles, req, outer);
     }
     meet_all(throttles, req, outer, Meetings::new())
@@ -183,6 +186,7 @@ fn admit_alone(
     );
     if let Some(Ok(decision)) = &decided
         && decision.is_allowed()
+        && decision.shadowed().is_none()
     {
         let said = Said::on_admission(throttle, backend, decision);
         let told = said.map_or(Told::None, |said| Told::of_one(&said));
@@ -387,6 +391,7 @@ fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
         match &meeting.resolved {
             Ok(_) => answers.push(Decision::UNLIMITED),
             // The error itself is returned by `decide`.
+            Err(_) if meeting.is_shadow() => answers.push(Decision::UNLIMITED),
             Err(error) => answers.push(meeting.recovery.recover_now(&meeting.failure(error))??),
         }
     }
@@ -476,7 +481,22 @@ pub(crate) fn conclude(
             let tells = headers.on_admitted() && meeting.knows_its_rate();
             meeting.says(decision, style).filter(|_| tells)
         });
-    Outcome::Admitted(Receipt(Told::of(said)))
+    Outcome::Admitted(Receipt(match shadows(meetings, answers) {
+        Some(shadows) => Told::with_shadows(said, shadows),
+        None => Told::of(said),
+    }))
+}
+
+/// What throttles in shadow would have done, if clients are told.
+fn shadows(meetings: &[Meeting<'_>], answers: &[Decision]) -> Option<HeaderValue> {
+    if answers.iter().all(|decision| decision.shadowed().is_none()) {
+        return None;
+    }
+    let all = meetings.iter().zip(answers);
+    let would: Vec<String> = all
+        .filter_map(|(meeting, decision)| meeting.would(decision))
+        .collect();
+    (!would.is_empty()).then(|| text(would.join(", ").into_bytes()))
 }
 
 /// The answer to a request that no decision was made about.
@@ -530,7 +550,11 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
             let tells = headers.on_denied() && is_known;
             meeting.says(decision, style).filter(|_| tells)
         });
-    Told::of(said).write(response.headers_mut());
+    let told = match shadows(meetings, answers) {
+        Some(shadows) => Told::with_shadows(said, shadows),
+        None => Told::of(said),
+    };
+    told.write(response.headers_mut());
     response
 }
 
@@ -589,10 +613,33 @@ impl<'a> Meeting<'a> {
         let Err(error) = &self.resolved else {
             return Ok(Decision::UNLIMITED);
         };
+        if self.is_shadow() {
+            return Ok(Decision::UNLIMITED);
+        }
         match self.recovery.recover(&self.failure(error)).await {
             Some(answer) => answer,
             None => Err(error.clone()),
         }
+    }
+
+    /// Whether it stops no request.
+    fn is_shadow(&self) -> bool {
+        self.throttle.throttle().is_shadow()
+    }
+
+    /// What the client is told that a throttle in shadow would have done, if it is told.
+    fn would(&self, decision: &Decision) -> Option<String> {
+        let would = decision.shadowed()?;
+        let name = self.throttle.item().trim_end_matches(";r=");
+        self.throttle
+            .tells_shadow()
+            .then(|| match would.is_allowed() {
+                true => format!("{name};would=allow;r={}", would.remaining()),
+                false => match would.retry_after() {
+                    Some(wait) => format!("{name};would=deny;t={}", whole_seconds(wait).max(1)),
+                    None => format!("{name};would=deny"),
+                },
+            })
     }
 
     /// Whether there is a rate to tell the client about. There is none if the function that should
@@ -612,7 +659,8 @@ impl<'a> Meeting<'a> {
             .as_ref()
             .ok()
             .and_then(|resolved| resolved.rate);
-        (!decision.is_unlimited()).then(|| Said {
+        let is_told = !decision.is_unlimited() && decision.shadowed().is_none();
+        is_told.then(|| Said {
             throttle: self.throttle,
             decision,
             rate: dynamic.unwrap_or(self.throttle.throttle().rate()),

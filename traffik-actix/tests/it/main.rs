@@ -21,6 +21,7 @@ mod permits;
 mod proxies;
 mod routing;
 mod server;
+mod shadow;
 mod sockets;
 mod store;
 mod support;

@@ -399,7 +399,8 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         let before = self.debts.before(&*self.fallback, ops);
         let charge = share.of_settlement(Settlement::Charge(cost));
         self.settle_here(op, charge).await?;
-        self.owe(share, &[Op { cost, ..*op }], &before);
+        let charged = Decision::UNLIMITED.into();
+        self.owe(share, &[Op { cost, ..*op }], &before, &charged);
         Ok(())
     }
 

@@ -366,8 +366,9 @@ impl Expected {
         }
         let mut charges = SmallVec::<[Charge; 1]>::new();
         for (charge, decision) in self.0.into_iter().zip(decisions.iter()) {
-            // What an error policy admitted was charged nowhere.
-            let Some(mut charge) = charge.filter(|_| !decision.is_unchecked()) else {
+            // What an error policy admitted was charged nowhere, nor what a shadow would have denied.
+            let is_charged = !decision.is_unchecked() && !decision.hides_denial();
+            let Some(mut charge) = charge.filter(|_| is_charged) else {
                 continue;
             };
             charge.confirm(decision);
