@@ -19,6 +19,7 @@ mod redlock;
 mod sentinel;
 mod settings;
 mod several_servers;
+mod shadow;
 mod store;
 mod strategies;
 mod tls;
