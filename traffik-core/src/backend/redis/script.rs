@@ -226,7 +226,10 @@ impl Step<'_> {
                 let kind = program
                     .kind(lua)
                     .expect("`Programs::serving` chose a program with this source");
-                kind | Program::LENIENT * u8::from(lua.is_lenient())
+                match lua.is_lenient() {
+                    true => kind | Program::LENIENT,
+                    false => kind,
+                }
             }
             Step::Swap { before, after } => {
                 let expires = after.as_ref().map_or(Timestamp::EPOCH, Cell::expires);
