@@ -70,6 +70,23 @@ async fn by_whom(limits: web::Data<Limits>, backend: web::Data<ThrottleBackend>)
     }
 }
 
+/// A permit that nobody settles.
+async fn by_permit(req: HttpRequest, limits: web::Data<Limits>) -> actix_web::Result<&'static str> {
+    let by_permit = limits.get("by-permit").unwrap();
+    drop(by_permit.ask().reserve(&req).await?);
+    Ok("passed")
+}
+
+/// The same by an identity alone.
+async fn by_job(limits: web::Data<Limits>, backend: web::Data<ThrottleBackend>) -> HttpResponse {
+    let by_job = limits.get("by-job").unwrap();
+    let who = Identity::of("job");
+    match by_job.by(&who).on(&backend).reserve().await.unwrap() {
+        Ok(_) => HttpResponse::Ok().finish(),
+        Err(_) => HttpResponse::TooManyRequests().finish(),
+    }
+}
+
 /// Every way to meet a throttle, its path in the application, and the throttle.
 const WAYS: &[(&str, &str)] = &[
     ("/around", "around"),
@@ -79,6 +96,8 @@ const WAYS: &[(&str, &str)] = &[
     ("/by-all", "by-all"),
     ("/by-hit", "by-hit"),
     ("/by-whom", "by-whom"),
+    ("/by-permit", "by-permit"),
+    ("/by-job", "by-job"),
 ];
 
 macro_rules! all_ways {
@@ -106,7 +125,9 @@ macro_rules! all_ways {
                 .route("/by-hand", web::get().to(by_hand))
                 .route("/by-all", web::get().to(by_hand_all))
                 .route("/by-hit", web::get().to(by_hit))
-                .route("/by-whom", web::get().to(by_whom)),
+                .route("/by-whom", web::get().to(by_whom))
+                .route("/by-permit", web::get().to(by_permit))
+                .route("/by-job", web::get().to(by_job)),
         )
         .await
     }};
@@ -151,6 +172,29 @@ async fn a_change_is_in_force_with_the_next_request_wherever_the_throttle_is() {
         assert_eq!(admitted().await, 0, "{path}: of the first strategy again");
         clock.advance(Duration::from_secs(60));
         assert_eq!(admitted().await, 1, "{path}: at twice the cost");
+    }
+}
+
+/// Whether a middleware settles by the response is asked anew when a throttle changes.
+#[actix_web::test]
+async fn what_is_given_back_by_the_response_changes_with_the_next_request() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let app = all_ways!(limits, backend);
+    for path in ["/around", "/rules", "/named"] {
+        let name = path.trim_start_matches('/');
+        let change = |refunds: bool| {
+            let changed = limits.update(name, |one| one.refund_if(move |_| refunds));
+            changed.unwrap();
+        };
+        let passes = async || send(&app, get(path)).await.is_ok();
+        change(true);
+        for _ in 0..9 {
+            assert!(passes().await, "{path}: nothing counts");
+        }
+        change(false);
+        let admitted = [passes().await, passes().await, passes().await];
+        assert_eq!(admitted, [true, true, false], "{path}: everything counts");
     }
 }
 

@@ -86,6 +86,38 @@ fn every_decision_was_counted_once_and_as_what_it_was() {
     assert!(!scraped.handle.render().contains("ann"));
 }
 
+/// A permit is one decision, whatever it comes to: what was used, given back or taken as well, decides nothing.
+#[tokio::test]
+async fn what_was_settled_is_no_decision() {
+    let scraped = Scraped::start();
+    let throttle = Throttle::builder("permits")
+        .rate("100/day")
+        .backend(memory(&ManualClock::default()))
+        .build()
+        .unwrap();
+    let ann = ann();
+    let reserve = async |cost| throttle.reserve(Attempt::by(&ann).cost(cost)).await;
+    reserve(10).await.unwrap().unwrap().refund().await.unwrap();
+    reserve(10)
+        .await
+        .unwrap()
+        .unwrap()
+        .settle(30)
+        .await
+        .unwrap();
+    let mut metered = reserve(10).await.unwrap().unwrap();
+    assert!(metered.meter(20).await.unwrap().is_go());
+    assert!(!metered.meter(60).await.unwrap().is_go());
+    metered.finish().await.unwrap();
+    assert_eq!(
+        scraped.decisions("permits"),
+        [3.0, 0.0, 0.0, 0.0, 0.0],
+        "each was admitted once"
+    );
+    assert!(reserve(1).await.unwrap().is_err());
+    assert_eq!(scraped.decisions("permits"), [3.0, 1.0, 0.0, 0.0, 0.0]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hit_that_waited_was_counted_each_time_it_asked() {
     let scraped = Scraped::start();
