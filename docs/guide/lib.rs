@@ -19,6 +19,7 @@ pages! {
     who_asks: "pages/who-asks.md"
     strategies: "pages/strategies.md"
     several_limits: "pages/several-limits.md"
+    concurrency: "pages/concurrency.md"
     costs: "pages/costs.md"
     by_hand: "pages/by-hand.md"
     responses: "pages/responses.md"

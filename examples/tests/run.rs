@@ -302,6 +302,23 @@ fn an_answer_costs_the_tokens_that_it_came_to() {
     assert_eq!(budget("cid"), 500);
 }
 
+/// Issue 10, 2: a download that is under way counts until its end, not its beginning.
+#[test]
+fn downloads_are_in_flight_until_they_end() {
+    let example = Example::start("downloads");
+    let mut two = [0, 1].map(|_| example.begin("GET", "/download"));
+    let denied = example.send("GET", "/download", "");
+    assert_eq!(status_of(&denied), 429);
+    assert!(denied.contains("retry-after: 5"), "{denied}");
+    assert!(denied.contains("qu=\"concurrent-requests\""), "{denied}");
+    // One goes away in the middle.
+    drop(two[0].take());
+    let start = std::time::Instant::now();
+    while example.status("GET", "/download", "") == 429 {
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+}
+
 /// Issue 9, F 24: the snippet in the README was never compiled, let alone run.
 #[cfg(feature = "redis")]
 #[test]
@@ -394,6 +411,7 @@ fn examples_say_that_their_port_is_taken() {
         "webhooks",
         "failed_logins",
         "llm_budget",
+        "downloads",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {

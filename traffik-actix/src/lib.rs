@@ -23,6 +23,7 @@
 //! * [`Throttled`] is an extractor; [`HttpThrottle::enforce`] does the same from inside a handler.
 //! * [`HttpThrottle::reserve`] is for costs that are known afterwards, and
 //!   [`refund_if`](HttpThrottleBuilder::refund_if) for requests that do not count, such as logins that succeed.
+//! * [`ConcurrencyLimit`] is how many requests may be in flight at a time.
 //! * A rate is what each client gets; [`shared`](HttpThrottleBuilder::shared) makes it one for all.
 //! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
 //! * [`Limits`] are throttles that change while the program runs.
@@ -33,6 +34,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod concurrency;
 mod entry;
 mod limits;
 mod request;
@@ -41,6 +43,11 @@ mod throttle;
 #[cfg(feature = "ws")]
 mod ws;
 
+pub use concurrency::body::InFlightBody;
+pub use concurrency::builder::ConcurrencyLimitBuilder;
+pub use concurrency::busy::{BusyDenial, TooManyInFlight};
+pub use concurrency::limit::ConcurrencyLimit;
+pub use concurrency::middleware::{ConcurrencyFuture, ConcurrencyService};
 pub use entry::extract::{ThrottleRule, Throttled};
 pub use entry::guard::Within;
 pub use entry::middleware::{ThrottleFuture, ThrottleMiddleware, ThrottleService};
@@ -79,9 +86,9 @@ pub use traffik_core::MemcachedBackend;
 pub use traffik_core::RedisBackend;
 #[doc(no_inline)]
 pub use traffik_core::{
-    self, Backend, BackendExt, CircuitBreaker, Clock, Decision, Error, Flow, Identity, Lease,
-    LeaseInfo, Leased, ManualClock, MemoryBackend, OnDrop, OnError, Permit, Priority, Rate, Retry,
-    ShadowReport, Stat, Timestamp, strategy,
+    self, Backend, BackendExt, Busy, CircuitBreaker, Clock, Concurrency, Decision, Error, Flow,
+    Identity, InFlight, Lease, LeaseInfo, Leased, ManualClock, MemoryBackend, OnDrop, OnError,
+    Permit, Priority, Rate, Retry, ShadowReport, Stat, Timestamp, strategy,
 };
 
 /// For the code that `#[throttle]` expands to.

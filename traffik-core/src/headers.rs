@@ -40,6 +40,15 @@ pub fn push_policy(out: &mut String, name: &str, quota: u64, window: Duration) {
     push_number(out, whole_seconds(window).max(1));
 }
 
+/// Appends an item of `RateLimit-Policy`: `"uploads";q=4;qu="concurrent-requests"`, for a limit on how many
+/// are under way at a time.
+pub fn push_concurrency_policy(out: &mut String, name: &str, limit: u32) {
+    push_name(out, name);
+    out.push_str(";q=");
+    push_number(out, limit.into());
+    out.push_str(";qu=\"concurrent-requests\"");
+}
+
 /// Appends an item of `RateLimit`: `"api";r=42;t=13`. For a denial `t` equals `Retry-After`.
 pub fn push_limit(out: &mut String, name: &str, decision: &Decision) {
     let Left { remaining, seconds } = Left::of(decision);

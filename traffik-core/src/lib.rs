@@ -46,6 +46,8 @@
 
 pub mod backend;
 mod cell;
+#[cfg(feature = "tokio")]
+mod concurrency;
 mod decision;
 #[cfg(feature = "tokio")]
 mod delay;
@@ -88,6 +90,8 @@ pub use backend::RedisBackend;
 pub use backend::RedisStore;
 pub use backend::{Backend, Batch, BoxFuture, MemoryBackend, Op};
 pub use cell::{Cell, Mark, Queue};
+#[cfg(feature = "tokio")]
+pub use concurrency::{Busy, Concurrency, ConcurrencyBuilder, ConcurrencyInfo, InFlight};
 pub use decision::{Decision, Decisions, Stat, Verdict};
 pub use error::{Error, Result};
 pub use identity::{Attributes, Identity, Priority};

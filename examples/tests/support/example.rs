@@ -70,6 +70,19 @@ impl Example {
         format!("http://{}{path}", self.addr)
     }
 
+    /// A request of whose answer the first bytes are there.
+    pub(crate) fn begin(&self, method: &str, path: &str) -> Option<TcpStream> {
+        let mut socket = TcpStream::connect(self.addr).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(
+            socket,
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        )
+        .unwrap();
+        assert!(socket.read(&mut [0; 64]).unwrap() > 0);
+        Some(socket)
+    }
+
     /// A request whose client goes away when the first bytes of the answer are there.
     pub(crate) fn hang_up(&self, method: &str, path: &str, headers: &str, body: &str) {
         let request = format!(

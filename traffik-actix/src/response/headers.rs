@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::web::Bytes;
 use smallvec::SmallVec;
@@ -41,8 +43,8 @@ pub enum HeaderStyle {
     Both,
 }
 
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("ratelimit-shadow");
 const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -322,7 +324,12 @@ impl Tightest {
 /// What every denial says, unless whoever wrote it said otherwise: `Retry-After`, if the request is ever
 /// admitted, and that it must not be stored (RFC 6585, section 4).
 pub(crate) fn write_denial(map: &mut HeaderMap, decisions: &Decisions) {
-    if let Some(wait) = decisions.retry_after()
+    write_wait(map, decisions.retry_after());
+}
+
+/// The same for a wait.
+pub(crate) fn write_wait(map: &mut HeaderMap, wait: Option<Duration>) {
+    if let Some(wait) = wait
         && !map.contains_key(RETRY_AFTER)
     {
         let seconds = headers::whole_seconds(wait).max(1);

@@ -6,11 +6,11 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 
 /// Type and title of problems, by section 6 of the RateLimit draft.
-pub(super) const QUOTA_EXCEEDED: (&str, &str) = (
+pub(crate) const QUOTA_EXCEEDED: (&str, &str) = (
     "https://iana.org/assignments/http-problem-types#quota-exceeded",
     "Quota Exceeded",
 );
-pub(super) const REDUCED_CAPACITY: (&str, &str) = (
+pub(crate) const REDUCED_CAPACITY: (&str, &str) = (
     "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
     "Temporary Reduced Capacity",
 );

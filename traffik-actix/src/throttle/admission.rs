@@ -501,7 +501,7 @@ fn shadows(meetings: &[Meeting<'_>], answers: &[Decision]) -> Option<HeaderValue
 
 /// The answer to a request that no decision was made about.
 #[cold]
-fn refuse(error: Error) -> HttpResponse {
+pub(crate) fn refuse(error: Error) -> HttpResponse {
     match error.is_unresolved() {
         true => HttpResponse::from_error(Unresolved(error)),
         false => HttpResponse::from_error(Unavailable(error)),

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use actix_ws::{AggregatedMessage, CloseCode, MessageStream, ProtocolError};
 use futures_util::Stream;
 use futures_util::future::LocalBoxFuture;
+use traffik_core::InFlight;
 
 use super::assembly::Assembly;
 use super::connection::{Connection, Verdict};
@@ -38,6 +39,8 @@ pub struct ThrottledMessages {
     /// Frames since the task last paused.
     stretch: u32,
     state: State,
+    /// That there is this connection counts as long.
+    _in_flight: Option<InFlight>,
 }
 
 /// Messages that were read to see whether the client is still there.
@@ -76,7 +79,11 @@ enum State {
 type Item = Result<AggregatedMessage, ProtocolError>;
 
 impl ThrottledMessages {
-    pub(crate) fn new(connection: Rc<Connection>, frames: MessageStream) -> ThrottledMessages {
+    pub(crate) fn new(
+        connection: Rc<Connection>,
+        frames: MessageStream,
+        in_flight: Option<InFlight>,
+    ) -> ThrottledMessages {
         ThrottledMessages {
             assembly: Assembly::new(connection.bounds()),
             connection,
@@ -84,6 +91,7 @@ impl ThrottledMessages {
             ahead: Ahead::default(),
             stretch: 0,
             state: State::Reading,
+            _in_flight: in_flight,
         }
     }
 

@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::excess::{Excess, ExcessHandler, OnExcess};
 use super::messages::ThrottledMessages;
 use super::rule::WsRule;
+use crate::concurrency::limit::ConcurrencyLimit;
 use crate::throttle::HttpThrottle;
 use crate::throttle::backend::ThrottleBackend;
 
@@ -95,6 +96,7 @@ pub(crate) struct Settings {
     pub(crate) extras: Map<String, Value>,
     pub(crate) close_after: Option<u32>,
     pub(crate) bounds: Bounds,
+    pub(crate) connections: Option<ConcurrencyLimit>,
 }
 
 impl WsThrottle {
@@ -107,6 +109,7 @@ impl WsThrottle {
             extras: Map::new(),
             close_after: None,
             bounds: Bounds::default(),
+            connections: None,
         }))
     }
 
@@ -187,11 +190,28 @@ impl WsThrottle {
         self.with(|settings| settings.bounds.fragments = fragments)
     }
 
+    /// Sets how many connections there may be at a time, of each client or of all. One more is refused, as the limit
+    /// says. A connection counts until its [`ThrottledMessages`] are dropped.
+    ///
+    /// ```
+    /// use traffik_actix::{ConcurrencyLimit, HttpThrottle, WsThrottle};
+    ///
+    /// let messages = HttpThrottle::builder("messages").rate("5/second").build()?;
+    /// let tabs = ConcurrencyLimit::builder("tabs").in_flight(4).build()?;
+    /// let limits = WsThrottle::new(messages).connections(tabs);
+    /// # let _ = limits;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    pub fn connections(self, limit: ConcurrencyLimit) -> WsThrottle {
+        self.with(|settings| settings.connections = Some(limit))
+    }
+
     /// Begins a WebSocket: [`actix_ws::handle`] with limits.
     ///
     /// # Errors
     ///
-    /// If the request is no handshake, or if the throttles [cannot make sense](crate::Unresolved) of it.
+    /// If the request is no handshake, if the throttles [cannot make sense](crate::Unresolved) of it, or if there are
+    /// too many [connections](WsThrottle::connections).
     pub async fn handle(
         &self,
         req: &HttpRequest,
@@ -208,15 +228,19 @@ impl WsThrottle {
     ///
     /// # Errors
     ///
-    /// If the throttles cannot make sense of the request, as [`handle`](WsThrottle::handle).
+    /// If the throttles cannot make sense of the request, or there are too many, as [`handle`](WsThrottle::handle).
     pub async fn wrap(
         &self,
         req: &HttpRequest,
         session: Session,
         messages: MessageStream,
     ) -> actix_web::Result<ThrottledMessages> {
+        let in_flight = match &self.0.connections {
+            Some(limit) => Some(limit.acquire(req).await?),
+            None => None,
+        };
         let connection = Connection::open(Arc::clone(&self.0), req, session).await?;
-        Ok(ThrottledMessages::new(connection, messages))
+        Ok(ThrottledMessages::new(connection, messages, in_flight))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Settings)) -> WsThrottle {

@@ -7,6 +7,7 @@
 
 mod ask;
 mod bodies;
+mod concurrency;
 mod delay;
 mod denial;
 mod direct;

@@ -7,6 +7,7 @@
 
 mod client;
 mod closing;
+mod connections;
 mod delay;
 mod excess;
 mod failures;

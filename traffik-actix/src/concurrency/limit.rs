@@ -1,0 +1,247 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{HeaderMap, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
+use traffik_core::headers::{self, Left};
+use traffik_core::{Busy, Concurrency, Error, Identity, InFlight};
+
+use crate::concurrency::builder::ConcurrencyLimitBuilder;
+use crate::concurrency::busy::{BusyDenial, BusyHandler};
+use crate::request::body;
+use crate::request::source::Source;
+use crate::response::headers::{Headers, RATELIMIT, RATELIMIT_POLICY, text, write_wait};
+use crate::throttle::admission;
+use crate::throttle::backend::ThrottleBackend;
+
+/// How many requests may be in flight at a time: of each client, or of all together. In this process.
+///
+/// A request is in flight until its response has ended: the body, if it is streamed, not its head alone, and a
+/// WebSocket until it is closed. It ends as well when the client is gone, or the handler panics.
+///
+/// ```
+/// use actix_web::{App, web};
+/// use traffik_actix::ConcurrencyLimit;
+///
+/// // Once, outside of the `HttpServer::new` closure: workers share the clones' count.
+/// let downloads = ConcurrencyLimit::builder("downloads").in_flight(4).build()?; // of each client: else 429
+/// let server = ConcurrencyLimit::builder("server").in_flight(500).shared().build()?; // of all: else 503
+///
+/// let app = App::new()
+///     .service(web::resource("/download").wrap(downloads).get(async || "bytes"))
+///     .wrap(server);
+/// # let _ = app;
+/// # Ok::<(), traffik_actix::Error>(())
+/// ```
+///
+/// By hand, [`acquire`](ConcurrencyLimit::acquire)
+/// gives an [`InFlight`] to keep for as long as something is under way.
+///
+/// Denials are answered 429, or 503 if [all count together](ConcurrencyLimitBuilder::shared), with `Retry-After`
+/// and `RateLimit-Policy: "downloads";q=4;qu="concurrent-requests"`. By default actix-web does not notice that a
+/// client went away before the handler has answered: its request is in flight as long as the handler works, as it
+/// should be.
+#[derive(Clone)]
+pub struct ConcurrencyLimit(pub(super) Arc<Settings>);
+
+pub(super) struct Settings {
+    pub(super) counter: Concurrency,
+    pub(super) identify: Option<Source<Identity>>,
+    pub(super) max_wait: Duration,
+    pub(super) retry_after: Duration,
+    pub(super) on_denied: Option<BusyHandler>,
+    pub(super) headers: Headers,
+    /// `RateLimit-Policy`.
+    pub(super) policy: HeaderValue,
+    pub(super) quoted_name: Box<str>,
+}
+
+/// What became of a request.
+pub(crate) enum Entry {
+    InFlight(InFlight),
+    Denied(HttpResponse),
+    /// It has to wait: to find out who asks, unless that is known, or for its turn.
+    Waits(Option<Identity>),
+}
+
+impl ConcurrencyLimit {
+    /// A limit in the making. The name says what it is about, in headers and logs.
+    pub fn builder(name: impl Into<String>) -> ConcurrencyLimitBuilder {
+        ConcurrencyLimitBuilder::new(name)
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.0.counter.name()
+    }
+
+    /// The count, which knows nothing of requests: for jobs, and to look at.
+    pub fn counter(&self) -> &Concurrency {
+        &self.0.counter
+    }
+
+    /// When denied clients are told to come back.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.0.retry_after
+    }
+
+    /// Admits a request, or fails with the response it should be answered: for `?` in a handler. Waits, if
+    /// [that is said](ConcurrencyLimitBuilder::wait_up_to).
+    ///
+    /// ```
+    /// use actix_web::{HttpRequest, HttpResponse, rt, web};
+    /// use traffik_actix::ConcurrencyLimit;
+    /// # async fn transcode() {}
+    ///
+    /// async fn start(req: HttpRequest, jobs: web::Data<ConcurrencyLimit>) -> actix_web::Result<HttpResponse> {
+    ///     let in_flight = jobs.acquire(&req).await?; // a 429 if the client has too many
+    ///     rt::spawn(async move {
+    ///         transcode().await;
+    ///         drop(in_flight); // not before
+    ///     });
+    ///     Ok(HttpResponse::Accepted().finish())
+    /// }
+    /// # let _ = start;
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The denial as an error that is rendered as the usual response, or
+    /// [`Unresolved`](crate::Unresolved) if it cannot be found out who asks.
+    pub async fn acquire(&self, req: &HttpRequest) -> actix_web::Result<InFlight> {
+        let entered = self.enter(req, None).await;
+        entered.map_err(admission::into_error)
+    }
+
+    /// The same by somebody who is known to the handler.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](ConcurrencyLimit::acquire).
+    pub async fn acquire_as(
+        &self,
+        req: &HttpRequest,
+        identity: impl Into<Identity>,
+    ) -> actix_web::Result<InFlight> {
+        let entered = self.enter(req, Some(identity.into())).await;
+        entered.map_err(admission::into_error)
+    }
+
+    /// What need not wait.
+    pub(crate) fn enter_now(&self, req: &HttpRequest) -> Entry {
+        let who = match self.who(req, |source| source.now(req)) {
+            Some(Ok(identity)) => identity,
+            Some(Err(error)) => return Entry::Denied(self.unresolved(error)),
+            None => return Entry::Waits(None),
+        };
+        match self.0.counter.try_acquire(&who) {
+            Ok(in_flight) => Entry::InFlight(in_flight),
+            Err(busy) if self.0.max_wait.is_zero() => Entry::Denied(self.deny(req, busy)),
+            Err(_) => Entry::Waits(Some(who)),
+        }
+    }
+
+    async fn enter(
+        &self,
+        req: &HttpRequest,
+        known: Option<Identity>,
+    ) -> Result<InFlight, HttpResponse> {
+        let who = match known {
+            Some(identity) => identity,
+            None => {
+                let source = self.who(req, Source::clone);
+                let found = source.get(req).await;
+                found.map_err(|error| self.unresolved(error))?
+            }
+        };
+        let entered = self.0.counter.acquire(&who, self.0.max_wait).await;
+        entered.map_err(|busy| self.deny(req, busy))
+    }
+
+    /// The same for a middleware or a handler; `None` if the client is gone meanwhile.
+    pub(crate) async fn enter_with(
+        &self,
+        req: &HttpRequest,
+        payload: &mut Payload,
+        known: Option<Identity>,
+    ) -> Option<Result<InFlight, HttpResponse>> {
+        let entering = Box::pin(self.enter(req, known));
+        body::unless_gone(req.version(), payload, entering).await
+    }
+
+    /// Asks the function that says who asks.
+    fn who<T>(&self, req: &HttpRequest, ask: impl FnOnce(&Source<Identity>) -> T) -> T {
+        if let Some(own) = &self.0.identify {
+            return ask(own);
+        }
+        if let Some(chosen) = ThrottleBackend::chosen_for(req) {
+            return ask(&chosen.identify);
+        }
+        ask(&ThrottleBackend::of(req)
+            .unwrap_or_else(|| ThrottleBackend::global())
+            .identify)
+    }
+
+    #[cold]
+    fn unresolved(&self, error: Error) -> HttpResponse {
+        admission::refuse(error.within(format_args!("limit `{}`", self.name())))
+    }
+
+    #[cold]
+    fn deny(&self, req: &HttpRequest, busy: Busy) -> HttpResponse {
+        let denial = BusyDenial {
+            request: req,
+            limit: self,
+            busy,
+        };
+        let mut response = match &self.0.on_denied {
+            Some(handler) => handler.answer(&denial),
+            None => denial.default_response(),
+        };
+        let headers = response.headers_mut();
+        write_wait(headers, Some(self.0.retry_after));
+        if self.0.headers.on_denied() {
+            let seconds = headers::whole_seconds(self.0.retry_after).max(1);
+            self.write(headers, 0, seconds);
+        }
+        response
+    }
+
+    /// What the response to an admitted request is to say.
+    pub(crate) fn stamp(&self, in_flight: &InFlight) -> Stamp {
+        let tells = self.0.headers.on_admitted() && in_flight.is_counted();
+        Stamp(tells.then(|| (self.clone(), in_flight.remaining())))
+    }
+
+    fn write(&self, map: &mut HeaderMap, remaining: u32, seconds: u64) {
+        let left = Left {
+            remaining: remaining.into(),
+            seconds,
+        };
+        map.append(RATELIMIT_POLICY, self.0.policy.clone());
+        let limit = headers::limits(&[(&*self.0.quoted_name, left)]);
+        map.append(RATELIMIT, text(limit));
+    }
+}
+
+/// How many more could have been in flight, for the headers of a response.
+#[derive(Debug, Default)]
+pub(crate) struct Stamp(Option<(ConcurrencyLimit, u32)>);
+
+impl Stamp {
+    pub(crate) fn write(&self, map: &mut HeaderMap) {
+        if let Some((limit, remaining)) = &self.0 {
+            limit.write(map, *remaining, 0);
+        }
+    }
+}
+
+impl fmt::Debug for ConcurrencyLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyLimit")
+            .field("counter", &self.0.counter)
+            .finish_non_exhaustive()
+    }
+}

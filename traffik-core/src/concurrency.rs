@@ -1,0 +1,269 @@
+//! How many at a time.
+
+mod builder;
+mod place;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use builder::ConcurrencyBuilder;
+use place::Place;
+use table::{Entered, Table};
+
+use crate::identity::Identity;
+use crate::key::KeyHasher;
+
+/// How many may be under way at a time: for each identity, or all together. Exact, in this process.
+///
+/// Who is admitted holds an [`InFlight`], and is under way until that is dropped, however that comes about.
+/// Who is not may wait for their turn, in the order in which they came. An identity of which nothing is under
+/// way takes no room.
+///
+/// ```
+/// use traffik_core::{Concurrency, Identity};
+///
+/// let uploads = Concurrency::builder("uploads").in_flight(2).build()?;
+/// let (ann, ben) = (Identity::of("ann"), Identity::of("ben"));
+///
+/// let first = uploads.try_acquire(&ann).unwrap();
+/// let second = uploads.try_acquire(&ann).unwrap();
+/// assert!(uploads.try_acquire(&ann).is_err());
+/// assert!(uploads.try_acquire(&ben).is_ok()); // a limit of their own
+/// drop(first);
+/// assert!(uploads.try_acquire(&ann).is_ok());
+/// # drop(second);
+/// # Ok::<(), traffik_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Concurrency(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    limit: u32,
+    is_shared: bool,
+    max_waiters: usize,
+    max_waiters_per_client: usize,
+    waiting: AtomicUsize,
+    hasher: KeyHasher,
+    table: Table,
+}
+
+/// Somebody is under way, until this is dropped.
+#[must_use = "whoever drops this is under way no more"]
+pub struct InFlight {
+    /// Nothing for those whom nothing limits.
+    held: Option<(Concurrency, u128)>,
+    remaining: u32,
+}
+
+/// Nobody more may be under way at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Busy {
+    limit: u32,
+    waited: bool,
+}
+
+/// What a [`Concurrency`] knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConcurrencyInfo {
+    /// How many are under way.
+    pub in_flight: u64,
+    /// How many wait for their turn.
+    pub waiting: u64,
+    /// How many counts there are: identities of which anything is under way, or one if all count together.
+    pub counts: u64,
+}
+
+impl Concurrency {
+    /// A limit in the making. The name says what it is about, in headers and logs.
+    pub fn builder(name: impl Into<String>) -> ConcurrencyBuilder {
+        ConcurrencyBuilder::new(name.into())
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How many may be under way at a time.
+    pub fn limit(&self) -> u32 {
+        self.0.limit
+    }
+
+    /// Whether all identities count together.
+    pub fn is_shared(&self) -> bool {
+        self.0.is_shared
+    }
+
+    /// Admits at once, or not at all. Who waits comes first.
+    ///
+    /// # Errors
+    ///
+    /// If as many as may be are under way.
+    pub fn try_acquire(&self, identity: &Identity) -> Result<InFlight, Busy> {
+        if identity.is_exempt() {
+            return Ok(InFlight::of_nobody(self.0.limit));
+        }
+        let key = self.key(identity);
+        match self.0.table.enter(key, self.0.limit) {
+            Some(before) => Ok(InFlight::of(self.clone(), key, self.0.limit - before - 1)),
+            None => Err(self.busy(false)),
+        }
+    }
+
+    /// Admits, if need be after a wait of at most `max_wait`; with [`Duration::MAX`] for as long as it takes.
+    /// Those of one count are admitted in the order in which they came.
+    ///
+    /// Dropping the future gives the place in the queue up. The timer is tokio's.
+    ///
+    /// # Errors
+    ///
+    /// If the wait is over, or too many wait already: [in all](ConcurrencyBuilder::max_waiters), or
+    /// [of this identity](ConcurrencyBuilder::max_waiters_per_client).
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait outside of a tokio runtime (actix-rt has one).
+    pub async fn acquire(&self, identity: &Identity, max_wait: Duration) -> Result<InFlight, Busy> {
+        if identity.is_exempt() || max_wait.is_zero() {
+            return self.try_acquire(identity);
+        }
+        let (key, client) = (self.key(identity), self.0.hasher.identity(identity));
+        let entered = self.0.table.enter_or_wait(
+            key,
+            self.0.limit,
+            client,
+            self.0.max_waiters_per_client,
+            &self.0.waiting,
+            self.0.max_waiters,
+        );
+        match entered {
+            Entered::InFlight(before) => {
+                Ok(InFlight::of(self.clone(), key, self.0.limit - before - 1))
+            }
+            Entered::Waits(turn) => {
+                let place = Place::new(self.clone(), key, turn);
+                let waited = tokio::time::timeout(max_wait, place).await;
+                waited.map_err(|_| self.busy(true))
+            }
+            Entered::NoRoom => Err(self.busy(false)),
+        }
+    }
+
+    /// How many are under way where this identity counts.
+    pub fn in_flight(&self, identity: &Identity) -> u32 {
+        self.0.table.in_flight(self.key(identity))
+    }
+
+    /// How many are under way, and how many wait.
+    pub fn info(&self) -> ConcurrencyInfo {
+        let (in_flight, counts) = self.0.table.sum();
+        ConcurrencyInfo {
+            in_flight,
+            counts,
+            waiting: self.0.waiting.load(Ordering::Relaxed) as u64,
+        }
+    }
+
+    /// Where an identity counts.
+    fn key(&self, identity: &Identity) -> u128 {
+        match self.0.is_shared {
+            true => self.0.hasher.everybody(),
+            false => self.0.hasher.identity(identity),
+        }
+    }
+
+    fn busy(&self, waited: bool) -> Busy {
+        let limit = self.0.limit;
+        Busy { limit, waited }
+    }
+
+    /// One is under way no more: whoever waits the longest is in its stead.
+    fn release(&self, key: u128) {
+        if let Some(turn) = self.0.table.leave(key, &self.0.waiting) {
+            turn.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Concurrency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Concurrency")
+            .field("name", &self.name())
+            .field("limit", &self.limit())
+            .field("is_shared", &self.is_shared())
+            .finish_non_exhaustive()
+    }
+}
+
+impl InFlight {
+    fn of(limit: Concurrency, key: u128, remaining: u32) -> InFlight {
+        InFlight {
+            held: Some((limit, key)),
+            remaining,
+        }
+    }
+
+    fn of_nobody(remaining: u32) -> InFlight {
+        InFlight {
+            held: None,
+            remaining,
+        }
+    }
+
+    /// How many more could have been under way when this one was admitted.
+    pub fn remaining(&self) -> u32 {
+        self.remaining
+    }
+
+    /// Whether it counts: those of [`Identity::EXEMPT`] do not.
+    pub fn is_counted(&self) -> bool {
+        self.held.is_some()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some((limit, key)) = self.held.take() {
+            limit.release(key);
+        }
+    }
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.held.as_ref().map(|(limit, _)| limit.name());
+        f.debug_struct("InFlight")
+            .field("limit", &name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Busy {
+    /// How many may be under way at a time.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Whether it waited in vain, and was not sent away at once.
+    pub fn waited(&self) -> bool {
+        self.waited
+    }
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.limit {
+            1 => f.write_str("one is under way already"),
+            limit => write!(f, "{limit} are under way already"),
+        }
+    }
+}
+
+impl std::error::Error for Busy {}
