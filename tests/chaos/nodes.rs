@@ -1,6 +1,6 @@
 use traffik_core::{
-    BackendExt, CircuitBreaker, Failover, Identity, MemoryBackend, OnError, RedisBackend, Throttle,
-    TokenBucket,
+    BackendExt, BreakerState, CircuitBreaker, Failover, Identity, MemoryBackend, OnError,
+    RedisBackend, Throttle, TokenBucket,
 };
 
 use crate::support::RedisServer;
@@ -60,7 +60,8 @@ async fn nodes_that_lose_their_store_share_what_was_left() {
         let share = node.drain().await;
         assert_eq!(share, 15, "a quarter of what was left of the limit");
         admitted += share;
-        assert!(node.backend.breaker().state().is_open());
+        // Half open, if a probe is under way.
+        assert_ne!(node.backend.breaker().state(), BreakerState::Closed);
     }
     assert_eq!(admitted, 100);
 

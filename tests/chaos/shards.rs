@@ -63,6 +63,7 @@ async fn a_dead_node_takes_no_keys_of_the_others_away() {
     }
     assert!(admitted.iter().all(|sum| *sum <= 20), "{admitted:?}");
     for (backend, _) in &nodes {
-        assert_eq!(backend.breaker().state(), BreakerState::Open);
+        // Half open, if a probe is under way.
+        assert_ne!(backend.breaker().state(), BreakerState::Closed);
     }
 }
