@@ -10,7 +10,8 @@
 //!
 //! `--check` asks ours alone, and fails if a row has grown by more than 3 % of what `benches/instructions.tsv`
 //! says; `--write` writes that file. Both skip, and say so, where there is no valgrind. Another compiler makes
-//! other code: what has grown is then said, and no failure.
+//! other code, and for another processor the C library has other copies of `memcpy`: what has grown is then
+//! said, and no failure. So it is of requests in company, whose trips depend on how they meet.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -214,15 +215,23 @@ impl Row {
     fn record(rows: &[Row]) -> String {
         let ours = rows.iter().filter(|row| row.kind == Kind::Ours);
         let lines = ours.map(|Row { name, added, .. }| format!("{added:.0}\t{name}\n"));
-        std::iter::once(compiler()).chain(lines).collect()
+        std::iter::once(counted_by()).chain(lines).collect()
     }
 }
 
-/// A line that says by which compiler.
-fn compiler() -> String {
+/// A line that says by which compiler, and on which processor.
+fn counted_by() -> String {
     let version = Command::new("rustc").arg("--version").output();
     let version = version.map(|output| output.stdout).unwrap_or_default();
-    format!("# {}\n", String::from_utf8_lossy(&version).trim())
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = cpus.split("\n\n").next().unwrap_or_default();
+    let parts = ["model name", "model", "stepping"].map(|part| {
+        let mut lines = first.lines().filter_map(|line| line.split_once(':'));
+        let found = lines.find(|(name, _)| name.trim_end() == part);
+        found.map_or("?", |(_, value)| value.trim()).to_owned()
+    });
+    let version = String::from_utf8_lossy(&version);
+    format!("# {}; {}\n", version.trim(), parts.join(" "))
 }
 
 fn recorded() -> PathBuf {
@@ -234,7 +243,7 @@ fn check(rows: &[Row]) -> ExitCode {
     let mut grown = 0;
     let (recorded_by, lines) = text
         .split_once('\n')
-        .expect("the compiler is in the first line");
+        .expect("how it was counted is in the first line");
     for line in lines.lines() {
         let (before, name) = line.split_once('\t').expect("a figure, a tab and a name");
         let before: f64 = before.parse().expect("a figure");
@@ -242,22 +251,23 @@ fn check(rows: &[Row]) -> ExitCode {
             continue;
         };
         let percent = 100.0 * (row.added / before - 1.0);
+        let is_exact = !name.ends_with("in company");
         if percent > TOLERANCE {
             eprintln!(
                 "{name}: {before:.0} -> {:.0}, {percent:.1} % more",
                 row.added
             );
-            grown += 1;
+            grown += u32::from(is_exact);
         }
     }
-    let same_compiler = recorded_by == compiler().trim_end();
+    let is_same = recorded_by == counted_by().trim_end();
     match grown {
         0 => println!("no row has grown by more than {TOLERANCE} %"),
-        _ if same_compiler => eprintln!("find out why, or record it: `-- --write`"),
+        _ if is_same => eprintln!("find out why, or record it: `-- --write`"),
         _ => eprintln!(
             "no failure: recorded with {recorded_by}, this is {}",
-            compiler()
+            counted_by()
         ),
     }
-    ExitCode::from(u8::from(grown > 0 && same_compiler))
+    ExitCode::from(u8::from(grown > 0 && is_same))
 }
