@@ -254,7 +254,7 @@ impl HttpThrottle {
     ///
     /// # Errors
     ///
-    /// If the backend fails and the policy is to [raise](OnError::Raise), or if a function of the
+    /// If the backend fails and the policy is to [raise](traffik_core::OnError::Raise), or if a function of the
     /// throttle cannot make sense of the request: see [`is_unresolved`](Error::is_unresolved). An
     /// error handler may answer both otherwise. With `?` in a handler the first is a 503, the second
     /// a 400.
