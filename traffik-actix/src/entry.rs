@@ -3,5 +3,6 @@
 pub(crate) mod extract;
 pub(crate) mod guard;
 pub(crate) mod handler;
+pub(crate) mod headers;
 pub(crate) mod middleware;
 pub(crate) mod rule;

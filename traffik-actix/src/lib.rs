@@ -21,6 +21,7 @@
 //!
 //! * [`ThrottleMiddleware`] limits an application, a scope or a resource by several rules.
 //! * [`Throttled`] is an extractor; [`HttpThrottle::enforce`] does the same from inside a handler.
+//! * [`ThrottleHeaders`] tells clients what was decided by hand, and [`RateLimitInfo`] handlers what was decided at all.
 //! * [`HttpThrottle::reserve`] is for costs that are known afterwards, and
 //!   [`refund_if`](HttpThrottleBuilder::refund_if) for requests that do not count, such as logins that succeed.
 //! * [`ConcurrencyLimit`] is how many requests may be in flight at a time.
@@ -50,6 +51,7 @@ pub use concurrency::limit::ConcurrencyLimit;
 pub use concurrency::middleware::{ConcurrencyFuture, ConcurrencyService};
 pub use entry::extract::{ThrottleRule, Throttled};
 pub use entry::guard::Within;
+pub use entry::headers::{ThrottleHeaders, ThrottleHeadersFuture, ThrottleHeadersService};
 pub use entry::middleware::{ThrottleFuture, ThrottleMiddleware, ThrottleService};
 pub use entry::rule::{IntoRule, Rule};
 pub use limits::{Limit, Limits};
@@ -61,6 +63,7 @@ pub use response::denial::{Denial, Throttled as ThrottledError};
 pub use response::failed::Failed;
 pub use response::headers::{HeaderStyle, Headers};
 pub use response::hit_error::HitError;
+pub use response::info::RateLimitInfo;
 pub use response::unavailable::Unavailable;
 pub use response::unresolved::Unresolved;
 pub use throttle::HttpThrottle;

@@ -4,6 +4,7 @@ pub(crate) mod denial;
 pub(crate) mod failed;
 pub(crate) mod headers;
 pub(crate) mod hit_error;
+pub(crate) mod info;
 pub(crate) mod problem;
 pub(crate) mod unavailable;
 pub(crate) mod unresolved;

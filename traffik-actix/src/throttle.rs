@@ -288,7 +288,8 @@ impl HttpThrottle {
     /// Admits a request, or fails with the response it should be answered: for `?` in a handler.
     ///
     /// That response carries the throttle's headers. The handler's own does not, since it does not exist
-    /// yet: for headers on every response use [`#[throttle]`](crate::throttle) or a middleware.
+    /// yet: for headers on every response put [`ThrottleHeaders`](crate::ThrottleHeaders) around, or use
+    /// [`#[throttle]`](crate::throttle) or a middleware.
     ///
     /// # Errors
     ///

@@ -21,8 +21,8 @@ pub trait ThrottleRule: 'static {
 /// actix-web polls all arguments of a handler at once, so a body beside this would be read while
 /// the throttle decides. Put the body *inside*: `Throttled<Uploads, web::Bytes>` is read afterwards.
 ///
-/// Denials carry the throttle's headers, responses of the handler do not, as with
-/// [`enforce`](HttpThrottle::enforce).
+/// Denials carry the throttle's headers, responses of the handler do inside of
+/// [`ThrottleHeaders`](crate::ThrottleHeaders), as with [`enforce`](HttpThrottle::enforce).
 ///
 /// ```
 /// use std::sync::LazyLock;

@@ -8,7 +8,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue,
 use actix_web::web::Bytes;
 use smallvec::SmallVec;
 use traffik_core::headers::Left;
-use traffik_core::{Decision, Decisions, Rate, headers};
+use traffik_core::{Decision, Decisions, Rate, Verdict, headers};
 
 use crate::throttle::HttpThrottle;
 use crate::throttle::backend::ThrottleBackend;
@@ -17,9 +17,9 @@ use crate::throttle::company::Company;
 /// Which responses carry headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Headers {
-    /// Every response of a middleware or of a handler with `#[throttle]` to a request that was
-    /// limited; admissions by [`enforce`](crate::HttpThrottle::enforce) and
-    /// [`Throttled`](crate::Throttled) carry none. The default.
+    /// Every response to a request that was limited. What is decided by hand, by
+    /// [`enforce`](crate::HttpThrottle::enforce), [`hit`](crate::HttpThrottle::hit) and
+    /// [`Throttled`](crate::Throttled), is told inside of [`ThrottleHeaders`](crate::ThrottleHeaders). The default.
     #[default]
     Always,
     /// Only denials.
@@ -250,9 +250,7 @@ impl Written {
         Written {
             policies: policies(standard),
             limits: (!items.is_empty()).then(|| text(headers::limits(&items))),
-            tightest: x
-                .map(|one| Tightest::of(one.decision))
-                .min_by_key(|one| one.remaining),
+            tightest: tightest(x.map(|one| one.decision)),
             shadows: None,
         }
     }
@@ -294,6 +292,84 @@ pub(crate) fn joined(values: impl Iterator<Item = HeaderValue>) -> HeaderValue {
         list.extend_from_slice(value.as_bytes());
     }
     text(list)
+}
+
+/// Less for what limits a client more: what it can never do, then the longest wait, then the least that is left.
+pub(crate) fn strictness(decision: &Decision) -> (u8, u64) {
+    match decision.verdict() {
+        Verdict::Never => (0, 0),
+        Verdict::Deny => {
+            let wait = u64::try_from(decision.wait().as_micros()).unwrap_or(u64::MAX);
+            (1, u64::MAX - wait)
+        }
+        Verdict::Allow => (2, decision.remaining()),
+    }
+}
+
+fn tightest<'a>(decisions: impl Iterator<Item = &'a Decision>) -> Option<Tightest> {
+    let strictest = decisions.min_by_key(|decision| strictness(decision))?;
+    Some(Tightest::of(strictest))
+}
+
+/// Writes what was decided about a request, of which headers may tell already: of each limit the strictest stays.
+pub(crate) fn merge<'a>(said: impl Iterator<Item = Said<'a>>, map: &mut HeaderMap) {
+    let mut said: SmallVec<[Said<'_>; 3]> = said.collect();
+    // The sort is stable: what is equally strict stays in the order in which it was decided.
+    said.sort_by_key(|one| strictness(one.decision));
+    let x = said.iter().filter(|one| one.style.has_x());
+    let x = tightest(x.map(|one| one.decision));
+    let mut seen = SmallVec::<[&str; 3]>::new();
+    said.retain(|one| {
+        let is_first = one.style.has_standard() && !seen.contains(&one.throttle.item());
+        seen.push(one.throttle.item());
+        is_first && !amend(map, one)
+    });
+    let written = Written {
+        tightest: x,
+        ..Written::of(&said)
+    };
+    written.write(map);
+}
+
+/// Whether `RateLimit` tells of a limit, which is then the stricter of both.
+fn amend(map: &mut HeaderMap, said: &Said<'_>) -> bool {
+    let (beginning, left) = said.item();
+    let lines: Vec<HeaderValue> = map.get_all(RATELIMIT).cloned().collect();
+    let found = lines.iter().enumerate().find_map(|(at, line)| {
+        let line = line.to_str().ok()?;
+        let start = find_item(line, beginning)?;
+        // Names may have commas, numbers have not.
+        let numbers = start + beginning.len();
+        let length = line[numbers..].find(',');
+        let end = length.map_or(line.len(), |length| numbers + length);
+        Some((at, line, start..end))
+    });
+    let Some((at, line, item)) = found else {
+        return false;
+    };
+    let numbers = &line[item.start + beginning.len()..item.end];
+    let digits = numbers.split(';').next().unwrap_or_default();
+    let told: u64 = digits.trim().parse().unwrap_or(u64::MAX);
+    if told > left.remaining {
+        let mut amended = line.as_bytes()[..item.start].to_vec();
+        amended.extend_from_slice(&headers::limits(&[(beginning, left)]));
+        amended.extend_from_slice(&line.as_bytes()[item.end..]);
+        map.remove(RATELIMIT).for_each(drop);
+        for (other, line) in lines.iter().enumerate() {
+            let line = match other == at {
+                true => text(std::mem::take(&mut amended)),
+                false => line.clone(),
+            };
+            map.append(RATELIMIT, line);
+        }
+    }
+    true
+}
+
+/// Where the item is in a list that begins so. Quotes in names are escaped, so that one begins nowhere else.
+fn find_item(line: &str, beginning: &str) -> Option<usize> {
+    let mut found = line.match_indices(beginning).map(|(at, _)| at);
+    found.find(|at| line[..*at].is_empty() || line[..*at].ends_with([',', ' ']))
 }
 
 impl Tightest {

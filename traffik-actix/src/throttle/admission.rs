@@ -16,7 +16,8 @@ use traffik_core::{
 
 use crate::response::denial::Denial;
 use crate::response::failed::Recovery;
-use crate::response::headers::{HeaderStyle, Said, Told, text, write_denial};
+use crate::response::headers::{Said, Told, text, write_denial};
+use crate::response::info::{Noted, RateLimitInfo};
 use crate::response::unavailable::Unavailable;
 use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
@@ -132,6 +133,9 @@ pub(crate) fn admit_now(
     };
     let chosen = chosen_for(throttles.iter().copied(), req);
     let outer = chosen.as_ref().or(outer);
+    if RateLimitInfo::is_kept(req) {
+        return meet_all(throttles, req, outer, Meetings::new());
+    }
     if rest.is_empty() {
         if first.asks_only_who() {
             return admit_alone(first, req, outer);
@@ -158,9 +162,48 @@ fn meet_all<'a>(
 
 fn meet_now(req: &HttpRequest, meetings: Meetings<'_>) -> std::result::Result<Outcome, Undecided> {
     match decide_now(&meetings) {
-        Some(answers) => Ok(conclude(req, &meetings, answers)),
+        Some(answers) => {
+            note(req, &meetings, &answers, Entry::Itself);
+            Ok(conclude(req, &meetings, answers))
+        }
         None => Err(Undecided::resolved(meetings)),
     }
+}
+
+/// Who tells clients what was decided.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// The middleware or handler that has asked.
+    Itself,
+    /// Nobody, unless somebody wants to know what is decided by hand.
+    Hand,
+}
+
+/// Leaves what was decided to whoever wants to know.
+fn note(
+    req: &HttpRequest,
+    meetings: &[Meeting<'_>],
+    answers: &Result<impl AsRef<[Decision]>>,
+    entry: Entry,
+) {
+    let Some(info) = RateLimitInfo::of(req) else {
+        return;
+    };
+    let Ok(answers) = answers else {
+        return;
+    };
+    let answers = answers.as_ref();
+    let denied = answers.iter().any(Decision::is_denied);
+    info.note(
+        meetings
+            .iter()
+            .zip(answers)
+            .map(|(meeting, decision)| Noted {
+                decided: meeting.decided(*decision),
+                told: meeting.tells(decision, denied).map(|said| said.style),
+                is_by_hand: entry == Entry::Hand,
+            }),
+    );
 }
 
 /// The common case: one limit that asks for nothing but who it is. Nothing is put together here that only
@@ -280,6 +323,7 @@ async fn hold(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Dues) {
         return Box::pin(hold_dues(req, meetings)).await;
     }
     let answers = decide(meetings).await;
+    note(req, meetings, &answers, Entry::Itself);
     (conclude(req, meetings, answers), Dues::default())
 }
 
@@ -304,6 +348,7 @@ async fn hold_dues(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Due
                 Some((meeting.throttle.clone(), permit))
             }));
     }
+    note(req, meetings, &answers, Entry::Itself);
     (conclude(req, meetings, answers), dues)
 }
 
@@ -324,6 +369,7 @@ pub(crate) async fn reserve(
             .collect(),
         Err(_) => Decisions::default(),
     };
+    note(req, &meetings, &answers, Entry::Hand);
     match conclude(req, &meetings, answers) {
         Outcome::Admitted(_) => match expected.confirm(charged) {
             Some(permit) => Ok(permit),
@@ -341,14 +387,18 @@ pub(crate) async fn admit(
 ) -> Outcome {
     let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
     let meetings = meet_later(asks, req, chosen.as_ref().or(outer)).await;
-    conclude(req, &meetings, decide(&meetings).await)
+    let answers = decide(&meetings).await;
+    note(req, &meetings, &answers, Entry::Hand);
+    conclude(req, &meetings, answers)
 }
 
 /// Decides for a single throttle, leaving it to the caller what to do about it.
 pub(crate) async fn decide_one(ask: &Ask<'_>, req: &HttpRequest) -> Result<Decision> {
     let chosen = ask.throttle.chosen_for(req);
-    let meeting = meet(ask, req, chosen.as_ref()).await;
-    Ok(decide(&[meeting]).await?[0])
+    let meetings = [meet(ask, req, chosen.as_ref()).await];
+    let answers = decide(&meetings).await;
+    note(req, &meetings, &answers, Entry::Hand);
+    Ok(answers?[0])
 }
 
 /// The backend in the extensions of a request, if a throttle has none of its own.
@@ -476,11 +526,7 @@ pub(crate) fn conclude(
     let said = meetings
         .iter()
         .zip(answers)
-        .filter_map(|(meeting, decision)| {
-            let (headers, style) = meeting.throttle.headers(meeting.backend);
-            let tells = headers.on_admitted() && meeting.knows_its_rate();
-            meeting.says(decision, style).filter(|_| tells)
-        });
+        .filter_map(|(meeting, decision)| meeting.tells(decision, false));
     Outcome::Admitted(Receipt(match shadows(meetings, answers) {
         Some(shadows) => Told::with_shadows(said, shadows),
         None => Told::of(said),
@@ -543,13 +589,7 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
     let said = meetings
         .iter()
         .zip(answers)
-        .filter_map(|(meeting, decision)| {
-            let (headers, style) = meeting.throttle.headers(meeting.backend);
-            // Without a store nobody knows what is left.
-            let is_known = meeting.knows_its_rate() && !decision.is_unchecked();
-            let tells = headers.on_denied() && is_known;
-            meeting.says(decision, style).filter(|_| tells)
-        });
+        .filter_map(|(meeting, decision)| meeting.tells(decision, true));
     let told = match shadows(meetings, answers) {
         Some(shadows) => Told::with_shadows(said, shadows),
         None => Told::of(said),
@@ -652,15 +692,21 @@ impl<'a> Meeting<'a> {
         Failure::before_hit(error, self.throttle.throttle(), &*self.backend.backend)
     }
 
-    /// What the client may be told, unless there is no limit.
-    fn says<'m>(&'m self, decision: &'m Decision, style: HeaderStyle) -> Option<Said<'m>> {
-        let dynamic = self
-            .resolved
-            .as_ref()
-            .ok()
-            .and_then(|resolved| resolved.rate);
-        let is_told = !decision.is_unlimited() && decision.shadowed().is_none();
-        is_told.then(|| Said {
+    /// What the client is told of a request that is denied by one of those it met, or admitted.
+    fn tells<'m>(&'m self, decision: &'m Decision, denied: bool) -> Option<Said<'m>> {
+        let (headers, style) = self.throttle.headers(self.backend);
+        let is_wanted = match denied {
+            // Without a store nobody knows what is left.
+            true => headers.on_denied() && !decision.is_unchecked(),
+            false => headers.on_admitted(),
+        };
+        let is_limited = !decision.is_unlimited() && decision.shadowed().is_none();
+        if !is_wanted || !is_limited || !self.knows_its_rate() {
+            return None;
+        }
+        let resolved = self.resolved.as_ref().ok();
+        let dynamic = resolved.and_then(|resolved| resolved.rate);
+        Some(Said {
             throttle: self.throttle,
             decision,
             rate: dynamic.unwrap_or(self.throttle.throttle().rate()),

@@ -20,6 +20,7 @@ mod on_error;
 mod on_error_by;
 mod permits;
 mod proxies;
+mod receipts;
 mod routing;
 mod server;
 mod shadow;

@@ -46,6 +46,12 @@ impl Answer {
         (!lines.is_empty()).then(|| lines.join(", "))
     }
 
+    /// All lines, in no order.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let headers = self.headers.iter();
+        headers.map(|(name, value)| (&**name, &**value))
+    }
+
     pub(crate) fn is_ok(&self) -> bool {
         self.status == StatusCode::OK
     }
