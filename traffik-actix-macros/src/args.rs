@@ -10,7 +10,7 @@ use crate::errors::Errors;
 use crate::handler::Handler;
 use crate::rehearsal::rehearse;
 use crate::suggest;
-use crate::table::{KEYS, Key, Kind, STRATEGIES, Strategy};
+use crate::table::{About, IN_FLIGHT, KEYS, Key, Kind, STRATEGIES, Strategy};
 use crate::value::{Value, is_name, literal};
 
 /// The limits of one handler, in the order of their attributes.
@@ -28,12 +28,17 @@ pub(crate) struct Limit {
     /// The throttle of this name in the application's `Limits`, which says the rest.
     pub(crate) named: Option<Expr>,
     pub(crate) name: Option<Expr>,
+    /// Whether it says how often.
+    pub(crate) has_rate: bool,
     pub(crate) calls: Vec<Call>,
     /// Calls of the builder of the built-in strategy.
     pub(crate) options: Vec<Call>,
+    /// How many at a time, if it says so: calls of the builder of such a limit.
+    pub(crate) in_flight: Vec<Call>,
 }
 
 /// A call of the builder's method of this name.
+#[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) method: Ident,
     pub(crate) value: Value,
@@ -314,7 +319,17 @@ impl Limit {
         }
         let mistakes = errors.count();
         let chosen = Chosen::by(&list.arguments);
-        let mut limit = Limit::default();
+        let says = |what: fn(&Argument) -> bool| list.arguments.iter().any(what);
+        let is_in_flight = says(|one| one.key == IN_FLIGHT);
+        let mut limit = Limit {
+            has_rate: !is_in_flight || says(|one| group(&one.key) == "rate"),
+            ..Limit::default()
+        };
+        let about = match (limit.has_rate, is_in_flight) {
+            (true, true) => About::Both,
+            (true, false) => About::Rate,
+            (false, _) => About::InFlight,
+        };
         let mut seen: Vec<Ident> = Vec::new();
         // What cannot be read or is misspelt may have been the rate.
         let mut may_have_rate = !list.is_whole;
@@ -322,17 +337,17 @@ impl Limit {
             let is_new = errors.keep(unseen(&key, &seen)).is_some();
             seen.push(key.clone());
             let is_known = find_key(KEYS, &key).is_some();
-            if is_new && errors.keep(limit.take(key, value, chosen)).is_none() {
+            if is_new && errors.keep(limit.take(key, value, about, chosen)).is_none() {
                 may_have_rate |= !is_known;
             }
         }
-        may_have_rate |= seen.iter().any(|key| group(key) == "rate");
+        may_have_rate |= is_in_flight || seen.iter().any(|key| group(key) == "rate");
         if !may_have_rate {
             errors.push(Error::new(
                 list.span,
                 "a limit needs a rate: `#[throttle(\"100/minute\")]`, or `rate_by` or \
                  `rate_by_async` with a function that tells it, or `limit` with the name of a throttle of \
-                 the application's `Limits`",
+                 the application's `Limits`, or else `in_flight` to say how many at a time",
             ));
         }
         if let Chosen::BuiltIn(strategy) = chosen
@@ -352,7 +367,11 @@ impl Limit {
     fn judge_named(list: List, errors: &mut Errors) -> Limit {
         let mut limit = Limit::default();
         for Argument { key, value } in list.arguments {
-            if key != NAMED {
+            if key == IN_FLIGHT {
+                let message = "`limit` names a throttle of the application's `Limits`, and stands alone: \
+                     give `in_flight` an attribute of its own, `#[throttle(in_flight = 10)]`";
+                errors.push(Error::new(key.span(), message));
+            } else if key != NAMED {
                 let message = format!(
                     "`limit` names a throttle of the application's `Limits`, which says everything else: \
                      set `{key}` there"
@@ -369,12 +388,15 @@ impl Limit {
         limit
     }
 
-    fn take(&mut self, key: Ident, value: Expr, chosen: Chosen) -> Result<()> {
+    fn take(&mut self, key: Ident, value: Expr, about: About, chosen: Chosen) -> Result<()> {
         if let Some(known) = find_key(KEYS, &key) {
+            suits(known, about).map_err(|message| Error::new(key.span(), message))?;
             match Value::of(known, value)? {
                 Value::Expr(name) if known.name == "name" => self.name = Some(name),
-                value => self.calls.push(Call { method: key, value }),
+                value => self.call(Call { method: key, value }, known, about),
             }
+        } else if about == About::InFlight && is_option(&key) {
+            return Err(Error::new(key.span(), about_rates(&key.to_string())));
         } else if let Some(known) = find_key(chosen.options(), &key) {
             let value = Value::of(known, value)?;
             self.options.push(Call { method: key, value });
@@ -383,6 +405,46 @@ impl Limit {
         }
         Ok(())
     }
+
+    /// Gives it to those whom it is about.
+    fn call(&mut self, call: Call, key: &Key, about: About) {
+        if about != About::Rate && key.about != About::Rate {
+            self.in_flight.push(call.clone());
+        }
+        if about != About::InFlight && key.about != About::InFlight {
+            self.calls.push(call);
+        }
+    }
+}
+
+/// Whether a key can be about what its attribute is about.
+fn suits(key: &Key, about: About) -> std::result::Result<(), String> {
+    let name = key.name;
+    match (key.about, about) {
+        (About::Rate, About::InFlight) => Err(about_rates(name)),
+        (About::InFlight, About::Rate) => Err(format!(
+            "`{name}` is about how many at a time: add `in_flight = 10`; a rate knows when to come back"
+        )),
+        (About::Either, About::Both) => Err(format!(
+            "`{name}` could be meant for the rate or for `in_flight`: give `in_flight` an attribute of its own, \
+             and `{name}` to the one that is meant"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn about_rates(key: &str) -> String {
+    format!(
+        "`{key}` is about a rate, and `in_flight` alone has none: add one, \
+         `#[throttle(\"100/minute\", in_flight = 10)]`, or leave `{key}` out"
+    )
+}
+
+/// Whether it is an option of any strategy.
+fn is_option(key: &Ident) -> bool {
+    STRATEGIES
+        .iter()
+        .any(|strategy| find_key(strategy.options, key).is_some())
 }
 
 /// Checks that neither `key` nor one that excludes it was given before.

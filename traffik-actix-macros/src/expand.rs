@@ -88,7 +88,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
     let private = quote_spanned!(ident.span()=> #krate::__private);
     let all_limits = || limits.limits.iter().enumerate();
     let built = all_limits()
-        .filter(|(_, limit)| limit.named.is_none())
+        .filter(|(_, limit)| limit.has_rate)
         .map(|(at, limit)| build(krate, &name, at, limit));
     let built = quote!(|| ::std::vec![#(#built),*]);
     let named: Vec<_> = all_limits()
@@ -97,6 +97,20 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
     let limits_of_handler = match named[..] {
         [] => quote!(new(#built)),
         _ => quote!(with_named(#built, &[#(#named),*])),
+    };
+
+    let in_flight: Vec<_> = all_limits()
+        .filter(|(_, limit)| !limit.in_flight.is_empty())
+        .map(|(at, limit)| build_in_flight(krate, &name, at, limit))
+        .collect();
+    let limits_of_handler = quote!(#private::HandlerLimits::#limits_of_handler);
+    let (type_of_limits, limits_of_handler, run) = match in_flight[..] {
+        [] => (quote!(HandlerLimits), limits_of_handler, quote!(run)),
+        _ => (
+            quote!(HandlerInFlight),
+            quote!(#private::HandlerInFlight::new(#limits_of_handler, || ::std::vec![#(#in_flight),*])),
+            quote!(run_in_flight),
+        ),
     };
 
     let (generics, _, where_clause) = signature.generics.split_for_impl();
@@ -150,7 +164,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
     // function that need not be async.
     let run = quote_spanned! {ident.span()=>
         let #original = #path::<#(#types),*>;
-        #private::run(&#all, #request, #payload, #original).await
+        #private::#run(&#all, #request, #payload, #original).await
     };
     quote! {
         #[cfg(doc)]
@@ -166,8 +180,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         ) -> #private::HttpResponse #where_clause {
             #inside
 
-            static #all: #private::HandlerLimits =
-                #private::HandlerLimits::#limits_of_handler;
+            static #all: #private::#type_of_limits = #limits_of_handler;
 
             #run
         }
@@ -178,16 +191,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
 
 /// The expression that builds the limit at position `at`.
 fn build(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
-    let name = match &limit.name {
-        Some(name) => quote!(#name),
-        None => {
-            let nth = match at {
-                0 => String::new(),
-                at => format!("#{}", at + 1),
-            };
-            quote!(::core::concat!(::core::module_path!(), "::", #handler, #nth))
-        }
-    };
+    let name = name_of(handler, at, limit);
     let calls = limit
         .calls
         .iter()
@@ -195,6 +199,32 @@ fn build(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
     quote! {
         #krate::HttpThrottle::builder(#name) #(#calls)* .build()
     }
+}
+
+/// The expression that builds how many at a time the limit at position `at` lets in.
+fn build_in_flight(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
+    let name = name_of(handler, at, limit);
+    let name = match limit.has_rate {
+        // Two policies of one name could not be told apart in `RateLimit`.
+        true => quote!(::std::format!("{}#in_flight", #name)),
+        false => name,
+    };
+    let calls = limit.in_flight.iter().map(|call| method(krate, call, &[]));
+    quote! {
+        #krate::ConcurrencyLimit::builder(#name) #(#calls)* .build()
+    }
+}
+
+/// What the limit at position `at` is called.
+fn name_of(handler: &str, at: usize, limit: &Limit) -> TokenStream {
+    if let Some(name) = &limit.name {
+        return quote!(#name);
+    }
+    let nth = match at {
+        0 => String::new(),
+        at => format!("#{}", at + 1),
+    };
+    quote!(::core::concat!(::core::module_path!(), "::", #handler, #nth))
 }
 
 /// A call in a builder's chain; `options` are for the strategy, if this is its call.

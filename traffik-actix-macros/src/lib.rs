@@ -55,12 +55,14 @@ use crate::handler::Handler;
 ///
 /// # Arguments
 ///
-/// Exactly one of the three rates is needed, or `limit`; a text that comes first is `rate`.
+/// Exactly one of the three rates is needed, or `limit`, or `in_flight`, which goes with a rate too; a text that
+/// comes first is `rate`.
 ///
 /// | argument | value | default |
 /// |---|---|---|
 /// | `rate` | `"100/minute"`, checked by the compiler, or an expression | |
 /// | `rate_by`, `rate_by_async` | a function of `&HttpRequest` that gives a `Rate` or a `Result` | |
+/// | `in_flight` | a whole number: [how many at a time](#how-many-at-a-time), with a rate or alone | |
 /// | `limit` | a text, alone: the throttle of this name in the application's `Limits`, as it is at the time | |
 /// | `name` | a text: limits of one name share their counts | path of the handler, `#2` .. for further limits |
 /// | `strategy` | the name of a [strategy](#strategies), or an expression | `"fixed_window"` |
@@ -78,6 +80,7 @@ use crate::handler::Handler;
 /// | `wait_up_to` | `"2s"`: how long a request waits rather than being denied | denied at once |
 /// | `max_waiters` | a whole number: how many may wait at a time | `1000` |
 /// | `max_waiters_per_client` | a whole number: how many of one client may wait at a time | a quarter of them |
+/// | `retry_after` | `"5s"`: when those are told to come back of whom too many are in flight | `"1s"` |
 /// | `on_error` | `"allow"`, `"throttle"`, `"raise"`, or an expression | the backend's |
 /// | `on_error_by` | an async function of `&Failed` that gives a `Result<Decision>` | the backend's |
 /// | `on_denied` | a function of `&Denial` that gives the response | the backend's |
@@ -133,6 +136,29 @@ use crate::handler::Handler;
 /// }
 /// # let _ = actix_web::web::get().to(search);
 /// ```
+///
+/// # How many at a time
+///
+/// `in_flight` makes a `ConcurrencyLimit`: of each client, or of all with `shared = true`. A request is in flight
+/// until the body of its response has ended or was dropped.
+///
+/// ```
+/// use actix_web::get;
+/// use traffik_actix::throttle;
+///
+/// /// Two at a time for each client, else a 429, and twenty in all, else a 503 after a wait in a bounded queue.
+/// #[get("/export")]
+/// #[throttle("100/hour", in_flight = 2)]
+/// #[throttle(in_flight = 20, shared = true, wait_up_to = "1s", retry_after = "5s")]
+/// async fn export() -> &'static str {
+///     "numbers"
+/// }
+/// # let _ = actix_web::App::new().service(export);
+/// ```
+///
+/// What is in flight is asked before all rates, wherever it stands, so that what is denied for it is charged
+/// nowhere. Beside a rate `name`, `identify`, `shared` and `headers` hold for both, and the limit is called
+/// `name#in_flight`; `wait_up_to`, `max_waiters` and `on_denied` (of `&BusyDenial`) want an attribute of its own.
 ///
 /// # What becomes of the function
 ///
@@ -204,4 +230,26 @@ fn throttle_tokens(arguments: TokenStream, item: TokenStream) -> TokenStream {
 fn reject(item: impl ToTokens, error: Error) -> TokenStream {
     let error = error.into_compile_error();
     quote!(#item #error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expansion(arguments: TokenStream) -> String {
+        let handler = quote!(
+            async fn index() {}
+        );
+        throttle_tokens(arguments, handler).to_string()
+    }
+
+    #[test]
+    fn handlers_without_it_do_not_pay_for_what_is_in_flight() {
+        let without = expansion(quote!("100/minute", wait_up_to = "1s"));
+        assert!(without.contains("HandlerLimits"), "{without}");
+        for word in ["InFlight", "in_flight", "ConcurrencyLimit"] {
+            assert!(!without.contains(word), "{without}");
+            assert!(expansion(quote!("100/minute", in_flight = 1)).contains(word));
+        }
+    }
 }

@@ -5,12 +5,31 @@
 pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
+    pub(crate) about: About,
 }
 
 impl Key {
+    /// About a rate.
     pub(crate) const fn new(name: &'static str, kind: Kind) -> Key {
-        Key { name, kind }
+        let about = About::Rate;
+        Key { name, kind, about }
     }
+
+    const fn about(mut self, about: About) -> Key {
+        self.about = about;
+        self
+    }
+}
+
+/// What an argument is about: how often, or how many at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    Rate,
+    InFlight,
+    /// Means the same for both, if an attribute has both.
+    Both,
+    /// Means something else for each, so that an attribute which has both leaves open which is meant.
+    Either,
 }
 
 /// What an argument takes. All but a [`Kind::Switch`] also take any expression of their type, which
@@ -53,33 +72,38 @@ pub(crate) struct Choice {
 /// Text and variant.
 pub(crate) type Variant = (&'static str, &'static str);
 
+/// The argument that says how many at a time.
+pub(crate) const IN_FLIGHT: &str = "in_flight";
+
 /// The arguments of every limit.
 pub(crate) const KEYS: &[Key] = &[
-    Key::new("name", Kind::Name),
+    Key::new("name", Kind::Name).about(About::Both),
     Key::new("rate", Kind::Rate),
     Key::new("rate_by", Kind::Function),
     Key::new("rate_by_async", Kind::Function),
+    Key::new(IN_FLIGHT, Kind::Count(1)).about(About::InFlight),
     Key::new("strategy", Kind::Strategy),
     Key::new("cost", Kind::Count(0)),
     Key::new("cost_by", Kind::Function),
     Key::new("cost_by_async", Kind::Function),
     Key::new("cost_after", Kind::Function),
     Key::new("refund_if", Kind::Function),
-    Key::new("identify", Kind::Function),
-    Key::new("identify_async", Kind::Function),
-    Key::new("shared", Kind::Switch),
+    Key::new("identify", Kind::Function).about(About::Both),
+    Key::new("identify_async", Kind::Function).about(About::Both),
+    Key::new("shared", Kind::Switch).about(About::Both),
     Key::new("shadow", Kind::Switch),
     Key::new("shadow_of", Kind::Text),
     Key::new("shadow_header", Kind::Switch),
     Key::new("scope", Kind::Choice(&SCOPE)),
     Key::new("min_wait", Kind::Duration),
-    Key::new("wait_up_to", Kind::Duration),
-    Key::new("max_waiters", Kind::Count(1)),
-    Key::new("max_waiters_per_client", Kind::Count(1)),
+    Key::new("wait_up_to", Kind::Duration).about(About::Either),
+    Key::new("max_waiters", Kind::Count(1)).about(About::Either),
+    Key::new("max_waiters_per_client", Kind::Count(1)).about(About::Either),
+    Key::new("retry_after", Kind::Duration).about(About::InFlight),
     Key::new("on_error", Kind::Choice(&ON_ERROR)),
     Key::new("on_error_by", Kind::Function),
-    Key::new("on_denied", Kind::Function),
-    Key::new("headers", Kind::Choice(&HEADERS)),
+    Key::new("on_denied", Kind::Function).about(About::Either),
+    Key::new("headers", Kind::Choice(&HEADERS)).about(About::Both),
     Key::new("header_style", Kind::Choice(&HEADER_STYLE)),
     Key::new("backend", Kind::Expression),
 ];

@@ -10,6 +10,7 @@ use crate::suggest;
 use crate::table::{Choice, Key, Kind, STRATEGIES, Strategy, Variant};
 
 /// What a builder's method is given.
+#[derive(Clone)]
 pub(crate) enum Value {
     Expr(Expr),
     Number(f64, Span),

@@ -1,5 +1,8 @@
 //! What throttled handlers do: requests in, responses out.
 
+#[path = "behaviour/in_flight.rs"]
+mod in_flight;
+
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;

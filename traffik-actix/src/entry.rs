@@ -4,5 +4,6 @@ pub(crate) mod extract;
 pub(crate) mod guard;
 pub(crate) mod handler;
 pub(crate) mod headers;
+pub(crate) mod in_flight;
 pub(crate) mod middleware;
 pub(crate) mod rule;

@@ -101,4 +101,5 @@ pub mod __private {
     pub use actix_web::{HttpRequest, HttpResponse};
 
     pub use crate::entry::handler::{HandlerLimits, run};
+    pub use crate::entry::in_flight::{HandlerInFlight, run_in_flight};
 }

@@ -45,6 +45,34 @@ fn failing_policy() -> OnError {
 }
 
 #[throttle(
+    in_flight = 3,
+    name = "in flight",
+    identify = who,
+    shared = true,
+    wait_up_to = "minute",
+    max_waiters = 10,
+    max_waiters_per_client = 5,
+    retry_after = "5s",
+    on_denied = |_| HttpResponse::ImATeapot().finish(),
+    headers = "denied",
+)]
+#[throttle(
+    "5/minute",
+    in_flight = COST,
+    name = format!("in flight, {COST}"),
+    identify_async = async |_: &HttpRequest| Identity::ANONYMOUS,
+    shared = false,
+    retry_after = Duration::from_secs(5),
+    headers = Headers::Never,
+    cost = 2,
+    strategy = "token_bucket",
+    burst = 5,
+)]
+async fn in_flight() -> &'static str {
+    "in flight"
+}
+
+#[throttle(
     rate = "20 per 2 mins",
     name = "literals",
     strategy = "gcra",
@@ -190,5 +218,6 @@ fn is_taken() {
         .route("/", web::get().to(expressions))
         .route("/", web::get().to(functions))
         .route("/", web::get().to(strategies))
-        .route("/", web::get().to(stacked));
+        .route("/", web::get().to(stacked))
+        .route("/", web::get().to(in_flight));
 }

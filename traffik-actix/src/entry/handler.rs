@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
 use smallvec::SmallVec;
@@ -110,7 +111,7 @@ impl HandlerLimits {
 
 /// The answer of a handler whose limits are invalid: nothing passes unlimited, and the log says why.
 #[cold]
-fn broken() -> HttpResponse {
+pub(crate) fn broken() -> HttpResponse {
     Problem {
         kind: "about:blank",
         title: "Internal Server Error",
@@ -127,10 +128,24 @@ fn broken() -> HttpResponse {
 /// Arguments of an actix handler are extracted all at once. Were the throttle one of them, the body
 /// of a denied request would be read and parsed, and a malformed one answered 400 before the throttle
 /// was asked.
-pub async fn run<H, Args>(
+pub fn run<H, Args>(
     limits: &'static HandlerLimits,
     req: HttpRequest,
     payload: web::Payload,
+    handler: H,
+) -> impl Future<Output = HttpResponse>
+where
+    H: Handler<Args>,
+    Args: FromRequest,
+    H::Output: Responder,
+{
+    answer(limits, req, payload.into_inner(), handler)
+}
+
+pub(crate) async fn answer<H, Args>(
+    limits: &'static HandlerLimits,
+    req: HttpRequest,
+    mut payload: Payload,
     handler: H,
 ) -> HttpResponse
 where
@@ -149,7 +164,6 @@ where
             }
         }
     };
-    let mut payload = payload.into_inner();
     let settles = throttles.iter().any(|one| one.after().is_anything());
     let decided = match settles {
         true => Err(Undecided::UNASKED),

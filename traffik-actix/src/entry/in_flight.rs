@@ -1,0 +1,100 @@
+//! What `#[throttle(in_flight = ..)]` expands to calls. Not part of the public API.
+
+use std::sync::OnceLock;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
+use smallvec::SmallVec;
+use traffik_core::{Error, InFlight, Result};
+
+use crate::concurrency::body::InFlightBody;
+use crate::concurrency::limit::{ConcurrencyLimit, Entry, Stamp};
+use crate::entry::handler::{HandlerLimits, answer, broken};
+use crate::request::body;
+use crate::throttle::admission;
+
+/// How often one handler may be called, and how many at a time, built when the first request comes.
+#[derive(Debug)]
+pub struct HandlerInFlight {
+    rates: HandlerLimits,
+    build: fn() -> Vec<Result<ConcurrencyLimit, Error>>,
+    built: OnceLock<Option<Vec<ConcurrencyLimit>>>,
+}
+
+impl HandlerInFlight {
+    /// These throttles, perhaps none, and limits that `build` makes, once.
+    pub const fn new(
+        rates: HandlerLimits,
+        build: fn() -> Vec<Result<ConcurrencyLimit, Error>>,
+    ) -> HandlerInFlight {
+        HandlerInFlight {
+            rates,
+            build,
+            built: OnceLock::new(),
+        }
+    }
+
+    fn built(&self) -> Option<&[ConcurrencyLimit]> {
+        let built = self.built.get_or_init(|| {
+            let built: Result<Vec<_>> = (self.build)().into_iter().collect();
+            built
+                .inspect_err(|error| {
+                    log::error!("a `#[throttle]` is invalid, its handler is not served: {error}");
+                })
+                .ok()
+        });
+        built.as_deref()
+    }
+
+    /// Lets the request in everywhere, or says what it is answered.
+    async fn enter(&self, req: &HttpRequest, payload: &mut Payload) -> Entered {
+        let mut entered = Vec::new();
+        for limit in self.built().ok_or_else(broken)? {
+            let in_flight = match limit.enter_now(req) {
+                Entry::InFlight(in_flight) => in_flight,
+                Entry::Denied(response) => return Err(response),
+                Entry::Waits(known) => {
+                    match Box::pin(limit.enter_with(req, payload, known)).await {
+                        Some(entered) => entered?,
+                        None => return Err(admission::gone()),
+                    }
+                }
+            };
+            entered.push((limit.stamp(&in_flight), in_flight));
+        }
+        Ok(entered)
+    }
+}
+
+type Entered = std::result::Result<Vec<(Stamp, InFlight)>, HttpResponse>;
+
+/// Asks how many are in flight before any rate, so that what is denied for that is charged nowhere; then as
+/// [`run`](crate::entry::handler::run). The request is in flight until the body of its response has ended.
+pub async fn run_in_flight<H, Args>(
+    limits: &'static HandlerInFlight,
+    req: HttpRequest,
+    payload: web::Payload,
+    handler: H,
+) -> HttpResponse
+where
+    H: Handler<Args>,
+    Args: FromRequest,
+    H::Output: Responder,
+{
+    let mut payload = payload.into_inner();
+    let entered = match limits.enter(&req, &mut payload).await {
+        Ok(entered) => entered,
+        Err(response) => {
+            Box::pin(body::drain(req.headers(), payload)).await;
+            return response;
+        }
+    };
+    let (stamps, held): (SmallVec<[Stamp; 2]>, Vec<InFlight>) = entered.into_iter().unzip();
+    let mut response = answer(&limits.rates, req, payload, handler).await;
+    for stamp in stamps {
+        stamp.write(response.headers_mut());
+    }
+    response
+        .map_body(|_, body| InFlightBody::new(body, held))
+        .map_into_boxed_body()
+}
