@@ -30,7 +30,7 @@ use crate::request::scope::Scope;
 use crate::request::source::Source;
 use crate::response::denial::{Denial, DeniedHandler};
 use crate::response::failed::ErrorPolicy;
-use crate::response::headers::{HeaderStyle, Headers};
+use crate::response::headers::{HeaderStyle, Headers, OwnHeaders, Telling};
 use crate::response::hit_error::HitError;
 use crate::throttle::answered::After;
 use crate::throttle::ask::Ask;
@@ -76,6 +76,7 @@ struct Settings {
     on_denied: Option<DeniedHandler>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
+    own_headers: Option<OwnHeaders>,
     max_wait: Option<Duration>,
     after: After,
     /// What most decisions under the throttle's own rate say that the limit is.
@@ -617,11 +618,13 @@ impl HttpThrottle {
         }
     }
 
-    pub(crate) fn headers(&self, backend: &ThrottleBackend) -> (Headers, HeaderStyle) {
-        (
-            self.0.headers.unwrap_or(backend.headers),
-            self.0.style.unwrap_or(backend.style),
-        )
+    #[inline]
+    pub(crate) fn telling<'a>(&'a self, backend: &'a ThrottleBackend) -> Telling<'a> {
+        Telling {
+            headers: self.0.headers.unwrap_or(backend.headers),
+            style: self.0.style.unwrap_or(backend.style),
+            own: self.0.own_headers.as_ref().or(backend.own_headers.as_ref()),
+        }
     }
 
     pub(crate) fn on_error<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a ErrorPolicy {

@@ -1,16 +1,17 @@
 //! Headers that tell clients about their limits.
 
+use std::fmt;
 use std::sync::Arc;
-
 use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::web::Bytes;
 use smallvec::SmallVec;
 use traffik_core::headers::Left;
-use traffik_core::{Decision, Decisions, Rate, Verdict, headers};
+use traffik_core::{Decision, Decisions, Rate, Timestamp, Verdict, headers};
 
 use crate::throttle::HttpThrottle;
+use crate::throttle::admission::Decided;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::company::Company;
 
@@ -39,16 +40,39 @@ pub enum HeaderStyle {
     /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds from now) of the
     /// tightest limit.
     XRateLimit,
-    /// Both.
+    /// The same with `X-RateLimit-Reset` as an instant, in seconds since 1970, as GitHub has it: by the
+    /// [clock](crate::ThrottleBackend::clock) of the server.
+    XRateLimitEpoch,
+    /// `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds from now) of the tightest limit, as
+    /// drafts up to 07 had them.
+    Legacy,
+    /// `Standard` and `XRateLimit`.
     Both,
+    /// None of these: only what a [function](crate::HttpThrottleBuilder::headers_by) writes, if there is one.
+    None,
 }
 
 pub(crate) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(crate) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT_SHADOW: HeaderName = HeaderName::from_static("ratelimit-shadow");
-const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const X: Triple = Triple {
+    limit: HeaderName::from_static("x-ratelimit-limit"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining"),
+    reset: HeaderName::from_static("x-ratelimit-reset"),
+};
+const LEGACY: Triple = Triple {
+    limit: HeaderName::from_static("ratelimit-limit"),
+    remaining: HeaderName::from_static("ratelimit-remaining"),
+    reset: HeaderName::from_static("ratelimit-reset"),
+};
+
+/// Three headers about one limit.
+#[derive(Debug)]
+struct Triple {
+    limit: HeaderName,
+    remaining: HeaderName,
+    reset: HeaderName,
+}
 
 impl Headers {
     pub(crate) fn on_admitted(self) -> bool {
@@ -61,12 +85,109 @@ impl Headers {
 }
 
 impl HeaderStyle {
-    fn has_standard(self) -> bool {
-        self != HeaderStyle::XRateLimit
+    /// The names of the headers that responses in this style may carry, `Retry-After` included. Scripts of other
+    /// origins see only those that CORS exposes:
+    ///
+    /// ```
+    /// # #[cfg(any())] // of another crate
+    /// let cors = actix_cors::Cors::default().expose_headers(HeaderStyle::Standard.names());
+    /// # use traffik_actix::HeaderStyle;
+    /// # assert_eq!(HeaderStyle::Standard.names().count(), 3);
+    /// ```
+    ///
+    /// Without `actix-cors` see [`ThrottleHeaders::expose`](crate::ThrottleHeaders::expose).
+    pub fn names(self) -> impl Iterator<Item = &'static str> + Clone {
+        let standard: &[&str] = match self.has_standard() {
+            true => &["ratelimit", "ratelimit-policy"],
+            false => &[],
+        };
+        let three: &[&str] = match self.three() {
+            Some(Three::X | Three::XEpoch) => &[
+                "x-ratelimit-limit",
+                "x-ratelimit-remaining",
+                "x-ratelimit-reset",
+            ],
+            Some(Three::Legacy) => &["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
+            None => &[],
+        };
+        let names = standard.iter().chain(three).copied();
+        names.chain(["retry-after"])
     }
 
-    fn has_x(self) -> bool {
-        self != HeaderStyle::Standard
+    fn has_standard(self) -> bool {
+        matches!(self, HeaderStyle::Standard | HeaderStyle::Both)
+    }
+
+    fn three(self) -> Option<Three> {
+        match self {
+            HeaderStyle::XRateLimit | HeaderStyle::Both => Some(Three::X),
+            HeaderStyle::XRateLimitEpoch => Some(Three::XEpoch),
+            HeaderStyle::Legacy => Some(Three::Legacy),
+            HeaderStyle::Standard | HeaderStyle::None => None,
+        }
+    }
+
+    /// Whether it tells instants.
+    #[inline]
+    pub(crate) fn tells_time(self) -> bool {
+        self == HeaderStyle::XRateLimitEpoch
+    }
+}
+
+/// What tells of the tightest limit, in three headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Three {
+    X,
+    XEpoch,
+    Legacy,
+}
+
+impl Three {
+    fn names(self) -> &'static Triple {
+        static OF_X: Triple = X;
+        static OF_LEGACY: Triple = LEGACY;
+        match self {
+            Three::X | Three::XEpoch => &OF_X,
+            Three::Legacy => &OF_LEGACY,
+        }
+    }
+}
+
+/// A function that writes headers about a decision.
+#[derive(Clone)]
+pub(crate) struct OwnHeaders(Arc<WriteFn>);
+
+type WriteFn = dyn Fn(&Decided, &mut HeaderMap) + Send + Sync;
+
+impl OwnHeaders {
+    pub(crate) fn new(write: impl Fn(&Decided, &mut HeaderMap) + Send + Sync + 'static) -> Self {
+        OwnHeaders(Arc::new(write))
+    }
+
+    pub(crate) fn write(&self, decided: &Decided, map: &mut HeaderMap) {
+        (self.0)(decided, map);
+    }
+}
+
+impl fmt::Debug for OwnHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("function")
+    }
+}
+
+/// What a throttle tells clients, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Telling<'a> {
+    pub(crate) headers: Headers,
+    pub(crate) style: HeaderStyle,
+    pub(crate) own: Option<&'a OwnHeaders>,
+}
+
+impl Telling<'_> {
+    /// Whether it tells of every admission in the standard headers, and nothing else.
+    #[inline]
+    fn is_usual(&self) -> bool {
+        self.headers == Headers::Always && self.style == HeaderStyle::Standard && self.own.is_none()
     }
 }
 
@@ -77,6 +198,9 @@ pub(crate) struct Said<'a> {
     /// The one it applied.
     pub(crate) rate: Rate,
     pub(crate) style: HeaderStyle,
+    pub(crate) own: Option<&'a OwnHeaders>,
+    /// When it was made, if the style tells instants.
+    pub(crate) at: Timestamp,
 }
 
 /// What a response is to say, which may not exist yet.
@@ -104,13 +228,15 @@ pub(crate) enum Told {
 pub(crate) struct Written {
     policies: Option<HeaderValue>,
     limits: Option<HeaderValue>,
-    tightest: Option<Tightest>,
+    tightest: SmallVec<[Tightest; 1]>,
     shadows: Option<HeaderValue>,
+    own: Vec<(OwnHeaders, Decided)>,
 }
 
-/// What `X-RateLimit-*` tell.
+/// What `X-RateLimit-*` tell, and their like.
 #[derive(Clone, Debug)]
 struct Tightest {
+    three: Three,
     limit: u64,
     remaining: u64,
     reset: u64,
@@ -121,15 +247,18 @@ impl<'a> Said<'a> {
     #[inline]
     pub(crate) fn on_admission(
         throttle: &'a HttpThrottle,
-        backend: &ThrottleBackend,
+        backend: &'a ThrottleBackend,
         decision: &'a Decision,
     ) -> Option<Said<'a>> {
-        let (headers, style) = throttle.headers(backend);
-        (headers.on_admitted() && !decision.is_unlimited()).then(|| Said {
+        let telling = throttle.telling(backend);
+        let is_told = telling.headers.on_admitted() && !decision.is_unlimited();
+        is_told.then(|| Said {
             throttle,
             decision,
             rate: throttle.throttle().rate(),
-            style,
+            style: telling.style,
+            own: telling.own,
+            at: backend.time_for(telling.style),
         })
     }
 
@@ -137,11 +266,23 @@ impl<'a> Said<'a> {
     #[inline]
     fn is_usual(&self) -> bool {
         let quota = self.decision.limit();
-        self.style == HeaderStyle::Standard && self.throttle.has_usual_policy(&self.rate, quota)
+        self.style == HeaderStyle::Standard
+            && self.own.is_none()
+            && self.throttle.has_usual_policy(&self.rate, quota)
     }
 
     fn item(&self) -> (&'a str, Left) {
         (self.throttle.item(), Left::of(self.decision))
+    }
+
+    /// What a function of its own is to write.
+    fn to_own(&self) -> Option<(OwnHeaders, Decided)> {
+        let decided = Decided {
+            throttle: self.throttle.clone(),
+            decision: *self.decision,
+            rate: self.rate,
+        };
+        Some((self.own?.clone(), decided))
     }
 }
 
@@ -195,8 +336,10 @@ impl Told {
     ) -> Told {
         let mut items = SmallVec::<[(&str, Left); 4]>::new();
         for (throttle, decision) in throttles.iter().zip(decisions) {
-            let is_told = throttle.headers(backend) == (Headers::Always, HeaderStyle::Standard);
-            if !is_told || decision.is_unlimited() || decision.limit() != throttle.usual_quota() {
+            if !throttle.telling(backend).is_usual()
+                || decision.is_unlimited()
+                || decision.limit() != throttle.usual_quota()
+            {
                 let said = throttles.iter().zip(decisions);
                 return Told::of(said.filter_map(|(throttle, decision)| {
                     Said::on_admission(throttle, backend, decision)
@@ -246,12 +389,12 @@ impl Written {
     fn of(said: &[Said<'_>]) -> Written {
         let standard = said.iter().filter(|one| one.style.has_standard());
         let items: SmallVec<[(&str, Left); 3]> = standard.clone().map(Said::item).collect();
-        let x = said.iter().filter(|one| one.style.has_x());
         Written {
             policies: policies(standard),
             limits: (!items.is_empty()).then(|| text(headers::limits(&items))),
-            tightest: tightest(x.map(|one| one.decision)),
+            tightest: tightest(said),
             shadows: None,
+            own: said.iter().filter_map(Said::to_own).collect(),
         }
     }
 
@@ -262,11 +405,14 @@ impl Written {
         if let Some(limits) = self.limits {
             map.append(RATELIMIT, limits);
         }
-        if let Some(tightest) = &self.tightest {
+        for tightest in &self.tightest {
             tightest.write(map);
         }
         if let Some(shadows) = self.shadows {
             map.append(RATELIMIT_SHADOW, shadows);
+        }
+        for (own, decided) in &self.own {
+            own.write(decided, map);
         }
     }
 }
@@ -306,9 +452,15 @@ pub(crate) fn strictness(decision: &Decision) -> (u8, u64) {
     }
 }
 
-fn tightest<'a>(decisions: impl Iterator<Item = &'a Decision>) -> Option<Tightest> {
-    let strictest = decisions.min_by_key(|decision| strictness(decision))?;
-    Some(Tightest::of(strictest))
+/// The tightest limit, in each of the ways in which such are told.
+fn tightest(said: &[Said<'_>]) -> SmallVec<[Tightest; 1]> {
+    let mut all = SmallVec::new();
+    for three in [Three::X, Three::XEpoch, Three::Legacy] {
+        let told = said.iter().filter(|one| one.style.three() == Some(three));
+        let strictest = told.min_by_key(|one| strictness(one.decision));
+        all.extend(strictest.map(|one| Tightest::of(three, one)));
+    }
+    all
 }
 
 /// Writes what was decided about a request, of which headers may tell already: of each limit the strictest stays.
@@ -316,16 +468,17 @@ pub(crate) fn merge<'a>(said: impl Iterator<Item = Said<'a>>, map: &mut HeaderMa
     let mut said: SmallVec<[Said<'_>; 3]> = said.collect();
     // The sort is stable: what is equally strict stays in the order in which it was decided.
     said.sort_by_key(|one| strictness(one.decision));
-    let x = said.iter().filter(|one| one.style.has_x());
-    let x = tightest(x.map(|one| one.decision));
     let mut seen = SmallVec::<[&str; 3]>::new();
     said.retain(|one| {
-        let is_first = one.style.has_standard() && !seen.contains(&one.throttle.item());
+        let is_first = !seen.contains(&one.throttle.item());
         seen.push(one.throttle.item());
-        is_first && !amend(map, one)
+        is_first
     });
+    let Written { tightest, own, .. } = Written::of(&said);
+    said.retain(|one| one.style.has_standard() && !amend(map, one));
     let written = Written {
-        tightest: x,
+        tightest,
+        own,
         ..Written::of(&said)
     };
     written.write(map);
@@ -373,26 +526,38 @@ fn find_item(line: &str, beginning: &str) -> Option<usize> {
 }
 
 impl Tightest {
-    fn of(decision: &Decision) -> Tightest {
+    fn of(three: Three, said: &Said<'_>) -> Tightest {
+        let decision = said.decision;
         Tightest {
+            three,
             limit: decision.limit(),
             remaining: match decision.is_denied() {
                 true => 0,
                 false => decision.remaining(),
             },
-            reset: headers::retry_after(decision).unwrap_or_else(|| headers::reset(decision)),
+            reset: match three {
+                Three::XEpoch => {
+                    let wait = decision.retry_after().unwrap_or_else(|| decision.reset());
+                    let at = Duration::from_micros(said.at.as_micros());
+                    headers::whole_seconds(at.saturating_add(wait))
+                }
+                Three::X | Three::Legacy => {
+                    headers::retry_after(decision).unwrap_or_else(|| headers::reset(decision))
+                }
+            },
         }
     }
 
     fn write(&self, map: &mut HeaderMap) {
+        let names = self.three.names();
         let looser = map
-            .get(X_REMAINING)
+            .get(&names.remaining)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
             .is_some_and(|written| written <= self.remaining);
         if !looser {
-            map.insert(X_LIMIT, HeaderValue::from(self.limit));
-            map.insert(X_REMAINING, HeaderValue::from(self.remaining));
-            map.insert(X_RESET, HeaderValue::from(self.reset));
+            map.insert(names.limit.clone(), HeaderValue::from(self.limit));
+            map.insert(names.remaining.clone(), HeaderValue::from(self.remaining));
+            map.insert(names.reset.clone(), HeaderValue::from(self.reset));
         }
     }
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use actix_web::dev::Payload;
 use actix_web::http::header::HeaderMap;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
-use traffik_core::Decisions;
+use traffik_core::{Decisions, Timestamp};
 
-use crate::response::headers::{HeaderStyle, Said, merge, strictness};
+use crate::response::headers::{HeaderStyle, OwnHeaders, Said, merge, strictness};
 use crate::throttle::admission::Decided;
 
 /// What throttles have decided about a request: an extractor, which is never an error.
@@ -49,9 +49,26 @@ pub struct RateLimitInfo(Rc<RefCell<Vec<Noted>>>);
 /// A decision, and what is to be told of it.
 pub(crate) struct Noted {
     pub(crate) decided: Decided,
-    /// In which headers it is told; nothing if it is not, or by whom it was asked.
-    pub(crate) told: Option<HeaderStyle>,
+    /// Nothing if it is not told.
+    pub(crate) told: Option<How>,
     pub(crate) is_by_hand: bool,
+}
+
+/// In which headers a decision is told.
+pub(crate) struct How {
+    style: HeaderStyle,
+    own: Option<OwnHeaders>,
+    at: Timestamp,
+}
+
+impl How {
+    pub(crate) fn of(said: Said<'_>) -> How {
+        How {
+            style: said.style,
+            own: said.own.cloned(),
+            at: said.at,
+        }
+    }
 }
 
 /// Whether anybody has ever wanted to know: else no request is looked at.
@@ -144,11 +161,14 @@ impl RateLimitInfo {
         let noted = self.0.borrow();
         let said = noted.iter().filter(|one| one.is_by_hand);
         let said = said.filter_map(|one| {
+            let how = one.told.as_ref()?;
             Some(Said {
                 throttle: &one.decided.throttle,
                 decision: &one.decided.decision,
                 rate: one.decided.rate,
-                style: one.told?,
+                style: how.style,
+                own: how.own.as_ref(),
+                at: how.at,
             })
         });
         merge(said, headers);

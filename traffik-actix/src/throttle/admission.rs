@@ -17,7 +17,7 @@ use traffik_core::{
 use crate::response::denial::Denial;
 use crate::response::failed::Recovery;
 use crate::response::headers::{Said, Told, text, write_denial};
-use crate::response::info::{Noted, RateLimitInfo};
+use crate::response::info::{How, Noted, RateLimitInfo};
 use crate::response::unavailable::Unavailable;
 use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
@@ -200,7 +200,7 @@ fn note(
             .zip(answers)
             .map(|(meeting, decision)| Noted {
                 decided: meeting.decided(*decision),
-                told: meeting.tells(decision, denied).map(|said| said.style),
+                told: meeting.tells(decision, denied).map(How::of),
                 is_by_hand: entry == Entry::Hand,
             }),
     );
@@ -694,11 +694,11 @@ impl<'a> Meeting<'a> {
 
     /// What the client is told of a request that is denied by one of those it met, or admitted.
     fn tells<'m>(&'m self, decision: &'m Decision, denied: bool) -> Option<Said<'m>> {
-        let (headers, style) = self.throttle.headers(self.backend);
+        let telling = self.throttle.telling(self.backend);
         let is_wanted = match denied {
             // Without a store nobody knows what is left.
-            true => headers.on_denied() && !decision.is_unchecked(),
-            false => headers.on_admitted(),
+            true => telling.headers.on_denied() && !decision.is_unchecked(),
+            false => telling.headers.on_admitted(),
         };
         let is_limited = !decision.is_unlimited() && decision.shadowed().is_none();
         if !is_wanted || !is_limited || !self.knows_its_rate() {
@@ -710,7 +710,9 @@ impl<'a> Meeting<'a> {
             throttle: self.throttle,
             decision,
             rate: dynamic.unwrap_or(self.throttle.throttle().rate()),
-            style,
+            style: telling.style,
+            own: telling.own,
+            at: self.backend.time_for(telling.style),
         })
     }
 

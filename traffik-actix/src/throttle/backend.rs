@@ -1,19 +1,23 @@
 //! A backend with the handlers of those throttles that have none of their own.
 
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, LazyLock, Once, OnceLock};
 
+use actix_web::http::header::HeaderMap;
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 #[cfg(feature = "memcached")]
 use traffik_core::MemcachedBackend;
 #[cfg(feature = "redis")]
 use traffik_core::RedisBackend;
-use traffik_core::{Backend, Decision, Error, Identity, MemoryBackend, OnError};
+use traffik_core::{
+    Backend, Clock, Decision, Error, Identity, MemoryBackend, OnError, SystemClock, Timestamp,
+};
 
 use crate::request::client_ip::ClientIp;
 use crate::request::source::{IntoValue, Source};
 use crate::response::denial::{Denial, DeniedHandler};
 use crate::response::failed::{ErrorPolicy, Failed};
-use crate::response::headers::{HeaderStyle, Headers};
+use crate::response::headers::{HeaderStyle, Headers, OwnHeaders};
+use crate::throttle::admission::Decided;
 #[cfg(feature = "ws")]
 use crate::ws::{Excess, ExcessHandler, OnExcess};
 
@@ -56,6 +60,8 @@ pub struct ThrottleBackend {
     pub(crate) on_excess: Option<ExcessHandler>,
     pub(crate) headers: Headers,
     pub(crate) style: HeaderStyle,
+    pub(crate) own_headers: Option<OwnHeaders>,
+    clock: Option<Arc<dyn Clock>>,
     /// Whether `identify` was said.
     pub(crate) identifies: bool,
     pub(crate) is_separate: bool,
@@ -76,6 +82,8 @@ impl ThrottleBackend {
             on_excess: None,
             headers: Headers::Always,
             style: HeaderStyle::Standard,
+            own_headers: None,
+            clock: None,
             identifies: false,
             is_separate: false,
         }
@@ -180,6 +188,41 @@ impl ThrottleBackend {
     pub fn header_style(mut self, style: HeaderStyle) -> Self {
         self.style = style;
         self
+    }
+
+    /// Sets a function that writes headers of its own about a decision; see
+    /// [`headers_by`](crate::HttpThrottleBuilder::headers_by).
+    pub fn headers_by<F>(mut self, write: F) -> Self
+    where
+        F: Fn(&Decided, &mut HeaderMap) + Send + Sync + 'static,
+    {
+        self.own_headers = Some(OwnHeaders::new(write));
+        self
+    }
+
+    /// Sets the clock by which headers tell instants, as in [`HeaderStyle::XRateLimitEpoch`]. Nothing is decided
+    /// by it. Default: that of the system.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// The time, if a style tells instants.
+    #[inline]
+    pub(crate) fn time_for(&self, style: HeaderStyle) -> Timestamp {
+        match style.tells_time() {
+            true => self.time(),
+            false => Timestamp::EPOCH,
+        }
+    }
+
+    #[cold]
+    fn time(&self) -> Timestamp {
+        static OF_THE_SYSTEM: LazyLock<SystemClock> = LazyLock::new(SystemClock::new);
+        match &self.clock {
+            Some(clock) => clock.now(),
+            None => OF_THE_SYSTEM.now(),
+        }
     }
 
     /// The backend in the application data of a request.

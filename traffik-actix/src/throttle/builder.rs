@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
 use traffik_core::strategy::IntoStrategy;
 use traffik_core::{
@@ -16,7 +17,8 @@ use crate::request::scope::Scope;
 use crate::request::source::{IntoValue, Source};
 use crate::response::denial::{Denial, DeniedHandler};
 use crate::response::failed::{ErrorPolicy, Failed};
-use crate::response::headers::{HeaderStyle, Headers};
+use crate::response::headers::{HeaderStyle, Headers, OwnHeaders};
+use crate::throttle::admission::Decided;
 use crate::throttle::answered::{After, Answered};
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::company::Companies;
@@ -36,6 +38,7 @@ pub struct HttpThrottleBuilder {
     on_denied: Option<DeniedHandler>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
+    own_headers: Option<OwnHeaders>,
     max_wait: Option<Duration>,
     after: After,
     shares_counts: bool,
@@ -58,6 +61,7 @@ impl HttpThrottleBuilder {
             on_denied: None,
             headers: None,
             style: None,
+            own_headers: None,
             max_wait: None,
             after: After::default(),
             shares_counts: false,
@@ -399,6 +403,40 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// Sets a function that writes headers of its own about a decision, where and when the headers of the
+    /// [style](HttpThrottleBuilder::header_style) are written, after those. Default: what the backend says, else
+    /// none.
+    ///
+    /// ```
+    /// use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+    /// use traffik_actix::{Decided, HeaderStyle, HttpThrottle, MemoryBackend};
+    ///
+    /// const LEFT: HeaderName = HeaderName::from_static("x-requests-left");
+    /// const DOCS: HeaderName = HeaderName::from_static("x-limits-docs");
+    ///
+    /// let api = HttpThrottle::builder("api")
+    ///     .rate("100/minute")
+    ///     .header_style(HeaderStyle::None)
+    ///     .headers_by(|decided: &Decided, headers: &mut HeaderMap| {
+    ///         headers.insert(LEFT, HeaderValue::from(decided.decision.remaining()));
+    ///         headers.insert(DOCS, HeaderValue::from_static("https://example.com/limits"));
+    ///     })
+    ///     .backend(MemoryBackend::new())
+    ///     .build()?;
+    /// # let _ = api;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    ///
+    /// It is asked once for each throttle that is told of. For headers of denials alone see
+    /// [`on_denied`](HttpThrottleBuilder::on_denied).
+    pub fn headers_by<F>(mut self, write: F) -> Self
+    where
+        F: Fn(&Decided, &mut HeaderMap) + Send + Sync + 'static,
+    {
+        self.own_headers = Some(OwnHeaders::new(write));
+        self
+    }
+
     /// One of a registry.
     pub(crate) fn originating(mut self, origin: Origin) -> Self {
         self.origin = Some(origin);
@@ -466,6 +504,7 @@ impl HttpThrottleBuilder {
             on_denied: self.on_denied,
             headers: self.headers,
             style: self.style,
+            own_headers: self.own_headers,
             max_wait: self.max_wait,
             after: self.after,
             usual_quota,

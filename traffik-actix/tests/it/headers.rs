@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
+use actix_web::http::header::{HeaderName, HeaderValue};
 use sfv::{BareItem, List, ListEntry, Parser};
 use traffik_actix::strategy::{FixedWindow, Gcra, Strategy, TieredRate, TokenBucket};
 use traffik_actix::{
-    HeaderStyle, Headers, HttpThrottleBuilder, Identity, Rule, ThrottleMiddleware,
+    HeaderStyle, Headers, HttpThrottleBuilder, Identity, ManualClock, Rule, ThrottleBackend,
+    ThrottleMiddleware, Timestamp,
 };
 
 use crate::support::{Answer, app, get, memory, send, throttle};
@@ -115,6 +117,92 @@ async fn x_ratelimit_is_a_preset() {
         assert_eq!(answer.header("ratelimit"), None);
     }
     assert_eq!(denied.header("retry-after").as_deref(), Some("48"));
+}
+
+#[actix_web::test]
+async fn a_reset_may_be_an_instant() {
+    let (clock, memory) = memory();
+    let wall = ManualClock::at(Timestamp::from_micros(1_700_000_000_300_000));
+    let backend = ThrottleBackend::new(memory).clock(wall.clone());
+    let throttle = throttle("x", "1/minute").header_style(HeaderStyle::XRateLimitEpoch);
+    let app = app(ThrottleMiddleware::new(throttle.build().unwrap()).backend(backend)).await;
+    clock.advance(Duration::from_millis(12_300));
+    for (status, ahead) in [(200, "1700000048"), (429, "1700000047")] {
+        let answer = send(&app, get("/")).await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("x-ratelimit-reset").as_deref(), Some(ahead));
+        assert_eq!(answer.header("x-ratelimit-remaining").as_deref(), Some("0"));
+        wall.set(Timestamp::from_micros(1_699_999_999_300_000));
+    }
+}
+
+#[actix_web::test]
+async fn the_headers_of_former_drafts_are_a_preset() {
+    let (ok, denied) =
+        two_answers(throttle("old", "1/minute").header_style(HeaderStyle::Legacy)).await;
+    for answer in [&ok, &denied] {
+        assert_eq!(answer.header("ratelimit-limit").as_deref(), Some("1"));
+        assert_eq!(answer.header("ratelimit-remaining").as_deref(), Some("0"));
+        assert_eq!(answer.header("ratelimit-reset").as_deref(), Some("48"));
+        assert_eq!(answer.header("ratelimit"), None);
+    }
+}
+
+#[actix_web::test]
+async fn headers_of_ones_own_are_written_where_others_are() {
+    let own = |headers: Headers| {
+        let own = throttle("own", "1/minute").header_style(HeaderStyle::None);
+        own.headers(headers).headers_by(|decided, map| {
+            let name = HeaderValue::from_str(decided.throttle.name()).unwrap();
+            map.insert(HeaderName::from_static("x-limit"), name);
+        })
+    };
+    for (headers, on_ok, on_denied) in [
+        (Headers::Always, true, true),
+        (Headers::Denied, false, true),
+        (Headers::Never, false, false),
+    ] {
+        let (ok, denied) = two_answers(own(headers)).await;
+        for (answer, told) in [(&ok, on_ok), (&denied, on_denied)] {
+            let own = answer.header("x-limit");
+            assert_eq!(own.as_deref(), told.then_some("own"), "{headers:?}");
+            assert_eq!(answer.header("ratelimit"), None);
+        }
+        assert_eq!(denied.header("retry-after").as_deref(), Some("48"));
+    }
+}
+
+/// Each in company of limits that are told in another way.
+#[actix_web::test]
+async fn every_style_is_told_beside_every_other() {
+    let styles = [
+        HeaderStyle::Standard,
+        HeaderStyle::XRateLimit,
+        HeaderStyle::XRateLimitEpoch,
+        HeaderStyle::Legacy,
+        HeaderStyle::Both,
+        HeaderStyle::None,
+    ];
+    for one in styles {
+        for other in styles {
+            let (_, memory) = memory();
+            let built = |name, style| throttle(name, "9/day").header_style(style).build().unwrap();
+            let limits = ThrottleMiddleware::new(built("one", one)).rule(built("other", other));
+            let answer = send(&app(limits.backend(memory)).await, get("/")).await;
+            let mut told: Vec<_> = answer
+                .headers()
+                .map(|(name, _)| name)
+                .filter(|name| name.contains("ratelimit"))
+                .collect();
+            let names = one.names().chain(other.names());
+            let mut expected: Vec<_> = names.filter(|name| *name != "retry-after").collect();
+            for names in [&mut told, &mut expected] {
+                names.sort_unstable();
+                names.dedup();
+            }
+            assert_eq!(told, expected, "{one:?} beside {other:?}");
+        }
+    }
 }
 
 #[actix_web::test]

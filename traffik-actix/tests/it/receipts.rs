@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 use actix_http::Request;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Service, ServiceResponse};
-use actix_web::http::header::HeaderMap;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, Error, HttpMessage as _, HttpRequest, HttpResponse, web};
 use traffik_actix::{
-    HeaderStyle, Headers, HttpThrottle, Identity, RateLimitInfo, ThrottleBackend, ThrottleHeaders,
-    ThrottleMiddleware, ThrottleRule, Throttled,
+    Decided, HeaderStyle, Headers, HttpThrottle, Identity, ManualClock, RateLimitInfo,
+    ThrottleBackend, ThrottleHeaders, ThrottleMiddleware, ThrottleRule, Throttled, Timestamp,
 };
 
 use crate::support::{get, memory, send, throttle};
@@ -112,20 +112,37 @@ fn styles(name: &str) -> Vec<(HeaderStyle, Vec<(&'static str, String)>)> {
             ("ratelimit-policy", format!("\"{name}\";q=9;w=86400")),
         ]
     };
-    let x = || {
-        let pairs = [("limit", "9"), ("remaining", "8"), ("reset", "86400")];
-        let pairs = pairs.map(|(name, value)| match name {
-            "limit" => ("x-ratelimit-limit", value.to_owned()),
-            "remaining" => ("x-ratelimit-remaining", value.to_owned()),
-            _ => ("x-ratelimit-reset", value.to_owned()),
-        });
-        Vec::from(pairs)
+    let three = |names: [&'static str; 3], reset: u64| {
+        let values = ["9".to_owned(), "8".to_owned(), reset.to_string()];
+        names.into_iter().zip(values).collect::<Vec<_>>()
     };
+    let x = [
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+    ];
+    let legacy = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
     vec![
         (HeaderStyle::Standard, standard()),
-        (HeaderStyle::XRateLimit, x()),
-        (HeaderStyle::Both, [standard(), x()].concat()),
+        (HeaderStyle::XRateLimit, three(x, 86_400)),
+        (HeaderStyle::XRateLimitEpoch, three(x, NOW + 86_400)),
+        (HeaderStyle::Legacy, three(legacy, 86_400)),
+        (HeaderStyle::Both, [standard(), three(x, 86_400)].concat()),
+        (HeaderStyle::None, Vec::new()),
     ]
+}
+
+/// Seconds since 1970, by the clock of the server.
+const NOW: u64 = 1_700_000_000;
+
+fn clock() -> ManualClock {
+    ManualClock::at(Timestamp::from_micros(NOW * 1_000_000))
+}
+
+/// A header of one's own.
+fn note(decided: &Decided, headers: &mut HeaderMap) {
+    let left = HeaderValue::from(decided.decision.remaining());
+    headers.append(HeaderName::from_static("x-noted"), left);
 }
 
 /// Issue 10.8: `enforce`, `hit`, permits and the extractor told nothing.
@@ -135,7 +152,8 @@ async fn whatever_decides_is_told_in_every_style() {
     for source in &SOURCES[..SOURCES.len() - 1 + of_macros] {
         for (style, expected) in styles(source) {
             let (_, memory) = memory();
-            let app = sources(ThrottleBackend::new(memory).header_style(style)).await;
+            let backend = ThrottleBackend::new(memory).header_style(style);
+            let app = sources(backend.clock(clock()).headers_by(note)).await;
             let answer = send(&app, get(&format!("/{source}"))).await;
             let told: Vec<_> = answer
                 .headers()
@@ -149,6 +167,8 @@ async fn whatever_decides_is_told_in_every_style() {
             told.sort_unstable();
             expected.sort_unstable();
             assert_eq!(told, expected, "{source} {style:?}");
+            let noted = answer.header("x-noted");
+            assert_eq!(noted.as_deref(), Some("8"), "{source} {style:?}");
         }
     }
 }
