@@ -1,5 +1,6 @@
 //! What goes out: answers to requests that were denied or failed, and headers.
 
+pub(crate) mod cors;
 pub(crate) mod denial;
 pub(crate) mod failed;
 pub(crate) mod headers;

@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
 use pin_project_lite::pin_project;
 
+use crate::response::cors::expose;
 use crate::response::headers::write_denial;
 use crate::response::info::RateLimitInfo;
 
@@ -40,12 +41,24 @@ use crate::response::info::RateLimitInfo;
 ///
 /// Register it *after* other limits, so that it is outside: then [`RateLimitInfo`] knows everything that was decided.
 #[derive(Clone, Debug, Default)]
-pub struct ThrottleHeaders(());
+pub struct ThrottleHeaders {
+    exposes: bool,
+}
 
 impl ThrottleHeaders {
     /// The middleware.
     pub fn new() -> ThrottleHeaders {
         ThrottleHeaders::default()
+    }
+
+    /// Lets scripts of other origins see the headers about limits: their names are added to
+    /// `Access-Control-Expose-Headers` of each response that has some.
+    ///
+    /// That is for services whose CORS headers come from elsewhere, such as a proxy. With `actix-cors` say
+    /// `expose_headers(HeaderStyle::Standard.names())`: it replaces what is added further in.
+    pub fn expose(mut self) -> ThrottleHeaders {
+        self.exposes = true;
+        self
     }
 }
 
@@ -60,7 +73,8 @@ where
     type Future = Ready<Result<Self::Transform, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        ready(Ok(ThrottleHeadersService { service }))
+        let exposes = self.exposes;
+        ready(Ok(ThrottleHeadersService { service, exposes }))
     }
 }
 
@@ -68,6 +82,7 @@ where
 #[derive(Debug)]
 pub struct ThrottleHeadersService<S> {
     service: S,
+    exposes: bool,
 }
 
 impl<S, B> Service<ServiceRequest> for ThrottleHeadersService<S>
@@ -82,7 +97,10 @@ where
 
     fn call(&self, req: ServiceRequest) -> Self::Future {
         ThrottleHeadersFuture {
-            info: RateLimitInfo::keep(req.request()),
+            stamp: Stamp {
+                info: RateLimitInfo::keep(req.request()),
+                exposes: self.exposes,
+            },
             response: self.service.call(req),
         }
     }
@@ -94,7 +112,7 @@ pin_project! {
     pub struct ThrottleHeadersFuture<F> {
         #[pin]
         response: F,
-        info: RateLimitInfo,
+        stamp: Stamp,
     }
 }
 
@@ -108,11 +126,11 @@ where
         let this = self.project();
         let mut response = unwrap_ready!(this.response.poll(cx));
         match &mut response {
-            Ok(response) => stamp(this.info, response.status(), response.headers_mut()),
+            Ok(response) => this.stamp.write(response.status(), response.headers_mut()),
             Err(error) => {
-                let info = this.info.clone();
+                let stamp = this.stamp.clone();
                 error.add_response_mapper(move |mut response| {
-                    stamp(&info, response.status(), response.headers_mut());
+                    stamp.write(response.status(), response.headers_mut());
                     response
                 });
             }
@@ -121,11 +139,23 @@ where
     }
 }
 
-fn stamp(info: &RateLimitInfo, status: StatusCode, headers: &mut HeaderMap) {
-    info.stamp(headers);
-    if status == StatusCode::TOO_MANY_REQUESTS
-        && let Some(denied) = info.denied_by_hand()
-    {
-        write_denial(headers, &denied);
+/// What is added to a response.
+#[derive(Clone, Debug)]
+struct Stamp {
+    info: RateLimitInfo,
+    exposes: bool,
+}
+
+impl Stamp {
+    fn write(&self, status: StatusCode, headers: &mut HeaderMap) {
+        self.info.stamp(headers);
+        if status == StatusCode::TOO_MANY_REQUESTS
+            && let Some(denied) = self.info.denied_by_hand()
+        {
+            write_denial(headers, &denied);
+        }
+        if self.exposes {
+            expose(headers);
+        }
     }
 }

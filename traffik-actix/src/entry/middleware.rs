@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::entry::rule::{IntoRule, Rule};
 use crate::limits::registry::Registry;
 use crate::request::body;
+use crate::response::cors::is_preflight;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
 use crate::throttle::answered::Dues;
@@ -70,6 +71,7 @@ struct Limits {
     registries: Vec<Arc<Registry>>,
     /// Whether a rule settles by the response.
     settles: bool,
+    skips_preflights: bool,
     /// That a backend further in is not seen was said.
     explained: Arc<AtomicBool>,
 }
@@ -102,6 +104,7 @@ impl ThrottleMiddleware {
         let mut limits = Limits {
             rules: Vec::new(),
             settles: false,
+            skips_preflights: false,
             backend: None,
             registries: Vec::new(),
             explained: Arc::default(),
@@ -128,6 +131,31 @@ impl ThrottleMiddleware {
     /// Sets the backend of throttles that have none of their own.
     pub fn backend(mut self, backend: impl Into<ThrottleBackend>) -> ThrottleMiddleware {
         Arc::make_mut(&mut self.0).backend = Some(backend.into());
+        self
+    }
+}
+
+impl ThrottleMiddleware {
+    /// Lets preflights pass, and charges nothing for them: `OPTIONS` with `Origin` and
+    /// `Access-Control-Request-Method`, by which browsers ask whether they may send a request. Default: they are
+    /// limited as all others.
+    ///
+    /// It is for limits that are *outside* of the CORS middleware. Where that is outside, as is best, it has answered
+    /// preflights before they are limited, and denials get its headers as well.
+    ///
+    /// Anybody can send such a request. So say it only where a middleware further in answers all of them, and no
+    /// handler of `OPTIONS` does: such a handler would be unlimited.
+    ///
+    /// ```
+    /// use traffik_actix::{HttpThrottle, MemoryBackend, ThrottleMiddleware};
+    ///
+    /// let api = HttpThrottle::builder("api").rate("100/minute").backend(MemoryBackend::new()).build()?;
+    /// let limits = ThrottleMiddleware::new(api).skip_preflights();
+    /// # let _ = limits;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    pub fn skip_preflights(mut self) -> ThrottleMiddleware {
+        Arc::make_mut(&mut self.0).skips_preflights = true;
         self
     }
 }
@@ -176,6 +204,9 @@ impl Limits {
     }
 
     fn admit_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
+        if self.skips_preflights && is_preflight(req.request()) {
+            return Ok(Outcome::Admitted(Receipt::default()));
+        }
         if self.settles {
             return Err(Waiting::UNMATCHED);
         }

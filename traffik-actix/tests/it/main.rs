@@ -8,6 +8,7 @@
 mod ask;
 mod bodies;
 mod concurrency;
+mod cors;
 mod delay;
 mod denial;
 mod direct;
