@@ -105,7 +105,11 @@ impl World {
     /// Decides as the model: what a hit does to a cell, or hits that come together to theirs.
     pub(super) fn decide(&self, hits: &[Hit], cells: &mut [Cell], now: Timestamp) -> Decisions {
         let ops: Vec<Op<'_>> = hits.iter().map(|hit| self.op(hit)).collect();
-        Batch::new(&ops).decide(cells, now)
+        let decisions = Batch::new(&ops).decide(cells, now);
+        // Else each decision would leave room that is never used again, and copies of a cell that is decided
+        // on for minutes would take longer and longer.
+        cells.iter_mut().for_each(Cell::compact);
+        decisions
     }
 
     fn op(&self, hit: &Hit) -> Op<'_> {
