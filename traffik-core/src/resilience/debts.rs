@@ -305,6 +305,7 @@ impl Debt {
         let _ = self
             .strategy
             .settle(&mut self.after, &hit, Settlement::Charge(cost));
+        self.after.compact();
     }
 
     /// What was charged before the window ended is owed no more anyway.
@@ -317,6 +318,7 @@ impl Debt {
             self.admitted -= u64::from(cost);
             self.charged = self.charged.saturating_sub(charged.into());
         }
+        self.after.compact();
     }
 
     /// Two debts of one key, of which the other is the later.
@@ -435,4 +437,43 @@ impl fmt::Debug for Debts {
 fn lock(shard: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     // A strategy of the user's may panic in its step; the map is consistent between calls.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DistributedFairness, GeographicDistribution, SlidingWindowLog};
+
+    /// Whatever had left a queue was kept until the store was back: 64 bytes for each hit of an outage.
+    #[test]
+    fn a_debt_takes_no_more_room_with_each_hit() {
+        let strategies: [Arc<dyn Strategy>; 3] = [
+            Arc::new(SlidingWindowLog),
+            Arc::new(DistributedFairness::new("mars")),
+            Arc::new(GeographicDistribution::new().regions([("eu", 0.5), ("us", 0.5)])),
+        ];
+        for strategy in &strategies {
+            let op = Op {
+                key: Key {
+                    throttle: 1,
+                    scope: 0,
+                    who: 2,
+                },
+                strategy,
+                rate: Rate::per_minute(10),
+                cost: 1,
+                attributes: &Attributes::NONE,
+            };
+            let mut debt = Debt::of(&op, Cell::fresh());
+            for second in 1..10_000 {
+                let now = Timestamp::from_micros(second * 1_000_000);
+                debt.add(&op, 1, now);
+                let refund = Settlement::Refund { cost: 1, age_us: 0 };
+                debt.refund(1, refund, now);
+                debt.add(&op, 1, now);
+            }
+            let bytes = debt.after.allocated();
+            assert!(bytes < 4_096, "{strategy:?}: {bytes}");
+        }
+    }
 }
