@@ -56,7 +56,9 @@ impl Answers {
         };
         let head = answers.take().zip(answers.take()).ok_or_else(nonsense)?;
         let (now, losses) = head;
-        answers.now = Timestamp::from_micros(u64::from_be_bytes(now));
+        // What no word of a cell holds is no time: what is made of it would be forgotten.
+        let now = Some(u64::from_be_bytes(now)).filter(|now| *now < Cell::WORD_LIMIT);
+        answers.now = Timestamp::from_micros(now.ok_or_else(nonsense)?);
         answers.losses = u64::from_be_bytes(losses);
         Ok(answers)
     }
@@ -104,4 +106,23 @@ impl Answer {
 
 fn nonsense() -> Error {
     Error::other("redis answered a decision with something else")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by `fuzz/`: words of 2^53 and more are stored, and read as a fresh cell.
+    #[test]
+    fn a_time_that_no_word_holds_is_no_answer() {
+        let of = |now: u64| {
+            let reply = [now.to_be_bytes(), [0; 8]].concat();
+            Answers::parse(Value::BulkString(reply), 0)
+        };
+        assert!(of(Cell::WORD_LIMIT - 1).is_ok());
+        for now in [Cell::WORD_LIMIT, u64::MAX] {
+            let error = of(now).unwrap_err().to_string();
+            assert_eq!(error, "redis answered a decision with something else");
+        }
+    }
 }
