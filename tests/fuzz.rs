@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use traffik_core::strategy::NAMES;
 
-use self::targets::{TARGETS, Target, cell, forwarded, rate, strategy, x_forwarded_for};
+use self::targets::{
+    TARGETS, Target, cell, forwarded, memcached_value, rate, redis_reply, strategy, websocket,
+    x_forwarded_for,
+};
 use crate::support::Random;
 
 proptest! {
@@ -41,6 +44,60 @@ proptest! {
         forwarded(text.as_bytes());
         x_forwarded_for(text.as_bytes());
     }
+
+    #[test]
+    fn replies_of_redis(
+        asked in any::<u8>(), now in any::<u64>(), answers in prop::collection::vec((0..4_u8, cells_of_an_answer()), 0..4),
+        cut in 0..400_usize, noise in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let mut reply = vec![asked];
+        reply.extend(now.to_be_bytes());
+        reply.extend([0; 8]);
+        for (outcome, cells) in answers {
+            reply.push(outcome);
+            for cell in cells {
+                reply.extend(u32::try_from(cell.len()).expect("small").to_be_bytes());
+                reply.extend(cell);
+            }
+        }
+        redis_reply(&reply);
+        reply.truncate(cut);
+        redis_reply(&reply);
+        redis_reply(&[&[asked], &noise[..]].concat());
+    }
+
+    #[test]
+    fn values_in_memcached(choice in any::<u8>(), counter in any::<u64>(), other in r"[0-9]{0,22} {0,3}|\PC{0,30}") {
+        memcached_value(&[&[choice], counter.to_string().as_bytes()].concat());
+        memcached_value(&[&[choice], other.as_bytes()].concat());
+    }
+
+    #[test]
+    fn frames_of_websockets(frames in prop::collection::vec(frame(), 0..12), cut in 0..2_000_usize) {
+        let mut frames = frames.concat();
+        websocket(&frames);
+        frames.truncate(cut);
+        websocket(&frames);
+    }
+}
+
+fn cells_of_an_answer() -> impl proptest::strategy::Strategy<Value = Vec<Vec<u8>>> {
+    prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..3)
+}
+
+/// A frame of a client, mostly as it should be.
+fn frame() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    let payload = prop::collection::vec(32..127_u8, 0..120);
+    let opcode = prop::sample::select(&[0, 0, 0, 1, 1, 2, 8, 9, 10, 3, 0x41][..]);
+    (any::<bool>(), opcode, payload, 0..20_u8).prop_map(|(is_last, opcode, payload, odd)| {
+        let length = u8::try_from(payload.len()).expect("small");
+        let mask = if odd == 0 { 0 } else { 0x80 };
+        let mut frame = vec![u8::from(is_last) << 7 | opcode, mask | length];
+        // The key of a mask that changes nothing.
+        frame.extend([0; 4]);
+        frame.extend(payload);
+        frame
+    })
 }
 
 /// The inputs that are checked in, each of which was once wrong or is the beginning of something.

@@ -2,22 +2,30 @@
 //! must hold together. The same functions are run by proptest here, and by `cargo fuzz` in `fuzz/`.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
+use actix_web::FromRequest;
 use actix_web::http::header::HeaderValue;
 use actix_web::test::TestRequest;
-use traffik_actix::{ClientIp, ProxyHeader};
+use actix_web::web::Payload;
+use traffik_actix::actix_ws::{self, AggregatedMessage};
+use traffik_actix::{ClientIp, HttpThrottle, ProxyHeader, WsThrottle};
 use traffik_core::strategy::{NAMES, named};
+use traffik_core::testing::replies;
 use traffik_core::{Attributes, Cell, Hit, Rate, Timestamp};
 
 pub(super) type Target = fn(&[u8]);
 
 /// Each by its name.
-pub(super) const TARGETS: [(&str, Target); 5] = [
+pub(super) const TARGETS: [(&str, Target); 8] = [
     ("rate", rate),
     ("strategy", strategy),
     ("cell", cell),
     ("forwarded", forwarded),
     ("x_forwarded_for", x_forwarded_for),
+    ("redis_reply", redis_reply),
+    ("memcached_value", memcached_value),
+    ("websocket", websocket),
 ];
 
 /// A rate that is understood says the same when it is told and read again.
@@ -68,8 +76,15 @@ pub(super) fn cell(bytes: &[u8]) {
     };
     let cell = Cell::decode(stored);
     assert_eq!(Cell::decode(&cell.encode()), cell);
-    let strategy = named(NAMES[usize::from(*choice) % NAMES.len()]).expect("a name");
+    let name = NAMES[usize::from(*choice) % NAMES.len()];
+    // No time is larger than what a word holds.
     let now = Timestamp::from_micros(u64::from_be_bytes(*time) >> 11);
+    decides(name, &cell, now);
+}
+
+/// Whatever the cell is, and whenever: a strategy answers, and a denial changes nothing.
+fn decides(name: &str, cell: &Cell, now: Timestamp) {
+    let strategy = named(name).expect("a name");
     for (rate, cost) in [
         (Rate::per_second(5), 1),
         (Rate::per_day(1_000_000_000), u32::MAX),
@@ -126,4 +141,112 @@ fn address(kind: ProxyHeader, header: &str, bytes: &[u8]) {
         Some("192.0.2.7".parse().expect("an address")),
         "{sent:?}"
     );
+}
+
+/// What Redis answers: the first byte says how much was asked, the rest comes over the wire, or is the
+/// answer itself. Either is an error, or times and cells that decide.
+pub(super) fn redis_reply(bytes: &[u8]) {
+    let Some((asked, wire)) = bytes.split_first() else {
+        return;
+    };
+    let batches: Vec<usize> = (0..=asked >> 6)
+        .map(|at| usize::from(asked >> at & 3))
+        .collect();
+    let mut answer = format!("${}\r\n", wire.len()).into_bytes();
+    answer.extend_from_slice(wire);
+    answer.extend_from_slice(b"\r\n");
+    for wire in [wire, &answer] {
+        let _ = (
+            replies::time(wire),
+            replies::slots(wire, u128::from(*asked)),
+        );
+        let Ok(answers) = replies::decided(wire, &batches) else {
+            continue;
+        };
+        assert_eq!(answers.len(), batches.len());
+        for ((now, cells), operations) in answers.iter().zip(&batches) {
+            assert_eq!(cells.len(), *operations);
+            let name = NAMES[usize::from(*asked) % NAMES.len()];
+            cells.iter().for_each(|cell| decides(name, cell, *now));
+        }
+    }
+}
+
+/// What is stored in Memcached, a counter or a cell: it is stored again as what it was taken for.
+pub(super) fn memcached_value(bytes: &[u8]) {
+    let Some((choice, value)) = bytes.split_first() else {
+        return;
+    };
+    let name = NAMES[usize::from(*choice) % NAMES.len()];
+    let strategy = named(name).expect("a name");
+    let now = Timestamp::from_micros(1_704_067_200_000_000);
+    for rate in [Rate::per_second(5), Rate::per_day(1_000_000_000)] {
+        let (cell, stored, _) = replies::value(&strategy, rate, value, now);
+        let (again, stored_again, _) = replies::value(&strategy, rate, &stored, now);
+        assert_eq!((again.words(), stored_again), (cell.words(), stored));
+        decides(name, &cell, now);
+    }
+}
+
+/// The most that a message has here.
+const MOST_BYTES: usize = 300;
+
+/// The frames of a client become the messages that they are for actix-ws, within bounds.
+pub(super) fn websocket(bytes: &[u8]) {
+    static LIMITS: LazyLock<WsThrottle> = LazyLock::new(|| {
+        let unlimited = HttpThrottle::builder("frames").rate("0/0").build();
+        WsThrottle::new(unlimited.expect("valid settings"))
+            .max_message_size(MOST_BYTES)
+            .max_fragments(4)
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let (request, payload) = upgraded(bytes).await;
+        let (_response, _session, mut messages) =
+            LIMITS.handle(&request, payload).await.expect("an upgrade");
+        let (request, payload) = upgraded(bytes).await;
+        let (_response, _session, theirs) =
+            actix_ws::handle(&request, payload).expect("an upgrade");
+        let theirs = theirs.max_frame_size(MOST_BYTES).aggregate_continuations();
+        let mut theirs = theirs.max_continuation_size(MOST_BYTES);
+        // Whether frames are refused for their number is ours alone to say, and what the message was then.
+        while let Some(Ok(message)) = messages.recv().await {
+            let is_last = matches!(message, AggregatedMessage::Close(_));
+            assert!(size(&message) <= MOST_BYTES, "{message:?}");
+            let same = theirs.recv().await;
+            assert!(
+                matches!(&same, Some(Ok(same)) if *same == message),
+                "{message:?}, not {same:?}"
+            );
+            if is_last {
+                return;
+            }
+        }
+    });
+}
+
+fn size(message: &AggregatedMessage) -> usize {
+    match message {
+        AggregatedMessage::Text(text) => text.len(),
+        AggregatedMessage::Binary(bytes)
+        | AggregatedMessage::Ping(bytes)
+        | AggregatedMessage::Pong(bytes) => bytes.len(),
+        AggregatedMessage::Close(_) => 0,
+    }
+}
+
+/// A request for a WebSocket after which these bytes come, and then nothing.
+async fn upgraded(bytes: &[u8]) -> (actix_web::HttpRequest, Payload) {
+    let (request, mut payload) = TestRequest::default()
+        .peer_addr("192.0.2.1:5".parse().expect("an address"))
+        .insert_header(("connection", "upgrade"))
+        .insert_header(("upgrade", "websocket"))
+        .insert_header(("sec-websocket-version", "13"))
+        .insert_header(("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="))
+        .set_payload(bytes.to_vec())
+        .to_http_parts();
+    let body = Payload::from_request(&request, &mut payload).await;
+    (request, body.expect("a payload"))
 }

@@ -3,10 +3,10 @@
 #[cfg(any(feature = "memcached", feature = "redis"))]
 mod cas;
 #[cfg(feature = "memcached")]
-mod memcached;
+pub(crate) mod memcached;
 mod memory;
 #[cfg(feature = "redis")]
-mod redis;
+pub(crate) mod redis;
 
 use std::fmt::Debug;
 use std::pin::Pin;

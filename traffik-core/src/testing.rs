@@ -3,3 +3,6 @@
 pub mod laws;
 
 pub mod conformance;
+
+#[doc(hidden)]
+pub mod replies;

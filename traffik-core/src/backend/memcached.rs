@@ -21,6 +21,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+#[cfg(feature = "testing")]
+pub(crate) use value::read_value;
+
 use self::address::Address;
 use self::generation::Generation;
 use self::lanes::Lanes;

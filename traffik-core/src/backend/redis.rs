@@ -29,7 +29,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "testing")]
+pub(crate) use answer::read_wire as read_answers;
 pub use builder::RedisBackendBuilder;
+#[cfg(all(feature = "testing", feature = "redis-cluster"))]
+pub(crate) use map::read_wire as read_slots;
+#[cfg(feature = "testing")]
+pub(crate) use reset::read_wire as read_time;
 #[cfg(feature = "store")]
 pub use store::RedisStore;
 

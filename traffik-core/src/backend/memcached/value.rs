@@ -70,6 +70,16 @@ pub(super) fn of_counter(op: &Op<'_>, counter: u64) -> Cell {
     cell
 }
 
+/// The cell of a value, as it is stored again, and how long that is kept.
+#[cfg(feature = "testing")]
+pub(crate) fn read_value(op: &Op<'_>, value: &[u8], now: Timestamp) -> (Cell, Vec<u8>, u32) {
+    let cell = decode(op, value);
+    let _ = without_one(&cell);
+    let kept = exptime(cell.expires(), now);
+    let stored = encode(op, &cell);
+    (cell, stored, kept)
+}
+
 /// The cell before the last hit of cost 1, if there was one.
 pub(super) fn without_one(cell: &Cell) -> Option<Cell> {
     let [start, count] = *cell.words() else {

@@ -104,6 +104,19 @@ impl Answer {
     }
 }
 
+/// The times and cells of batches of so many operations, from the bytes of a reply.
+#[cfg(feature = "testing")]
+pub(crate) fn read_wire(wire: &[u8], batches: &[usize]) -> Result<Vec<(Timestamp, Vec<Cell>)>> {
+    let reply = redis::parse_redis_value(wire).and_then(Value::extract_error);
+    let reply = reply.map_err(|error| nonsense().with_source(error))?;
+    let mut answers = Answers::parse(reply, 0)?;
+    let read = batches.iter().map(|operations| {
+        let answer = answers.next(*operations)?;
+        Ok((answer.now, answer.decoded().into_vec()))
+    });
+    read.collect()
+}
+
 fn nonsense() -> Error {
     Error::other("redis answered a decision with something else")
 }

@@ -156,6 +156,10 @@ async fn ranges(cluster: &mut ClusterConnection) -> RedisResult<Vec<Range>> {
         .route_command(command, anybody)
         .await?
         .extract_error()?;
+    read_ranges(slots)
+}
+
+pub(super) fn read_ranges(slots: Value) -> RedisResult<Vec<Range>> {
     // First and last slot, the master, its replicas; of each its address and more.
     let slots: Vec<Vec<Value>> = redis::from_redis_value(slots)?;
     let mut ranges = Vec::with_capacity(slots.len());

@@ -41,6 +41,15 @@ impl Map {
     }
 }
 
+/// The name of the node that has a key, by the bytes of a reply of who has which slots.
+#[cfg(feature = "testing")]
+pub(crate) fn read_wire(wire: &[u8], key: &Key) -> Option<u64> {
+    let reply = redis::parse_redis_value(wire).and_then(redis::Value::extract_error);
+    let map = Map::default();
+    map.learn(super::cluster::read_ranges(reply.ok()?).ok()?);
+    Some(map.shard_of(key))
+}
+
 /// The slot of a key is that of what stands in its braces.
 /// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
 fn slot_of(key: &Key) -> u16 {

@@ -76,10 +76,21 @@ async fn time(wire: &mut dyn Wire) -> RedisResult<Timestamp> {
         .req_packed_command(&redis::cmd("TIME"))
         .await
         .and_then(Value::extract_error)?;
+    read_time(reply)
+}
+
+fn read_time(reply: Value) -> RedisResult<Timestamp> {
     let (seconds, micros): (u64, u64) = redis::from_redis_value(reply)?;
     Ok(Timestamp::EPOCH
         .plus_micros(seconds.saturating_mul(1_000_000))
         .plus_micros(micros))
+}
+
+/// The time, from the bytes of a reply.
+#[cfg(feature = "testing")]
+pub(crate) fn read_wire(wire: &[u8]) -> Option<Timestamp> {
+    let reply = redis::parse_redis_value(wire).and_then(Value::extract_error);
+    read_time(reply.ok()?).ok()
 }
 
 /// Unlinks the keys that match a pattern of Redis's and are `ours`.
