@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use traffik_core::__private::nearest;
 use traffik_core::{Error, OutageInfo, Rate, Result};
 
-use crate::limits::live::Live;
+use crate::limits::live::{Live, removed};
 use crate::limits::registry::{Entry, Registry, State};
 use crate::throttle::HttpThrottle;
 use crate::throttle::builder::HttpThrottleBuilder;
@@ -66,7 +66,7 @@ use crate::throttle::builder::HttpThrottleBuilder;
 /// | the cost, `min_wait`, headers, handlers, policies, who asks | the next request; what was charged stays charged |
 /// | the strategy, or one of its options such as a burst; `shared`; the scope; who asks, if the identity is another; the backend | other counts: everybody starts afresh, so that around the change up to the old limit and the new one are admitted. Changed back, the old counts go on as far as they have not expired |
 /// | `wait_up_to`, `max_waiters` | the next request; who waits already goes on to, under the old rate, and still takes a place |
-/// | disabled | admitted without a count, a header, or a question to any function or backend |
+/// | disabled, or [removed](Limits::remove) | admitted without a count, a header, or a question to any function or backend |
 /// | enabled again | counts go on where they were, as far as they have not expired |
 ///
 /// A denial that was announced is not taken back: a client that was told to wait may do so longer than it
@@ -108,15 +108,20 @@ impl Limits {
     ///
     /// If there is a throttle of this name already, or if it [cannot be built](HttpThrottleBuilder::build).
     pub fn add(&self, throttle: HttpThrottleBuilder) -> Result<HttpThrottle> {
-        let at = self.0.change(|state| state.add(&self.0, throttle))?;
-        self.handle(at)
+        let (at, recipe) = self.0.change(|state| {
+            let recipe = throttle.clone();
+            Ok((state.add(&self.0, throttle)?, recipe))
+        })?;
+        self.handle(at, recipe)
     }
 
     /// The throttle of this name.
     pub fn get(&self, name: &str) -> Option<HttpThrottle> {
-        let at = self.0.state().find(name)?;
+        let state = self.0.state();
+        let at = state.find(name)?;
+        let recipe = state.get(name)?.recipe().clone();
         // What could be built once, can be again.
-        self.handle(at).ok()
+        self.handle(at, recipe).ok()
     }
 
     /// What is known about all throttles, in the order of their names.
@@ -188,6 +193,34 @@ impl Limits {
         self.set_all_enabled(true);
     }
 
+    /// Takes a throttle out: it is listed no more, and its name is free.
+    ///
+    /// Who still asks it, such as a middleware that has it, or a handler with `#[throttle(limit = "..")]`, is admitted without
+    /// a count, as if it were disabled, until one of this name is added again, which it then follows. The counts go
+    /// on then where they were, as far as they have not expired. Requests and WebSockets that wait for their turn are
+    /// served under the old rate.
+    ///
+    /// ```
+    /// # use traffik_actix::{HttpThrottle, Limits};
+    /// let limits = Limits::new();
+    /// limits.add(HttpThrottle::builder("api").rate("100/minute"))?;
+    ///
+    /// limits.remove("api")?;
+    /// assert!(limits.get("api").is_none());
+    /// assert!(limits.remove("api").is_err());
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If there is no throttle of this name.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.0.change(|state| match state.remove(name) {
+            true => Ok(()),
+            false => Err(missing(state, name)),
+        })
+    }
+
     fn set_all_enabled(&self, are_enabled: bool) {
         let done = self.0.change(|state| {
             state
@@ -198,12 +231,8 @@ impl Limits {
         debug_assert!(done.is_ok(), "{done:?}");
     }
 
-    fn handle(&self, at: usize) -> Result<HttpThrottle> {
-        let state = self.0.state();
-        let entry = state.entry(at);
-        entry.use_it();
-        let live = Live::new(Arc::clone(&self.0), at);
-        entry.recipe().clone().following(live).build()
+    fn handle(&self, at: usize, recipe: HttpThrottleBuilder) -> Result<HttpThrottle> {
+        recipe.following(Live::new(Arc::clone(&self.0), at)).build()
     }
 
     /// Those of the application that a request is for.
@@ -231,10 +260,10 @@ impl Limits {
     /// If one is missing.
     pub(crate) fn in_force(&self, names: &[(usize, &str)]) -> Result<SmallVec<[HttpThrottle; 2]>> {
         let state = self.0.state();
-        let found = names.iter().map(|(_, name)| {
-            let at = state.find(name).ok_or_else(|| missing(&state, name))?;
-            state.entry(at).use_it();
-            Ok(state.entry(at).in_force().clone())
+        let found = names.iter().map(|(_, name)| match state.get(name) {
+            Some(entry) => Ok(entry.in_force().clone()),
+            None if state.was_removed(name) => Ok(removed().clone()),
+            None => Err(missing(&state, name)),
         });
         found.collect()
     }
@@ -270,7 +299,8 @@ impl Limit {
 
 fn find_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Entry> {
     match state.find(name) {
-        Some(at) => Ok(state.entry_mut(at)),
+        // Names lead to entries.
+        Some(_) => Ok(state.get_mut(name).expect("it was found")),
         None => Err(missing(state, name)),
     }
 }

@@ -186,7 +186,7 @@ impl HttpThrottle {
     pub(crate) fn current(&self) -> Current<'_> {
         match &self.0.live {
             None => Current::Fixed(self),
-            Some(live) => Current::Live(live.current()),
+            Some(live) => Current::Live(live.current(self.name())),
         }
     }
 
@@ -194,7 +194,7 @@ impl HttpThrottle {
     pub(crate) fn in_state(&self, state: &State) -> HttpThrottle {
         match &self.0.live {
             None => self.clone(),
-            Some(live) => live.in_state(state),
+            Some(live) => live.in_state(self.name(), state),
         }
     }
 

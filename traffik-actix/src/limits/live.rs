@@ -1,7 +1,7 @@
 //! Throttles that are whatever their registry says at the time.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::limits::registry::{Origin, Registry, State};
 use crate::throttle::HttpThrottle;
@@ -10,6 +10,7 @@ use crate::throttle::HttpThrottle;
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) registry: Arc<Registry>,
+    /// Where it was when the handle was made.
     at: usize,
 }
 
@@ -19,16 +20,30 @@ impl Live {
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        self.registry.origin(self.at)
+        self.registry.origin()
     }
 
-    pub(crate) fn current(&self) -> HttpThrottle {
-        self.in_state(&self.registry.state())
+    pub(crate) fn current(&self, name: &str) -> HttpThrottle {
+        self.in_state(name, &self.registry.state())
     }
 
-    pub(crate) fn in_state(&self, state: &State) -> HttpThrottle {
-        state.entry(self.at).in_force().clone()
+    pub(crate) fn in_state(&self, name: &str, state: &State) -> HttpThrottle {
+        match state.get_near(self.at, name) {
+            Some(entry) => entry.in_force().clone(),
+            None => removed().clone(),
+        }
     }
+}
+
+/// What is asked instead of a throttle that was removed, by who still asks for it.
+#[cold]
+pub(crate) fn removed() -> &'static HttpThrottle {
+    static REMOVED: OnceLock<HttpThrottle> = OnceLock::new();
+    REMOVED.get_or_init(|| {
+        let built = HttpThrottle::builder("(removed)").disabled().build();
+        // Printable ASCII, and the rate that every strategy serves.
+        built.expect("a name and a rate are all that it takes")
+    })
 }
 
 /// A throttle as it is now, which does not change any more.

@@ -1,7 +1,7 @@
 //! What a registry knows, and how that is replaced while requests pass.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -23,9 +23,12 @@ pub(crate) struct Registry {
 /// All throttles of a registry at some time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
-    /// Where each of them is does not change: handles know it.
-    entries: Vec<Entry>,
-    names: HashMap<String, usize>,
+    /// Where each of them is does not change while it is there: handles know it. The place of one that was
+    /// removed is taken by the next.
+    entries: Vec<Option<Entry>>,
+    names: HashMap<Arc<str>, usize>,
+    /// Names that led somewhere once: who asks for these by name is no mistake of the program.
+    removed: HashSet<Arc<str>>,
 }
 
 /// A throttle of a registry at some time.
@@ -35,16 +38,11 @@ pub(crate) struct Entry {
     throttle: HttpThrottle,
     /// What is asked instead while it is disabled.
     stand_in: Option<HttpThrottle>,
-    /// Whether somebody has a handle, or a handler has asked for it.
-    is_used: Arc<AtomicBool>,
 }
 
-/// Which throttle of which registry one is.
+/// Of which registry a throttle is, in which names are unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    registry: u64,
-    at: usize,
-}
+pub(crate) struct Origin(u64);
 
 impl Registry {
     pub(crate) fn new() -> Arc<Registry> {
@@ -83,9 +81,8 @@ impl Registry {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn origin(&self, at: usize) -> Origin {
-        let registry = self.id;
-        Origin { registry, at }
+    pub(crate) fn origin(&self) -> Origin {
+        Origin(self.id)
     }
 }
 
@@ -94,23 +91,33 @@ impl State {
         self.names.get(name).copied()
     }
 
-    pub(crate) fn entry(&self, at: usize) -> &Entry {
-        &self.entries[at]
+    pub(crate) fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries[self.find(name)?].as_ref()
     }
 
-    pub(crate) fn entry_mut(&mut self, at: usize) -> &mut Entry {
-        &mut self.entries[at]
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Entry> {
+        let at = self.find(name)?;
+        self.entries[at].as_mut()
+    }
+
+    /// The same for who knows where it was.
+    #[inline]
+    pub(crate) fn get_near(&self, at: usize, name: &str) -> Option<&Entry> {
+        match self.entries.get(at) {
+            Some(Some(entry)) if entry.throttle.name() == name => Some(entry),
+            _ => self.get(name),
+        }
     }
 
     /// In the order of their names.
     pub(crate) fn entries(&self) -> Vec<&Entry> {
-        let mut entries: Vec<&Entry> = self.entries.iter().collect();
+        let mut entries: Vec<&Entry> = self.entries.iter().flatten().collect();
         entries.sort_by(|one, other| one.throttle.name().cmp(other.throttle.name()));
         entries
     }
 
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.entries.iter_mut()
+        self.entries.iter_mut().flatten()
     }
 
     /// Adds a throttle.
@@ -123,23 +130,43 @@ impl State {
         registry: &Registry,
         recipe: HttpThrottleBuilder,
     ) -> Result<usize> {
-        let at = self.entries.len();
-        let recipe = recipe.originating(registry.origin(at));
+        let recipe = recipe.originating(registry.origin());
         let throttle = recipe.clone().build()?;
-        let name = throttle.name().to_owned();
+        let name: Arc<str> = throttle.name().into();
         if self.names.contains_key(&name) {
             return Err(Error::invalid(format!(
                 "there is a throttle `{name}` already: change it with `update`, or give this one another name"
             )));
         }
-        self.names.insert(name, at);
-        self.entries.push(Entry {
+        let entry = Entry {
             recipe,
             throttle,
             stand_in: None,
-            is_used: Arc::default(),
-        });
+        };
+        let free = self.entries.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.entries.len());
+        match free {
+            Some(at) => self.entries[at] = Some(entry),
+            None => self.entries.push(Some(entry)),
+        }
+        self.removed.remove(&name);
+        self.names.insert(name, at);
         Ok(at)
+    }
+
+    /// Forgets a throttle, and says whether it was there.
+    pub(crate) fn remove(&mut self, name: &str) -> bool {
+        match self.names.remove_entry(name) {
+            Some((name, at)) => {
+                self.removed.insert(name);
+                self.entries[at].take().is_some()
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn was_removed(&self, name: &str) -> bool {
+        self.removed.contains(name)
     }
 }
 
@@ -161,11 +188,6 @@ impl Entry {
 
     pub(crate) fn is_enabled(&self) -> bool {
         self.stand_in.is_none()
-    }
-
-    /// Notes that somebody relies on it.
-    pub(crate) fn use_it(&self) {
-        self.is_used.store(true, Ordering::Relaxed);
     }
 
     /// Builds it anew. It goes on where it is: its counts, who waits, and an outage that lasts.

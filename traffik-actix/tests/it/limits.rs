@@ -226,6 +226,45 @@ async fn all_are_switched_off_and_on_at_once() {
 }
 
 #[actix_web::test]
+async fn a_removed_throttle_went_on_limiting_or_took_the_requests_of_another() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let app = all_ways!(limits, backend);
+    for path in ["/around", "/rules", "/named"] {
+        let name = path.trim_start_matches('/');
+        let admitted = async || {
+            let mut admitted = 0;
+            for _ in 0..9 {
+                let answer = send(&app, get(path)).await;
+                assert!(
+                    answer.is_ok() || answer.is_throttled(),
+                    "{path}: {answer:?}"
+                );
+                admitted += u32::from(answer.is_ok());
+            }
+            admitted
+        };
+        let handle = limits.get(name).unwrap();
+        assert_eq!(admitted().await, 2, "{path}");
+        limits.remove(name).unwrap();
+        assert_eq!(admitted().await, 9, "{path}: removed");
+        assert!(handle.rate().unwrap().is_unlimited());
+        assert!(limits.get(name).is_none());
+        assert!(limits.list().iter().all(|one| one.name != name));
+        assert!(limits.update(name, |one| one.rate("1/s")).is_err());
+        assert!(limits.disable(name).is_err() && limits.remove(name).is_err());
+        // Another takes its place in the registry, and none of its requests.
+        let other = format!("other-than-{name}");
+        limits.add(made(&other, "1/day")).unwrap();
+        assert_eq!(admitted().await, 9, "{path}: another was added");
+        assert!(handle.rate().unwrap().is_unlimited());
+        limits.add(made(name, "5/minute")).unwrap();
+        assert_eq!(handle.rate().unwrap().to_string(), "5/minute");
+        assert_eq!(admitted().await, 3, "{path}: the counts go on");
+    }
+}
+
+#[actix_web::test]
 async fn a_disabled_throttle_asks_no_function_and_says_nothing() {
     let (_, backend) = memory();
     let limits = Limits::new();
