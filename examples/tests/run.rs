@@ -112,6 +112,42 @@ fn login_counts_accounts_as_they_are_looked_up_and_addresses() {
     );
 }
 
+/// Issue 10.8: nothing told of what a handler had decided.
+#[test]
+fn whats_left_tells_of_what_its_handler_decides() {
+    let example = Example::start("whats_left");
+    let left = || example.send("GET", "/left", "");
+    let nothing = example.send("GET", "/export", "");
+    assert!(nothing.contains("`all` is the tightest"), "{nothing}");
+    assert!(!nothing.contains("\"exports\""), "{nothing}");
+    for more in [2, 1, 0] {
+        let told = format!("{} of 3 exports", more + 1);
+        assert!(left().contains(&told), "{}", left());
+        let export = example.send("GET", "/export?rows", "");
+        assert_eq!(status_of(&export), 200);
+        assert!(
+            export.contains(&format!("tightest: {more} more")),
+            "{export}"
+        );
+        assert!(
+            export.contains(&format!("\"exports\";r={more};t=")),
+            "{export}"
+        );
+        assert!(export.contains("\"all\";r="), "{export}");
+        let exposed = "access-control-expose-headers: ratelimit, ratelimit-policy";
+        assert!(export.contains(exposed), "{export}");
+    }
+    let denied = example.send("GET", "/export?rows", "");
+    assert_eq!(status_of(&denied), 429);
+    assert!(denied.contains("3 exports an hour are free."), "{denied}");
+    assert!(
+        denied.contains("link: <https://example.com/plans>"),
+        "{denied}"
+    );
+    assert!(denied.contains("retry-after: "), "{denied}");
+    assert!(left().contains("0 of 3 exports"), "{}", left());
+}
+
 #[test]
 fn api_keys_count_by_plan_and_invented_ones_are_limited_too() {
     let example = Example::start("api_keys");
@@ -412,6 +448,7 @@ fn examples_say_that_their_port_is_taken() {
         "failed_logins",
         "llm_budget",
         "downloads",
+        "whats_left",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {

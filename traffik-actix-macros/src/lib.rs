@@ -78,9 +78,10 @@ mod value;
 /// | `retry_after` | `"5s"`: when those are told to come back of whom too many are in flight | `"1s"` |
 /// | `on_error` | `"allow"`, `"throttle"`, `"raise"`, or an expression | the backend's |
 /// | `on_error_by` | an async function of `&Failed` that gives a `Result<Decision>` | the backend's |
-/// | `on_denied` | a function of `&Denial` that gives the response | the backend's |
+/// | `on_denied`, `on_denied_async` | a function of `&Denial` that gives the response | the backend's |
 /// | `headers` | `"always"`, `"denied"`, `"never"` | the backend's |
-/// | `header_style` | `"standard"`, `"x_rate_limit"`, `"both"` | the backend's |
+/// | `header_style` | `"standard"`, `"x_rate_limit"`, `"x_rate_limit_epoch"`, `"legacy"`, `"both"`, `"none"` | the backend's |
+/// | `own_headers` | a function of `&Decided` and `&mut HeaderMap` that writes headers of its own | the backend's |
 /// | `backend` | an expression | the application's, else the memory of the process |
 /// | `original` | a name for [the function itself](#what-becomes-of-the-function) | none |
 /// | `crate` | the path of `traffik-actix`, if it is not `::traffik_actix` | |

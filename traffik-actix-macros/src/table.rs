@@ -103,8 +103,10 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("on_error", Kind::Choice(&ON_ERROR)),
     Key::new("on_error_by", Kind::Function),
     Key::new("on_denied", Kind::Function).about(About::Either),
+    Key::new("on_denied_async", Kind::Function).about(About::Either),
     Key::new("headers", Kind::Choice(&HEADERS)).about(About::Both),
     Key::new("header_style", Kind::Choice(&HEADER_STYLE)),
+    Key::new("own_headers", Kind::Function),
     Key::new("backend", Kind::Expression),
 ];
 
@@ -140,7 +142,10 @@ const HEADER_STYLE: Choice = Choice {
     variants: &[
         ("standard", "Standard"),
         ("x_rate_limit", "XRateLimit"),
+        ("x_rate_limit_epoch", "XRateLimitEpoch"),
+        ("legacy", "Legacy"),
         ("both", "Both"),
+        ("none", "None"),
     ],
 };
 

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::http::header::HeaderValue;
-use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
 use traffik_core::{
     Backend, Decision, Error, Identity, OutageInfo, Permit, Rate, Result, ShadowReport, Stat,
@@ -28,8 +28,9 @@ use crate::limits::live::{Current, Live};
 use crate::limits::registry::{Origin, Registry, State};
 use crate::request::scope::Scope;
 use crate::request::source::Source;
-use crate::response::denial::{Denial, DeniedHandler};
+use crate::response::denial::ByRate;
 use crate::response::failed::ErrorPolicy;
+use crate::response::handler::DeniedHandler;
 use crate::response::headers::{HeaderStyle, Headers, OwnHeaders, Telling};
 use crate::response::hit_error::HitError;
 use crate::throttle::answered::After;
@@ -73,7 +74,7 @@ struct Settings {
     cost: Option<Source<u32>>,
     scope: Scope,
     on_error: Option<ErrorPolicy>,
-    on_denied: Option<DeniedHandler>,
+    on_denied: Option<DeniedHandler<ByRate>>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
     own_headers: Option<OwnHeaders>,
@@ -294,7 +295,8 @@ impl HttpThrottle {
     ///
     /// # Errors
     ///
-    /// The denial as an error that is rendered as the throttle's response, or the failure:
+    /// The denial as an error that is rendered as the throttle's response: a
+    /// [`ThrottledError`](crate::ThrottledError), by which it may be caught. Or the failure:
     /// [`Unresolved`](crate::Unresolved) if the request makes no sense to a function of the throttle, and
     /// [`Unavailable`](crate::Unavailable) if the backend failed and the policy is to raise.
     pub async fn enforce(&self, req: &HttpRequest) -> actix_web::Result<()> {
@@ -611,11 +613,11 @@ impl HttpThrottle {
         error
     }
 
-    pub(crate) fn answer(&self, backend: &ThrottleBackend, denial: &Denial<'_>) -> HttpResponse {
-        match self.0.on_denied.as_ref().or(backend.on_denied.as_ref()) {
-            Some(handler) => handler.answer(denial),
-            None => denial.default_response(),
-        }
+    pub(crate) fn on_denied<'a>(
+        &'a self,
+        backend: &'a ThrottleBackend,
+    ) -> Option<&'a DeniedHandler<ByRate>> {
+        self.0.on_denied.as_ref().or(backend.on_denied.as_ref())
     }
 
     #[inline]

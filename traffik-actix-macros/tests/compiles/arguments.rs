@@ -88,7 +88,11 @@ async fn in_flight() -> &'static str {
     on_error = "raise",
     on_denied = teapot,
     headers = "denied",
-    header_style = "both",
+    header_style = "legacy",
+    own_headers = |decided, headers| {
+        let left = decided.decision.remaining();
+        headers.insert(actix_web::http::header::CONTENT_LANGUAGE, left.into());
+    },
     backend = MemoryBackend::new(),
 )]
 async fn literals() -> &'static str {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse};
 use traffik_core::{Concurrency, ConcurrencyBuilder, Error, Identity, Result, headers};
 
-use crate::concurrency::busy::{BusyDenial, BusyHandler};
+use crate::concurrency::busy::{BusyDenial, ByNumber};
 use crate::concurrency::limit::{ConcurrencyLimit, Settings};
 use crate::request::source::{IntoValue, Source};
+use crate::response::handler::DeniedHandler;
 use crate::response::headers::{Headers, text};
 
 /// Settings of a [`ConcurrencyLimit`].
@@ -19,7 +20,7 @@ pub struct ConcurrencyLimitBuilder {
     identify: Option<Source<Identity>>,
     max_wait: Duration,
     retry_after: Duration,
-    on_denied: Option<BusyHandler>,
+    on_denied: Option<DeniedHandler<ByNumber>>,
     headers: Option<Headers>,
 }
 
@@ -103,7 +104,16 @@ impl ConcurrencyLimitBuilder {
     where
         F: Fn(&BusyDenial<'_>) -> HttpResponse + Send + Sync + 'static,
     {
-        self.on_denied = Some(BusyHandler::new(handler));
+        self.on_denied = Some(DeniedHandler::<ByNumber>::now(handler));
+        self
+    }
+
+    /// Sets an async function that answers them.
+    pub fn on_denied_async<F>(mut self, handler: F) -> Self
+    where
+        F: AsyncFn(&BusyDenial<'_>) -> HttpResponse + Send + Sync + 'static,
+    {
+        self.on_denied = Some(DeniedHandler::<ByNumber>::later(handler));
         self
     }
 

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use traffik_core::Busy;
 use traffik_core::headers::whole_seconds;
 
 use crate::concurrency::limit::ConcurrencyLimit;
+use crate::response::answer::Answer;
+use crate::response::handler::Kind;
 use crate::response::problem::{Problem, QUOTA_EXCEEDED, REDUCED_CAPACITY};
 
 /// A request that was denied since as many as may be are in flight, for functions that answer it: see
@@ -37,12 +40,17 @@ impl BusyDenial<'_> {
     /// `Cache-Control: no-store` and a body of type `application/problem+json`, which are added to the answer of
     /// any function, unless it has its own.
     pub fn default_response(&self) -> HttpResponse {
-        HttpResponse::from_error(TooManyInFlight {
+        HttpResponse::from_error(self.cause())
+    }
+
+    pub(crate) fn cause(&self) -> TooManyInFlight {
+        TooManyInFlight {
             name: self.limit.name().to_owned(),
             is_shared: self.limit.counter().is_shared(),
             most: self.busy.limit(),
             wait: self.retry_after(),
-        })
+            answer: None,
+        }
     }
 }
 
@@ -53,12 +61,31 @@ pub struct TooManyInFlight {
     is_shared: bool,
     most: u32,
     wait: Duration,
+    /// What it is answered, if a function has said so.
+    answer: Option<Arc<Answer>>,
 }
 
 impl TooManyInFlight {
     /// The name of the limit.
     pub fn limit(&self) -> &str {
         &self.name
+    }
+
+    /// When the client is told to come back.
+    pub fn retry_after(&self) -> Duration {
+        self.wait
+    }
+
+    /// The error of a handler, which is rendered as this response.
+    pub(crate) fn answered(self, response: HttpResponse) -> actix_web::Error {
+        match Answer::keep(response) {
+            Ok(answer) => TooManyInFlight {
+                answer: Some(Arc::new(answer)),
+                ..self
+            }
+            .into(),
+            Err(response) => InternalError::from_response(self.to_string(), *response).into(),
+        }
     }
 }
 
@@ -70,13 +97,17 @@ impl fmt::Display for TooManyInFlight {
 
 impl ResponseError for TooManyInFlight {
     fn status_code(&self) -> StatusCode {
-        match self.is_shared {
-            true => StatusCode::SERVICE_UNAVAILABLE,
-            false => StatusCode::TOO_MANY_REQUESTS,
+        match (&self.answer, self.is_shared) {
+            (Some(answer), _) => answer.status,
+            (None, true) => StatusCode::SERVICE_UNAVAILABLE,
+            (None, false) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
+        if let Some(answer) = &self.answer {
+            return answer.response();
+        }
         let (kind, title) = match self.is_shared {
             true => REDUCED_CAPACITY,
             false => QUOTA_EXCEEDED,
@@ -106,24 +137,10 @@ impl ResponseError for TooManyInFlight {
     }
 }
 
-/// A function that answers denied requests.
-#[derive(Clone)]
-pub(crate) struct BusyHandler(Arc<Handler>);
+/// A denial since as many as may be are in flight, for functions that answer it.
+#[derive(Debug)]
+pub(crate) enum ByNumber {}
 
-type Handler = dyn Fn(&BusyDenial<'_>) -> HttpResponse + Send + Sync;
-
-impl BusyHandler {
-    pub(crate) fn new(f: impl Fn(&BusyDenial<'_>) -> HttpResponse + Send + Sync + 'static) -> Self {
-        BusyHandler(Arc::new(f))
-    }
-
-    pub(crate) fn answer(&self, denial: &BusyDenial<'_>) -> HttpResponse {
-        (self.0)(denial)
-    }
-}
-
-impl fmt::Debug for BusyHandler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("function")
-    }
+impl Kind for ByNumber {
+    type Denial<'a> = BusyDenial<'a>;
 }

@@ -9,10 +9,12 @@ use traffik_core::headers::{self, Left};
 use traffik_core::{Busy, Concurrency, Error, Identity, InFlight};
 
 use crate::concurrency::builder::ConcurrencyLimitBuilder;
-use crate::concurrency::busy::{BusyDenial, BusyHandler};
+use crate::concurrency::busy::{BusyDenial, ByNumber};
 use crate::request::body;
 use crate::request::source::Source;
+use crate::response::handler::DeniedHandler;
 use crate::response::headers::{Headers, RATELIMIT, RATELIMIT_POLICY, text, write_wait};
+use crate::response::reply::Reply;
 use crate::throttle::admission;
 use crate::throttle::backend::ThrottleBackend;
 
@@ -51,7 +53,7 @@ pub(super) struct Settings {
     pub(super) identify: Option<Source<Identity>>,
     pub(super) max_wait: Duration,
     pub(super) retry_after: Duration,
-    pub(super) on_denied: Option<BusyHandler>,
+    pub(super) on_denied: Option<DeniedHandler<ByNumber>>,
     pub(super) headers: Headers,
     /// `RateLimit-Policy`.
     pub(super) policy: HeaderValue,
@@ -61,9 +63,15 @@ pub(super) struct Settings {
 /// What became of a request.
 pub(crate) enum Entry {
     InFlight(InFlight),
-    Denied(HttpResponse),
+    Denied(Refused),
     /// It has to wait: to find out who asks, unless that is known, or for its turn.
     Waits(Option<Identity>),
+}
+
+/// Why a request goes no further.
+pub(crate) enum Refused {
+    Busy(Busy),
+    Unresolved(Error),
 }
 
 impl ConcurrencyLimit {
@@ -111,8 +119,7 @@ impl ConcurrencyLimit {
     /// The denial as an error that is rendered as the usual response, or
     /// [`Unresolved`](crate::Unresolved) if it cannot be found out who asks.
     pub async fn acquire(&self, req: &HttpRequest) -> actix_web::Result<InFlight> {
-        let entered = self.enter(req, None).await;
-        entered.map_err(admission::into_error)
+        self.acquire_by(req, None).await
     }
 
     /// The same by somebody who is known to the handler.
@@ -125,8 +132,25 @@ impl ConcurrencyLimit {
         req: &HttpRequest,
         identity: impl Into<Identity>,
     ) -> actix_web::Result<InFlight> {
-        let entered = self.enter(req, Some(identity.into())).await;
-        entered.map_err(admission::into_error)
+        self.acquire_by(req, Some(identity.into())).await
+    }
+
+    async fn acquire_by(
+        &self,
+        req: &HttpRequest,
+        known: Option<Identity>,
+    ) -> actix_web::Result<InFlight> {
+        let refused = match self.enter(req, known).await {
+            Ok(in_flight) => return Ok(in_flight),
+            Err(refused) => refused,
+        };
+        Err(match refused {
+            Refused::Unresolved(error) => admission::refusal(error),
+            Refused::Busy(busy) => {
+                let cause = self.denial(req, busy.clone()).cause();
+                cause.answered(self.deny(req, busy).get().await)
+            }
+        })
     }
 
     /// What need not wait.
@@ -138,16 +162,12 @@ impl ConcurrencyLimit {
         };
         match self.0.counter.try_acquire(&who) {
             Ok(in_flight) => Entry::InFlight(in_flight),
-            Err(busy) if self.0.max_wait.is_zero() => Entry::Denied(self.deny(req, busy)),
+            Err(busy) if self.0.max_wait.is_zero() => Entry::Denied(Refused::Busy(busy)),
             Err(_) => Entry::Waits(Some(who)),
         }
     }
 
-    async fn enter(
-        &self,
-        req: &HttpRequest,
-        known: Option<Identity>,
-    ) -> Result<InFlight, HttpResponse> {
+    async fn enter(&self, req: &HttpRequest, known: Option<Identity>) -> Result<InFlight, Refused> {
         let who = match known {
             Some(identity) => identity,
             None => {
@@ -157,7 +177,7 @@ impl ConcurrencyLimit {
             }
         };
         let entered = self.0.counter.acquire(&who, self.0.max_wait).await;
-        entered.map_err(|busy| self.deny(req, busy))
+        entered.map_err(Refused::Busy)
     }
 
     /// The same for a middleware or a handler; `None` if the client is gone meanwhile.
@@ -166,7 +186,7 @@ impl ConcurrencyLimit {
         req: &HttpRequest,
         payload: &mut Payload,
         known: Option<Identity>,
-    ) -> Option<Result<InFlight, HttpResponse>> {
+    ) -> Option<Result<InFlight, Refused>> {
         let entering = Box::pin(self.enter(req, known));
         body::unless_gone(req.version(), payload, entering).await
     }
@@ -185,21 +205,44 @@ impl ConcurrencyLimit {
     }
 
     #[cold]
-    fn unresolved(&self, error: Error) -> HttpResponse {
-        admission::refuse(error.within(format_args!("limit `{}`", self.name())))
+    fn unresolved(&self, error: Error) -> Refused {
+        Refused::Unresolved(error.within(format_args!("limit `{}`", self.name())))
     }
 
+    /// The answer to a request that goes no further.
     #[cold]
-    fn deny(&self, req: &HttpRequest, busy: Busy) -> HttpResponse {
-        let denial = BusyDenial {
-            request: req,
+    pub(crate) fn reply(&self, req: &HttpRequest, refused: Refused) -> Reply {
+        match refused {
+            Refused::Busy(busy) => self.deny(req, busy),
+            Refused::Unresolved(error) => Reply::now(admission::refuse(error)),
+        }
+    }
+
+    fn denial<'a>(&'a self, request: &'a HttpRequest, busy: Busy) -> BusyDenial<'a> {
+        BusyDenial {
+            request,
             limit: self,
             busy,
-        };
-        let mut response = match &self.0.on_denied {
-            Some(handler) => handler.answer(&denial),
-            None => denial.default_response(),
-        };
+        }
+    }
+
+    fn deny(&self, req: &HttpRequest, busy: Busy) -> Reply {
+        match &self.0.on_denied {
+            None => Reply::now(self.finish(self.denial(req, busy).default_response())),
+            Some(DeniedHandler::Now(handler)) => {
+                Reply::now(self.finish(handler(&self.denial(req, busy))))
+            }
+            Some(DeniedHandler::Later(handler)) => {
+                let (handler, limit, req) = (Arc::clone(handler), self.clone(), req.clone());
+                Reply::Later(Box::pin(async move {
+                    limit.finish(handler.answer(&limit.denial(&req, busy)).await)
+                }))
+            }
+        }
+    }
+
+    /// Adds what every denial says.
+    fn finish(&self, mut response: HttpResponse) -> HttpResponse {
         let headers = response.headers_mut();
         write_wait(headers, Some(self.0.retry_after));
         if self.0.headers.on_denied() {

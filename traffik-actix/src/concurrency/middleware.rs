@@ -5,16 +5,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready as unwrap_ready};
 
+use actix_web::HttpMessage as _;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::{HttpMessage as _, HttpResponse};
 use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
 use traffik_core::{Identity, InFlight};
 
 use crate::concurrency::body::InFlightBody;
 use crate::concurrency::limit::{ConcurrencyLimit, Entry, Stamp};
-use crate::request::body;
+use crate::response::reply::Reply;
 use crate::throttle::admission;
 
 /// What a request has until its response is there.
@@ -69,9 +69,13 @@ where
                 held: Some(Held::new(&self.limit, in_flight)),
                 response: self.service.call(req),
             },
-            Entry::Denied(response) => ConcurrencyFuture::Boxed {
-                response: Box::pin(async move { Ok(answer(req, response).await) }),
-            },
+            Entry::Denied(refused) => {
+                let reply = self.limit.reply(req.request(), refused);
+                let (req, payload) = req.into_parts();
+                ConcurrencyFuture::Boxed {
+                    response: Box::pin(async move { Ok(reply.send(req, payload).await) }),
+                }
+            }
             Entry::Waits(known) => ConcurrencyFuture::Boxed {
                 response: Box::pin(wait(
                     self.limit.clone(),
@@ -96,25 +100,16 @@ where
 {
     let mut payload = req.take_payload();
     let entered = limit.enter_with(req.request(), &mut payload, known).await;
-    req.set_payload(payload);
-    match entered {
+    let reply = match entered {
         Some(Ok(in_flight)) => {
+            req.set_payload(payload);
             let held = Held::new(&limit, in_flight);
-            held.finish(service.call(req).await)
+            return held.finish(service.call(req).await);
         }
-        Some(Err(response)) => Ok(answer(req, response).await),
-        None => Ok(answer(req, admission::gone()).await),
-    }
-}
-
-/// The answer to a denied request, after the rest of its body if that is small.
-async fn answer<B>(
-    req: ServiceRequest,
-    response: HttpResponse,
-) -> ServiceResponse<EitherBody<InFlightBody<B>>> {
-    let (req, payload) = req.into_parts();
-    body::drain(req.headers(), payload).await;
-    ServiceResponse::new(req, response).map_into_right_body()
+        Some(Err(refused)) => limit.reply(req.request(), refused),
+        None => Reply::now(admission::gone()),
+    };
+    Ok(reply.send(req.into_parts().0, payload).await)
 }
 
 impl Held {

@@ -182,9 +182,8 @@ where
     };
     let (receipt, dues) = match outcome {
         Some((Outcome::Admitted(receipt), dues)) => (receipt, dues),
-        Some((Outcome::Denied(response), _)) => {
-            Box::pin(body::drain(req.headers(), payload)).await;
-            return *response;
+        Some((Outcome::Denied(reply), _)) => {
+            return Box::pin(reply.after(&req, payload)).await;
         }
         None => return admission::gone(),
     };

@@ -10,7 +10,7 @@ use traffik_core::{Error, InFlight, Result};
 use crate::concurrency::body::InFlightBody;
 use crate::concurrency::limit::{ConcurrencyLimit, Entry, Stamp};
 use crate::entry::handler::{HandlerLimits, answer, broken};
-use crate::request::body;
+use crate::response::reply::Reply;
 use crate::throttle::admission;
 
 /// How often one handler may be called, and how many at a time, built when the first request comes.
@@ -49,14 +49,14 @@ impl HandlerInFlight {
     /// Lets the request in everywhere, or says what it is answered.
     async fn enter(&self, req: &HttpRequest, payload: &mut Payload) -> Entered {
         let mut entered = Vec::new();
-        for limit in self.built().ok_or_else(broken)? {
+        for limit in self.built().ok_or_else(|| Reply::now(broken()))? {
             let in_flight = match limit.enter_now(req) {
                 Entry::InFlight(in_flight) => in_flight,
-                Entry::Denied(response) => return Err(response),
+                Entry::Denied(refused) => return Err(limit.reply(req, refused)),
                 Entry::Waits(known) => {
                     match Box::pin(limit.enter_with(req, payload, known)).await {
-                        Some(entered) => entered?,
-                        None => return Err(admission::gone()),
+                        Some(entered) => entered.map_err(|refused| limit.reply(req, refused))?,
+                        None => return Err(Reply::now(admission::gone())),
                     }
                 }
             };
@@ -66,7 +66,7 @@ impl HandlerInFlight {
     }
 }
 
-type Entered = std::result::Result<Vec<(Stamp, InFlight)>, HttpResponse>;
+type Entered = std::result::Result<Vec<(Stamp, InFlight)>, Reply>;
 
 /// Asks how many are in flight before any rate, so that what is denied for that is charged nowhere; then as
 /// [`run`](crate::entry::handler::run). The request is in flight until the body of its response has ended.
@@ -84,10 +84,7 @@ where
     let mut payload = payload.into_inner();
     let entered = match limits.enter(&req, &mut payload).await {
         Ok(entered) => entered,
-        Err(response) => {
-            Box::pin(body::drain(req.headers(), payload)).await;
-            return response;
-        }
+        Err(reply) => return Box::pin(reply.after(&req, payload)).await,
     };
     let (stamps, held): (SmallVec<[Stamp; 2]>, Vec<InFlight>) = entered.into_iter().unzip();
     let mut response = answer(&limits.rates, req, payload, handler).await;

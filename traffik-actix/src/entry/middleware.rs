@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready as unwrap_ready};
 
 use actix_web::body::{EitherBody, MessageBody};
-use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
+use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::{HttpMessage as _, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
@@ -20,6 +20,7 @@ use crate::entry::rule::{IntoRule, Rule};
 use crate::limits::registry::Registry;
 use crate::request::body;
 use crate::response::cors::is_preflight;
+use crate::response::reply::{Reply, denied};
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
 use crate::throttle::answered::Dues;
@@ -413,16 +414,16 @@ where
                 response: self.service.call(req),
                 receipt,
             },
-            Ok(Outcome::Denied(response)) => {
+            Ok(Outcome::Denied(reply)) => {
                 let (req, payload) = req.into_parts();
-                match body::is_small(req.headers(), &payload) {
-                    true => ThrottleFuture::Waiting {
-                        response: Box::pin(
-                            async move { Ok(answer(req, payload, *response).await) },
-                        ),
-                    },
-                    false => ThrottleFuture::Denied {
-                        response: Some(denied(req, *response)),
+                match reply {
+                    Reply::Now(response) if !body::is_small(req.headers(), &payload) => {
+                        ThrottleFuture::Denied {
+                            response: Some(denied(req, *response)),
+                        }
+                    }
+                    reply => ThrottleFuture::Waiting {
+                        response: Box::pin(async move { Ok(reply.send(req, payload).await) }),
                     },
                 }
             }
@@ -466,28 +467,12 @@ where
             stamp(&mut response, receipt, around);
             response.map(ServiceResponse::map_into_left_body)
         }
-        Some((Outcome::Denied(response), _)) => {
+        Some((Outcome::Denied(reply), _)) => {
             let (req, _) = req.into_parts();
-            Ok(Box::pin(answer(req, payload, *response)).await)
+            Ok(Box::pin(reply.send(req, payload)).await)
         }
         None => Ok(denied(req.into_parts().0, admission::gone())),
     }
-}
-
-/// The answer to a denied request, after the rest of its body if that is small.
-async fn answer<B>(
-    req: HttpRequest,
-    payload: Payload,
-    response: HttpResponse,
-) -> ServiceResponse<EitherBody<B>> {
-    body::drain(req.headers(), payload).await;
-    denied(req, response)
-}
-
-/// The request answered without the service. `ServiceRequest::into_response` would lose the cause
-/// that `Logger` and `ErrorHandlers` want to see.
-fn denied<B>(req: HttpRequest, response: HttpResponse) -> ServiceResponse<EitherBody<B>> {
-    ServiceResponse::new(req, response).map_into_right_body()
 }
 
 /// Stamps the response, or the response that an error is going to be.

@@ -3,11 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use actix_web::HttpResponse;
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderMap;
-use actix_web::web::Bytes;
+use crate::response::answer::Answer;
 
 /// What a function of a throttle failed with.
 #[derive(Debug)]
@@ -21,7 +17,7 @@ impl Cause {
         let error_of_actix = (error as &dyn Any).downcast_ref::<actix_web::Error>();
         Cause {
             text: error.to_string(),
-            answer: error_of_actix.map(|error| Answer::new(error.error_response())),
+            answer: error_of_actix.map(Answer::of_error),
         }
     }
 
@@ -38,28 +34,3 @@ impl fmt::Display for Cause {
 }
 
 impl std::error::Error for Cause {}
-
-/// A response that errors can carry: they are sent between threads, a response is not.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-impl Answer {
-    fn new(response: HttpResponse) -> Answer {
-        Answer {
-            status: response.status(),
-            headers: response.headers().clone(),
-            // The body of an error is a text. A stream could be sent only once.
-            body: response.into_body().try_into_bytes().unwrap_or_default(),
-        }
-    }
-
-    pub(crate) fn response(&self) -> HttpResponse {
-        let mut response = HttpResponse::with_body(self.status, BoxBody::new(self.body.clone()));
-        *response.headers_mut() = self.headers.clone();
-        response
-    }
-}

@@ -5,14 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
+use actix_web::error::{HttpError, InternalError};
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue, TryIntoHeaderPair};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
-use traffik_core::{Decision, Decisions, Verdict, headers::whole_seconds};
+use traffik_core::{Backend, Decision, Decisions, Error, Stat, Verdict, headers::whole_seconds};
 
+use crate::response::answer::Answer;
+use crate::response::handler::Kind;
 use crate::response::headers::write_denial;
+use crate::response::hit_error::HitError;
 use crate::response::problem::{Problem, QUOTA_EXCEEDED, REDUCED_CAPACITY};
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::Decided;
+use crate::throttle::resolved::Resolved;
 
 /// A denied request, for handlers that answer it.
 ///
@@ -50,6 +56,23 @@ pub struct Denial<'a> {
     pub decision: Decision,
     /// Everything that was decided, in the order of the throttles.
     pub all: &'a [Decided],
+    /// What the throttle that denied has found out.
+    pub(crate) asked: Option<Asked<'a>>,
+}
+
+/// Who was denied, and by the counts of what.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) resolved: &'a Resolved,
+    pub(crate) backend: &'a Arc<dyn Backend>,
+}
+
+/// A denial because a limit is spent, for functions that answer it.
+#[derive(Debug)]
+pub(crate) enum ByRate {}
+
+impl Kind for ByRate {
+    type Denial<'a> = Denial<'a>;
 }
 
 impl<'a> Denial<'a> {
@@ -61,12 +84,52 @@ impl<'a> Denial<'a> {
             throttle: &worst.throttle,
             decision: worst.decision,
             all,
+            asked: None,
         })
+    }
+
+    pub(crate) fn about(self, asked: Option<Asked<'a>>) -> Denial<'a> {
+        Denial { asked, ..self }
     }
 
     /// How long the client must wait, until every limit would admit it; `None` if one never will.
     pub fn retry_after(&self) -> Option<Duration> {
         self.decisions().retry_after()
+    }
+
+    /// What the throttle that denied knows about whoever asked, and what its strategy keeps, charging nothing. For
+    /// functions that may wait: see [`on_denied_async`](crate::HttpThrottleBuilder::on_denied_async).
+    ///
+    /// # Errors
+    ///
+    /// If the backend fails, or a function of the throttle could not make sense of the request.
+    pub async fn stat(&self) -> Result<Stat, HitError> {
+        let Some(asked) = self.asked else {
+            let name = self.throttle.name();
+            let error = Error::unresolved("what it asks about a request was not found out");
+            return Err(error.within(format_args!("throttle `{name}`")).into());
+        };
+        let attempt = asked.resolved.attempt();
+        let throttle = self.throttle.throttle();
+        Ok(throttle.stat_on(&**asked.backend, &attempt).await?)
+    }
+
+    /// The [usual response](Denial::default_response), to be changed:
+    ///
+    /// ```
+    /// use traffik_actix::{Denial, HttpThrottle};
+    ///
+    /// let api = HttpThrottle::builder("api").rate("100/minute").on_denied(|denial: &Denial<'_>| {
+    ///     denial
+    ///         .problem()
+    ///         .detail("The free plan has 100 requests a minute.")
+    ///         .header(("link", "<https://example.com/plans>; rel=\"payment\""))
+    ///         .finish()
+    /// });
+    /// # let _ = api;
+    /// ```
+    pub fn problem(&self) -> DenialProblem {
+        DenialProblem::new(Throttled::new(self))
     }
 
     pub(crate) fn decisions(&self) -> Decisions {
@@ -89,27 +152,93 @@ impl fmt::Debug for Denial<'_> {
     }
 }
 
-/// The cause of a 429, as `HttpResponse::error` and `Logger` see it.
+/// The cause of a 429, as `HttpResponse::error` and `Logger` see it, and as handlers do that catch a denial:
+///
+/// ```
+/// use actix_web::{HttpRequest, HttpResponse, web};
+/// use traffik_actix::{HttpThrottle, ThrottledError};
+///
+/// async fn search(req: HttpRequest, heavy: web::Data<HttpThrottle>) -> actix_web::Result<HttpResponse> {
+///     if let Err(error) = heavy.enforce(&req).await {
+///         return match error.as_error::<ThrottledError>() {
+///             Some(throttled) => Ok(HttpResponse::Ok().body(format!("wait {:?}", throttled.retry_after()))),
+///             None => Err(error), // it could not be decided
+///         };
+///     }
+///     Ok(HttpResponse::Ok().body("the best results"))
+/// }
+/// # let _ = search;
+/// ```
 #[derive(Clone)]
 pub struct Throttled {
     violated: Vec<String>,
     /// Those among them that the request can never satisfy.
     never: Vec<String>,
     decisions: Decisions,
+    status: StatusCode,
+    detail: Option<String>,
+    /// What it is answered, if a function has said so.
+    answer: Option<Arc<Answer>>,
 }
 
 impl Throttled {
-    fn new(denial: &Denial<'_>) -> Throttled {
-        let names = |which: fn(&Decision) -> bool| {
-            let those = denial.all.iter().filter(|one| which(&one.decision));
-            those.map(|one| one.throttle.name().to_owned()).collect()
-        };
-        let decisions = denial.all.iter().map(|one| one.decision);
-        Throttled {
-            violated: names(|one| one.is_denied() && !one.is_unchecked()),
-            never: names(|one| one.verdict() == Verdict::Never),
-            decisions: decisions.filter(Decision::is_denied).collect(),
+    pub(crate) fn new(denial: &Denial<'_>) -> Throttled {
+        let all = denial.all.iter();
+        Throttled::of(all.map(|one| (one.throttle.name(), one.decision)))
+    }
+
+    /// An error as of throttles that have decided so, for tests of what catches it. Those that admit say nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use traffik_actix::{Decision, ThrottledError};
+    ///
+    /// let error = ThrottledError::of([("api", Decision::deny(10, 0, 2_000_000))]);
+    /// assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+    /// assert_eq!(error.to_string(), "throttled by api");
+    /// ```
+    pub fn of<N: Into<String>>(decided: impl IntoIterator<Item = (N, Decision)>) -> Throttled {
+        let (mut violated, mut never, mut decisions) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, decision) in decided {
+            if decision.is_allowed() {
+                continue;
+            }
+            decisions.push(decision);
+            if decision.is_unchecked() {
+                continue;
+            }
+            let name = name.into();
+            if decision.verdict() == Verdict::Never {
+                never.push(name.clone());
+            }
+            violated.push(name);
         }
+        Throttled {
+            violated,
+            never,
+            decisions: decisions.into_iter().collect(),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            detail: None,
+            answer: None,
+        }
+    }
+
+    /// The error of a handler or an extractor, which is rendered as this response.
+    pub(crate) fn answered(self, response: HttpResponse) -> actix_web::Error {
+        match Answer::keep(response) {
+            Ok(answer) => Throttled {
+                answer: Some(Arc::new(answer)),
+                ..self
+            }
+            .into(),
+            // A stream can be sent only once, and not be kept in an error that is `Send`.
+            Err(response) => InternalError::from_response(self.to_string(), *response).into(),
+        }
+    }
+
+    /// How long to wait until every limit would admit it; `None` if one never will.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.decisions.retry_after()
     }
 
     /// The names of the throttles whose limits were exceeded; none, if all that denied could not
@@ -131,6 +260,9 @@ impl Throttled {
     }
 
     fn detail(&self) -> String {
+        if let Some(detail) = &self.detail {
+            return detail.clone();
+        }
         let Some(wait) = self.decisions.retry_after() else {
             let names: Vec<String> = self.never.iter().map(|name| format!("`{name}`")).collect();
             return format!(
@@ -167,10 +299,16 @@ impl fmt::Debug for Throttled {
 
 impl ResponseError for Throttled {
     fn status_code(&self) -> StatusCode {
-        StatusCode::TOO_MANY_REQUESTS
+        match &self.answer {
+            Some(answer) => answer.status,
+            None => self.status,
+        }
     }
 
     fn error_response(&self) -> HttpResponse<BoxBody> {
+        if let Some(answer) = &self.answer {
+            return answer.response();
+        }
         let (kind, title) = match self.violated.is_empty() {
             true => REDUCED_CAPACITY,
             false => QUOTA_EXCEEDED,
@@ -189,24 +327,53 @@ impl ResponseError for Throttled {
     }
 }
 
-/// A function that answers denied requests.
-#[derive(Clone)]
-pub(crate) struct DeniedHandler(Arc<Handler>);
-
-type Handler = dyn Fn(&Denial<'_>) -> HttpResponse + Send + Sync;
-
-impl DeniedHandler {
-    pub(crate) fn new(f: impl Fn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static) -> Self {
-        DeniedHandler(Arc::new(f))
-    }
-
-    pub(crate) fn answer(&self, denial: &Denial<'_>) -> HttpResponse {
-        (self.0)(denial)
-    }
+/// The usual response to a denied request, in the making: see [`Denial::problem`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct DenialProblem {
+    error: Throttled,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl fmt::Debug for DeniedHandler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("function")
+impl DenialProblem {
+    fn new(error: Throttled) -> DenialProblem {
+        DenialProblem {
+            error,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Sets the sentence for people.
+    pub fn detail(mut self, detail: impl Into<String>) -> DenialProblem {
+        self.error.detail = Some(detail.into());
+        self
+    }
+
+    /// Sets the status. Default: 429.
+    pub fn status(mut self, status: StatusCode) -> DenialProblem {
+        self.error.status = status;
+        self
+    }
+
+    /// Sets a header. What is no header, such as a value with a line break, is left out, and the log says so: the
+    /// request remains denied.
+    pub fn header(mut self, header: impl TryIntoHeaderPair) -> DenialProblem {
+        match header.try_into_pair() {
+            Ok(header) => self.headers.push(header),
+            Err(error) => {
+                let error: HttpError = error.into();
+                log::error!("a header of a denial is left out: {error}");
+            }
+        }
+        self
+    }
+
+    /// The response.
+    pub fn finish(self) -> HttpResponse {
+        let mut response = HttpResponse::from_error(self.error);
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value);
+        }
+        response
     }
 }

@@ -48,7 +48,7 @@ pub enum HeaderStyle {
     Legacy,
     /// `Standard` and `XRateLimit`.
     Both,
-    /// None of these: only what a [function](crate::HttpThrottleBuilder::headers_by) writes, if there is one.
+    /// None of these: only what a [function](crate::HttpThrottleBuilder::own_headers) writes, if there is one.
     None,
 }
 

@@ -8,7 +8,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use traffik_core::Error;
 
-use crate::request::cause::{Answer, Cause};
+use crate::request::cause::Cause;
+use crate::response::answer::Answer;
 use crate::response::problem::Problem;
 
 /// The cause of a 400: a function that should say who asks, at what cost or under which rate, could

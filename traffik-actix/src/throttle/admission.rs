@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
@@ -14,10 +13,12 @@ use traffik_core::{
     Result, Throttle,
 };
 
-use crate::response::denial::Denial;
+use crate::response::denial::{Asked, Denial, Throttled};
 use crate::response::failed::Recovery;
+use crate::response::handler::DeniedHandler;
 use crate::response::headers::{Said, Told, text, write_denial};
 use crate::response::info::{How, Noted, RateLimitInfo};
+use crate::response::reply::Reply;
 use crate::response::unavailable::Unavailable;
 use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
@@ -32,8 +33,8 @@ use crate::throttle::resolved::Resolved;
 pub(crate) enum Outcome {
     /// It may pass; the receipt is for its response.
     Admitted(Receipt),
-    /// It is answered already. Boxed, since this is moved with every request.
-    Denied(Box<HttpResponse>),
+    /// It goes no further.
+    Denied(Reply),
 }
 
 /// What one throttle decided about a request.
@@ -164,7 +165,7 @@ fn meet_now(req: &HttpRequest, meetings: Meetings<'_>) -> std::result::Result<Ou
     match decide_now(&meetings) {
         Some(answers) => {
             note(req, &meetings, &answers, Entry::Itself);
-            Ok(conclude(req, &meetings, answers))
+            Ok(conclude(req, &meetings, &answers))
         }
         None => Err(Undecided::resolved(meetings)),
     }
@@ -239,7 +240,7 @@ fn admit_alone(
     match decided {
         Some(decided) => {
             let answers = decided.map(|decision| [decision]);
-            Ok(conclude(req, std::slice::from_ref(&meeting), answers))
+            Ok(conclude(req, std::slice::from_ref(&meeting), &answers))
         }
         None => Err(Undecided::resolved([meeting])),
     }
@@ -284,7 +285,7 @@ fn admit_plain(
         decided => decided,
     };
     match decided {
-        Some(decided) => Ok(conclude(req, &meetings, decided)),
+        Some(decided) => Ok(conclude(req, &meetings, &decided)),
         None => Err(Undecided::resolved(meetings)),
     }
 }
@@ -324,7 +325,7 @@ async fn hold(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Dues) {
     }
     let answers = decide(meetings).await;
     note(req, meetings, &answers, Entry::Itself);
-    (conclude(req, meetings, answers), Dues::default())
+    (conclude(req, meetings, &answers), Dues::default())
 }
 
 async fn hold_dues(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Dues) {
@@ -349,14 +350,11 @@ async fn hold_dues(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Due
             }));
     }
     note(req, meetings, &answers, Entry::Itself);
-    (conclude(req, meetings, answers), dues)
+    (conclude(req, meetings, &answers), dues)
 }
 
 /// Decides all or none: a permit for all of it, or the response.
-pub(crate) async fn reserve(
-    asks: &[Ask<'_>],
-    req: &HttpRequest,
-) -> std::result::Result<Permit, HttpResponse> {
+pub(crate) async fn reserve(asks: &[Ask<'_>], req: &HttpRequest) -> actix_web::Result<Permit> {
     let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
     let meetings = meet_later(asks, req, chosen.as_ref()).await;
     let mut expected = Permit::expecting(meetings.iter().flat_map(Meeting::charge));
@@ -370,26 +368,26 @@ pub(crate) async fn reserve(
         Err(_) => Decisions::default(),
     };
     note(req, &meetings, &answers, Entry::Hand);
-    match conclude(req, &meetings, answers) {
+    match conclude(req, &meetings, &answers) {
         Outcome::Admitted(_) => match expected.confirm(charged) {
             Some(permit) => Ok(permit),
             None => unreachable!("all were admitted"),
         },
-        Outcome::Denied(response) => Err(*response),
+        Outcome::Denied(reply) => Err(into_error(&meetings, answers, reply).await),
     }
 }
 
 /// Decides all or none.
-pub(crate) async fn admit(
-    asks: &[Ask<'_>],
-    req: &HttpRequest,
-    outer: Option<&ThrottleBackend>,
-) -> Outcome {
+pub(crate) async fn admit(asks: &[Ask<'_>], req: &HttpRequest) -> actix_web::Result<()> {
     let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
-    let meetings = meet_later(asks, req, chosen.as_ref().or(outer)).await;
+    let meetings = meet_later(asks, req, chosen.as_ref()).await;
     let answers = decide(&meetings).await;
     note(req, &meetings, &answers, Entry::Hand);
-    conclude(req, &meetings, answers)
+    match conclude(req, &meetings, &answers) {
+        Outcome::Admitted(_) => Ok(()),
+        // Boxed, since it would enlarge the future of every hit.
+        Outcome::Denied(reply) => Err(Box::pin(into_error(&meetings, answers, reply)).await),
+    }
 }
 
 /// Decides for a single throttle, leaving it to the caller what to do about it.
@@ -513,15 +511,14 @@ fn merge(meetings: &[Meeting<'_>], mut answers: Answers, decisions: &[Decision])
 pub(crate) fn conclude(
     req: &HttpRequest,
     meetings: &[Meeting<'_>],
-    answers: Result<impl AsRef<[Decision]>>,
+    answers: &Result<impl AsRef<[Decision]>>,
 ) -> Outcome {
     let answers = match answers {
-        Ok(answers) => answers,
-        Err(error) => return Outcome::Denied(Box::new(refuse(error))),
+        Ok(answers) => answers.as_ref(),
+        Err(error) => return Outcome::Denied(Reply::now(refuse(error.clone()))),
     };
-    let answers = answers.as_ref();
     if answers.iter().any(Decision::is_denied) {
-        return Outcome::Denied(Box::new(deny(req, meetings, answers)));
+        return Outcome::Denied(deny(req, meetings, answers));
     }
     let said = meetings
         .iter()
@@ -548,17 +545,30 @@ fn shadows(meetings: &[Meeting<'_>], answers: &[Decision]) -> Option<HeaderValue
 /// The answer to a request that no decision was made about.
 #[cold]
 pub(crate) fn refuse(error: Error) -> HttpResponse {
+    HttpResponse::from_error(refusal(error))
+}
+
+/// The same as an error.
+pub(crate) fn refusal(error: Error) -> actix_web::Error {
     match error.is_unresolved() {
-        true => HttpResponse::from_error(Unresolved(error)),
-        false => HttpResponse::from_error(Unavailable(error)),
+        true => Unresolved(error).into(),
+        false => Unavailable(error).into(),
     }
 }
 
-/// An answer as the error of a handler or an extractor. Logs see what it is about.
-pub(crate) fn into_error(response: HttpResponse) -> actix_web::Error {
-    let cause = response.error().map(ToString::to_string);
-    let cause = cause.unwrap_or_else(|| "throttled".to_owned());
-    InternalError::from_response(cause, response).into()
+/// A denial as the error of a handler or an extractor, who may catch it by its type.
+pub(crate) async fn into_error(
+    meetings: &[Meeting<'_>],
+    answers: Result<impl AsRef<[Decision]>>,
+    reply: Reply,
+) -> actix_web::Error {
+    let answers = match &answers {
+        Ok(answers) => answers.as_ref(),
+        Err(error) => return refusal(error.clone()),
+    };
+    let names = meetings.iter().map(|meeting| meeting.throttle.name());
+    let throttled = Throttled::of(names.zip(answers.iter().copied()));
+    throttled.answered(reply.get().await)
 }
 
 /// The answer to a request whose client does not wait for it any more: nobody reads it but logs. nginx calls
@@ -569,7 +579,7 @@ pub(crate) fn gone() -> HttpResponse {
 }
 
 #[cold]
-fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> HttpResponse {
+fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Reply {
     let all: Vec<Decided> = meetings
         .iter()
         .zip(answers)
@@ -581,21 +591,35 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Ht
     let spokesman = meetings
         .iter()
         .find(|meeting| std::ptr::eq(meeting.throttle.throttle().name(), denial.throttle.name()));
-    let mut response = match spokesman {
-        Some(meeting) => meeting.throttle.answer(meeting.backend, &denial),
-        None => denial.default_response(),
-    };
-    write_denial(response.headers_mut(), &denial.decisions());
-    let said = meetings
-        .iter()
-        .zip(answers)
-        .filter_map(|(meeting, decision)| meeting.tells(decision, true));
+    let said = meetings.iter().zip(answers);
+    let said = said.filter_map(|(meeting, decision)| meeting.tells(decision, true));
     let told = match shadows(meetings, answers) {
         Some(shadows) => Told::with_shadows(said, shadows),
         None => Told::of(said),
     };
-    told.write(response.headers_mut());
-    response
+    let decisions = denial.decisions();
+    let finish = move |mut response: HttpResponse| {
+        write_denial(response.headers_mut(), &decisions);
+        told.write(response.headers_mut());
+        response
+    };
+    let asked = spokesman.and_then(Meeting::asked);
+    match spokesman.and_then(|meeting| meeting.throttle.on_denied(meeting.backend)) {
+        None => Reply::now(finish(denial.default_response())),
+        Some(DeniedHandler::Now(handler)) => Reply::now(finish(handler(&denial.about(asked)))),
+        Some(DeniedHandler::Later(handler)) => {
+            let (handler, req) = (Arc::clone(handler), req.clone());
+            let asked = asked.map(|asked| (asked.resolved.clone(), Arc::clone(asked.backend)));
+            Reply::Later(Box::pin(async move {
+                let asked = asked.as_ref();
+                let asked = asked.map(|(resolved, backend)| Asked { resolved, backend });
+                let Some(denial) = Denial::new(&req, &all) else {
+                    unreachable!("there was a denial among the answers");
+                };
+                finish(handler.answer(&denial.about(asked)).await)
+            }))
+        }
+    }
 }
 
 impl<'a> Meeting<'a> {
@@ -638,6 +662,13 @@ impl<'a> Meeting<'a> {
     #[cfg(feature = "ws")]
     pub(crate) fn is_disabled(&self) -> bool {
         self.throttle.is_disabled()
+    }
+
+    /// What a denial is about, if it is known who asks.
+    fn asked(&self) -> Option<Asked<'_>> {
+        let resolved = self.resolved.as_ref().ok()?;
+        let backend = &self.backend.backend;
+        Some(Asked { resolved, backend })
     }
 
     /// What it is about to be charged, if it is known who asks.

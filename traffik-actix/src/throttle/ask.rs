@@ -7,7 +7,7 @@ use traffik_core::{Decision, Identity, Permit};
 use crate::limits::live::Current;
 use crate::response::hit_error::HitError;
 use crate::throttle::HttpThrottle;
-use crate::throttle::admission::{self, Outcome};
+use crate::throttle::admission;
 
 /// What a throttle is asked about a request: by whom and at what cost, if not as the throttle itself
 /// says. For identities that only the handler knows, such as one from the body.
@@ -86,26 +86,21 @@ impl<'a> Ask<'a> {
 /// All of them or none, as one permit.
 pub(crate) async fn reserve(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::Result<Permit> {
     let now = current(asks);
-    let reserved = admission::reserve(&in_force(asks, &now), req).await;
-    reserved.map_err(admission::into_error)
+    admission::reserve(&in_force(asks, &now), req).await
 }
 
 /// All of them or none.
 pub(crate) async fn enforce(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::Result<()> {
-    let outcome = match asks.iter().any(|ask| ask.throttle.registry().is_some()) {
+    match asks.iter().any(|ask| ask.throttle.registry().is_some()) {
         true => Box::pin(admit_now(req, asks)).await,
-        false => admission::admit(asks, req, None).await,
-    };
-    match outcome {
-        Outcome::Admitted(_) => Ok(()),
-        Outcome::Denied(response) => Err(admission::into_error(*response)),
+        false => admission::admit(asks, req).await,
     }
 }
 
 /// By the throttles as they are now.
-async fn admit_now(req: &HttpRequest, asks: &[Ask<'_>]) -> Outcome {
+async fn admit_now(req: &HttpRequest, asks: &[Ask<'_>]) -> actix_web::Result<()> {
     let now = current(asks);
-    admission::admit(&in_force(asks, &now), req, None).await
+    admission::admit(&in_force(asks, &now), req).await
 }
 
 fn current<'a>(asks: &[Ask<'a>]) -> SmallVec<[Current<'a>; 3]> {

@@ -14,8 +14,9 @@ use traffik_core::{
 
 use crate::request::client_ip::ClientIp;
 use crate::request::source::{IntoValue, Source};
-use crate::response::denial::{Denial, DeniedHandler};
+use crate::response::denial::{ByRate, Denial};
 use crate::response::failed::{ErrorPolicy, Failed};
+use crate::response::handler::DeniedHandler;
 use crate::response::headers::{HeaderStyle, Headers, OwnHeaders};
 use crate::throttle::admission::Decided;
 #[cfg(feature = "ws")]
@@ -54,7 +55,7 @@ use crate::ws::{Excess, ExcessHandler, OnExcess};
 pub struct ThrottleBackend {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) identify: Source<Identity>,
-    pub(crate) on_denied: Option<DeniedHandler>,
+    pub(crate) on_denied: Option<DeniedHandler<ByRate>>,
     pub(crate) on_error: ErrorPolicy,
     #[cfg(feature = "ws")]
     pub(crate) on_excess: Option<ExcessHandler>,
@@ -136,7 +137,18 @@ impl ThrottleBackend {
     where
         F: Fn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
     {
-        self.on_denied = Some(DeniedHandler::new(handler));
+        self.on_denied = Some(DeniedHandler::<ByRate>::now(handler));
+        self
+    }
+
+    /// Sets an async function that answers denied requests, such as after a look at what is
+    /// [kept](Denial::stat), or at a plan in a database; see
+    /// [`on_denied_async`](crate::HttpThrottleBuilder::on_denied_async).
+    pub fn on_denied_async<F>(mut self, handler: F) -> Self
+    where
+        F: AsyncFn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
+    {
+        self.on_denied = Some(DeniedHandler::<ByRate>::later(handler));
         self
     }
 
@@ -191,8 +203,8 @@ impl ThrottleBackend {
     }
 
     /// Sets a function that writes headers of its own about a decision; see
-    /// [`headers_by`](crate::HttpThrottleBuilder::headers_by).
-    pub fn headers_by<F>(mut self, write: F) -> Self
+    /// [`own_headers`](crate::HttpThrottleBuilder::own_headers).
+    pub fn own_headers<F>(mut self, write: F) -> Self
     where
         F: Fn(&Decided, &mut HeaderMap) + Send + Sync + 'static,
     {

@@ -15,8 +15,9 @@ use crate::limits::live::Live;
 use crate::limits::registry::Origin;
 use crate::request::scope::Scope;
 use crate::request::source::{IntoValue, Source};
-use crate::response::denial::{Denial, DeniedHandler};
+use crate::response::denial::{ByRate, Denial};
 use crate::response::failed::{ErrorPolicy, Failed};
+use crate::response::handler::DeniedHandler;
 use crate::response::headers::{HeaderStyle, Headers, OwnHeaders};
 use crate::throttle::admission::Decided;
 use crate::throttle::answered::{After, Answered};
@@ -35,7 +36,7 @@ pub struct HttpThrottleBuilder {
     cost: Option<Source<u32>>,
     scope: Scope,
     on_error: Option<ErrorPolicy>,
-    on_denied: Option<DeniedHandler>,
+    on_denied: Option<DeniedHandler<ByRate>>,
     headers: Option<Headers>,
     style: Option<HeaderStyle>,
     own_headers: Option<OwnHeaders>,
@@ -387,7 +388,37 @@ impl HttpThrottleBuilder {
     where
         F: Fn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
     {
-        self.on_denied = Some(DeniedHandler::new(handler));
+        self.on_denied = Some(DeniedHandler::<ByRate>::now(handler));
+        self
+    }
+
+    /// Sets an async function that answers denied requests, such as after a look at what is
+    /// [kept](Denial::stat), or at a plan in a database:
+    ///
+    /// ```
+    /// use traffik_actix::{Denial, HttpThrottle, MemoryBackend};
+    ///
+    /// let api = HttpThrottle::builder("api")
+    ///     .rate("100/minute")
+    ///     .on_denied_async(async |denial: &Denial<'_>| {
+    ///         let detail = match denial.stat().await {
+    ///             Ok(stat) => format!("{} of {} are left.", stat.remaining, stat.limit),
+    ///             Err(_) => "Come back later.".to_owned(),
+    ///         };
+    ///         denial.problem().detail(detail).finish()
+    ///     })
+    ///     .backend(MemoryBackend::new())
+    ///     .build()?;
+    /// # let _ = api;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    ///
+    /// The request waits for it, and whatever it waits for is at the mercy of whoever is denied: bound it.
+    pub fn on_denied_async<F>(mut self, handler: F) -> Self
+    where
+        F: AsyncFn(&Denial<'_>) -> HttpResponse + Send + Sync + 'static,
+    {
+        self.on_denied = Some(DeniedHandler::<ByRate>::later(handler));
         self
     }
 
@@ -417,7 +448,7 @@ impl HttpThrottleBuilder {
     /// let api = HttpThrottle::builder("api")
     ///     .rate("100/minute")
     ///     .header_style(HeaderStyle::None)
-    ///     .headers_by(|decided: &Decided, headers: &mut HeaderMap| {
+    ///     .own_headers(|decided: &Decided, headers: &mut HeaderMap| {
     ///         headers.insert(LEFT, HeaderValue::from(decided.decision.remaining()));
     ///         headers.insert(DOCS, HeaderValue::from_static("https://example.com/limits"));
     ///     })
@@ -429,7 +460,7 @@ impl HttpThrottleBuilder {
     ///
     /// It is asked once for each throttle that is told of. For headers of denials alone see
     /// [`on_denied`](HttpThrottleBuilder::on_denied).
-    pub fn headers_by<F>(mut self, write: F) -> Self
+    pub fn own_headers<F>(mut self, write: F) -> Self
     where
         F: Fn(&Decided, &mut HeaderMap) + Send + Sync + 'static,
     {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use traffik_core::{Attempt, Identity, Rate};
 
 /// What a throttle needs to know about a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Resolved {
     pub(super) identity: Identity,
     pub(super) cost: Option<u32>,

@@ -103,9 +103,9 @@ impl Connection {
             let now = rule.throttle.current();
             let meeting = connection.meet(&now).await;
             let answer = meeting.before_hit().await.map(|answer| [answer]);
-            let outcome = admission::conclude(request, std::slice::from_ref(&meeting), answer);
-            if let Outcome::Denied(response) = outcome {
-                return Err(admission::into_error(*response));
+            let meetings = std::slice::from_ref(&meeting);
+            if let Outcome::Denied(reply) = admission::conclude(request, meetings, &answer) {
+                return Err(admission::into_error(meetings, answer, reply).await);
             }
             let limit = Limit::new(meeting.backend);
             limit.learn(rule, &connection.id, meeting);

@@ -152,7 +152,7 @@ async fn the_headers_of_former_drafts_are_a_preset() {
 async fn headers_of_ones_own_are_written_where_others_are() {
     let own = |headers: Headers| {
         let own = throttle("own", "1/minute").header_style(HeaderStyle::None);
-        own.headers(headers).headers_by(|decided, map| {
+        own.headers(headers).own_headers(|decided, map| {
             let name = HeaderValue::from_str(decided.throttle.name()).unwrap();
             map.insert(HeaderName::from_static("x-limit"), name);
         })

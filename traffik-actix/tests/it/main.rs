@@ -7,6 +7,7 @@
 
 mod ask;
 mod bodies;
+mod caught;
 mod concurrency;
 mod cors;
 mod delay;

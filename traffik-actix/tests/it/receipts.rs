@@ -153,7 +153,7 @@ async fn whatever_decides_is_told_in_every_style() {
         for (style, expected) in styles(source) {
             let (_, memory) = memory();
             let backend = ThrottleBackend::new(memory).header_style(style);
-            let app = sources(backend.clock(clock()).headers_by(note)).await;
+            let app = sources(backend.clock(clock()).own_headers(note)).await;
             let answer = send(&app, get(&format!("/{source}"))).await;
             let told: Vec<_> = answer
                 .headers()
