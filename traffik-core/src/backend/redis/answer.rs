@@ -18,6 +18,10 @@ pub(super) struct Answer {
     pub(super) era: u64,
 }
 
+/// Times are below this, 2^52 µs, in 2112: cells hold instants that are up to as much later
+/// ([`Span::MAX`](crate::span::Span::MAX)), and what no word of a cell holds would be forgotten.
+const LATEST: u64 = Cell::WORD_LIMIT / 2;
+
 /// A cell of two words has 25 bytes.
 type Bytes = SmallVec<[u8; 32]>;
 
@@ -56,8 +60,7 @@ impl Answers {
         };
         let head = answers.take().zip(answers.take()).ok_or_else(nonsense)?;
         let (now, losses) = head;
-        // What no word of a cell holds is no time: what is made of it would be forgotten.
-        let now = Some(u64::from_be_bytes(now)).filter(|now| *now < Cell::WORD_LIMIT);
+        let now = Some(u64::from_be_bytes(now)).filter(|now| *now < LATEST);
         answers.now = Timestamp::from_micros(now.ok_or_else(nonsense)?);
         answers.losses = u64::from_be_bytes(losses);
         Ok(answers)
@@ -127,13 +130,13 @@ mod tests {
 
     /// Found by `fuzz/`: words of 2^53 and more are stored, and read as a fresh cell.
     #[test]
-    fn a_time_that_no_word_holds_is_no_answer() {
+    fn a_time_that_leaves_no_room_for_a_wait_is_no_answer() {
         let of = |now: u64| {
             let reply = [now.to_be_bytes(), [0; 8]].concat();
             Answers::parse(Value::BulkString(reply), 0)
         };
-        assert!(of(Cell::WORD_LIMIT - 1).is_ok());
-        for now in [Cell::WORD_LIMIT, u64::MAX] {
+        assert!(of(LATEST - 1).is_ok());
+        for now in [LATEST, Cell::WORD_LIMIT, u64::MAX] {
             let error = of(now).unwrap_err().to_string();
             assert_eq!(error, "redis answered a decision with something else");
         }
