@@ -2,7 +2,7 @@
 //! processes fail, are held against the model, which is [`Strategy::step`](traffik_core::Strategy).
 //!
 //! `docs/CORRECTNESS.md` says what is promised, and has the table of a long run:
-//! `cargo test -p traffik-tests --release history -- --ignored --nocapture --test-threads 1`.
+//! `cargo test -p traffik-tests -- --ignored long_histories --nocapture`.
 
 mod check;
 mod event;

@@ -120,7 +120,7 @@ fn histories_have_an_order() {
     run(SHORT);
 }
 
-/// A million decisions, in about ten minutes.
+/// A million decisions, in about ten minutes; or some combinations, as in `TRAFFIK_HISTORY_ONLY=faults,ways`.
 #[test]
 #[ignore = "takes long"]
 fn long_histories_have_an_order() {
@@ -141,13 +141,15 @@ fn run(scale: Scale) {
         broken.extend(row.broken());
         by_strategy += &row.by_strategy(&runs.world);
     };
-    runs.memory(&mut tell);
-    runs.locked(&mut tell);
-    runs.memcached(&mut tell);
-    runs.redis(&mut tell);
-    runs.processes(&mut tell);
-    runs.ways_to_redis(&mut tell);
-    runs.failover(&mut tell);
+    let only = std::env::var("TRAFFIK_HISTORY_ONLY").ok();
+    for (name, combinations) in Runs::ALL {
+        if only
+            .as_ref()
+            .is_none_or(|only| only.split(',').any(|one| one == *name))
+        {
+            combinations(&runs, &mut tell);
+        }
+    }
     println!("{decisions} decisions");
     if let Ok(file) = std::env::var("TRAFFIK_HISTORY_TABLE") {
         let head = "strategy,backend,fault,decisions,in an order,without an answer,charged,forgotten,unexplained,violations,worst\n";
@@ -169,7 +171,20 @@ struct Runs {
 
 type Tell<'a> = &'a mut dyn FnMut(Row);
 
+type Combinations = fn(&Runs, Tell<'_>);
+
 impl Runs {
+    const ALL: &[(&str, Combinations)] = &[
+        ("memory", Runs::memory),
+        ("locked", Runs::locked),
+        ("memcached", Runs::memcached),
+        ("redis", Runs::redis),
+        ("faults", Runs::faults),
+        ("processes", Runs::processes),
+        ("ways", Runs::ways_to_redis),
+        ("failover", Runs::failover),
+    ];
+
     fn new(world: World, scale: Scale) -> Runs {
         Runs {
             runtime: Runtime::new().unwrap(),
@@ -390,7 +405,9 @@ impl Runs {
         // Nobody knows the store's time of what it was not asked about.
         let events = self.record(vec![Arc::new(server.backend())], self.plan(), || {});
         tell(self.row("Redis, denials remembered", "nothing", UNTIMED, events));
+    }
 
+    fn faults(&self, tell: Tell<'_>) {
         for scenario in scenarios().filter(|scenario| (self.scale.redis)(scenario)) {
             let mut network = Network::new();
             let two = [(); 2].map(|()| {
