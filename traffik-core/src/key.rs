@@ -83,9 +83,16 @@ impl fmt::Display for Key {
 /// Writes the two digits of each byte. `{:x}` takes ten times as long, on the way of every hit.
 fn hex(text: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    static PAIRS: [[u8; 2]; 256] = {
+        let (mut pairs, mut byte) = ([[0; 2]; 256], 0);
+        while byte < 256 {
+            pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
+    for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *pair = PAIRS[usize::from(*byte)];
     }
 }
 

@@ -5,6 +5,8 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+pub(crate) use pulse::Pulse;
 use tokio::time::{Instant, sleep_until};
 
 /// How long is still waited for an answer, or for several that are asked for in turn.
@@ -41,6 +43,16 @@ impl Patience {
         }
     }
 
+    /// For what was begun earlier with this limit, and has until then.
+    #[cfg(feature = "redis")]
+    pub(crate) fn until(end: Instant, limit: Duration) -> Patience {
+        Patience {
+            due: end.min(Instant::now() + limit.min(Self::FAR) / Self::SLICES),
+            end,
+            ..Patience::new(limit)
+        }
+    }
+
     /// The answer, or `None` if it does not come in time.
     pub(crate) async fn wait<T>(&mut self, answer: impl Future<Output = T>) -> Option<T> {
         let mut answer = pin!(answer);
@@ -69,6 +81,99 @@ impl Patience {
         }
         self.due = self.end.min(now + self.slice);
         now < self.end
+    }
+}
+
+/// One timer for all who wait for answers on one connection.
+#[cfg(feature = "redis")]
+mod pulse {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use tokio::time::{Instant, Sleep, sleep_until};
+
+    use super::Patience;
+
+    /// Beats four times in the limit while somebody waits, and tells by how much it was late.
+    #[derive(Debug)]
+    pub(crate) struct Pulse {
+        limit: Duration,
+        /// Made with the first beat.
+        timer: Option<Pin<Box<Sleep>>>,
+        /// When it beats next, if anybody waits.
+        due: Option<Instant>,
+        /// Whether the timer knows whom to wake.
+        is_set: bool,
+    }
+
+    /// Time that did not count, from one instant to another.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Beat {
+        due: Instant,
+        pub(crate) now: Instant,
+    }
+
+    impl Pulse {
+        pub(crate) fn new(limit: Duration) -> Pulse {
+            Pulse {
+                limit: limit.min(Patience::FAR),
+                timer: None,
+                due: None,
+                is_set: false,
+            }
+        }
+
+        /// Somebody begins to wait; returns until when.
+        pub(crate) fn start(&mut self, now: Instant) -> Instant {
+            let end = now + self.limit;
+            if self.due.is_none() {
+                self.beat_at(now + self.limit / Patience::SLICES);
+            }
+            end
+        }
+
+        /// Goes on after a beat, if there is an end that somebody waits for.
+        pub(crate) fn go_on(&mut self, now: Instant, soonest: Option<Instant>) {
+            match soonest {
+                Some(end) => self.beat_at(end.min(now + self.limit / Patience::SLICES)),
+                None => self.due = None,
+            }
+        }
+
+        fn beat_at(&mut self, due: Instant) {
+            self.due = Some(due);
+            self.is_set = false;
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(due),
+                None => self.timer = Some(Box::pin(sleep_until(due))),
+            }
+        }
+
+        /// The next beat. In between this costs next to nothing.
+        pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Beat> {
+            let (Some(due), Some(timer)) = (self.due, &mut self.timer) else {
+                return Poll::Pending;
+            };
+            if self.is_set && !timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            self.is_set = true;
+            timer.as_mut().poll(context).map(|()| Beat {
+                due,
+                now: Instant::now(),
+            })
+        }
+    }
+
+    impl Beat {
+        /// The end of somebody's time, who has waited since then.
+        pub(crate) fn prolong(&self, end: &mut Instant, since: Instant) {
+            let late = self.now.saturating_duration_since(self.due);
+            if late > Patience::LATE {
+                *end += late.min(self.now.saturating_duration_since(since));
+            }
+        }
     }
 }
 

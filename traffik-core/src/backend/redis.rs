@@ -11,15 +11,18 @@ mod link;
 #[cfg(feature = "redis-cluster")]
 mod map;
 mod node;
+mod pipe;
 #[cfg(feature = "store")]
 mod redlock;
 mod reset;
+mod resp;
 mod script;
 #[cfg(feature = "redis-sentinel")]
 mod sentinel;
 mod slots;
 #[cfg(feature = "store")]
 mod store;
+mod stream;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod trip;
@@ -387,7 +390,11 @@ impl Inner {
 
 /// `None` if a strategy has no script.
 fn steps_of<'a>(batch: &Batch<'_>) -> Option<Steps<'a>> {
-    batch.ops().iter().map(Step::of).collect()
+    let mut steps = Steps::new();
+    for op in batch.ops() {
+        steps.push(Step::of(op)?);
+    }
+    Some(steps)
 }
 
 impl Backend for RedisBackend {

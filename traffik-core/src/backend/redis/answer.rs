@@ -1,6 +1,5 @@
 //! What the script answers.
 
-use redis::Value;
 use smallvec::SmallVec;
 
 use crate::cell::Cell;
@@ -47,10 +46,7 @@ pub(super) struct Answers {
 
 impl Answers {
     /// A reply to what was asked in this era.
-    pub(super) fn parse(reply: Value, era: u64) -> Result<Answers> {
-        let Value::BulkString(reply) = reply else {
-            return Err(nonsense());
-        };
+    pub(super) fn parse(reply: Vec<u8>, era: u64) -> Result<Answers> {
         let mut answers = Answers {
             now: Timestamp::EPOCH,
             losses: 0,
@@ -66,6 +62,11 @@ impl Answers {
         Ok(answers)
     }
 
+    /// The buffer of the reply.
+    pub(super) fn into_reply(self) -> Vec<u8> {
+        self.reply
+    }
+
     /// What became of the next batch, which is of so many operations.
     pub(super) fn next(&mut self, operations: usize) -> Result<Answer> {
         self.try_next(operations).ok_or_else(nonsense)
@@ -78,11 +79,14 @@ impl Answers {
             [2] => Outcome::Raced,
             _ => return None,
         };
-        let cells: Option<_> = (0..operations).map(|_| self.cell()).collect();
+        let mut cells = SmallVec::new();
+        for _ in 0..operations {
+            cells.push(self.cell()?);
+        }
         Some(Answer {
             now: self.now,
             outcome,
-            cells: cells?,
+            cells,
             era: self.era,
         })
     }
@@ -91,7 +95,7 @@ impl Answers {
         let length = usize::try_from(u32::from_be_bytes(self.take()?)).ok()?;
         let cell = self.reply.get(self.read..)?.get(..length)?;
         self.read += length;
-        Some(cell.into())
+        Some(Bytes::from_slice(cell))
     }
 
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -110,8 +114,20 @@ impl Answer {
 /// The times and cells of batches of so many operations, from the bytes of a reply.
 #[cfg(feature = "testing")]
 pub(crate) fn read_wire(wire: &[u8], batches: &[usize]) -> Result<Vec<(Timestamp, Vec<Cell>)>> {
-    let reply = redis::parse_redis_value(wire).and_then(Value::extract_error);
-    let reply = reply.map_err(|error| nonsense().with_source(error))?;
+    use redis::{Value, parse_redis_value};
+
+    use super::resp;
+
+    let of_the_client = parse_redis_value(wire).and_then(Value::extract_error);
+    let ours = resp::length(wire).ok().flatten();
+    let ours = ours.and_then(|length| resp::text(&wire[..length]));
+    if let Some(text) = ours {
+        assert_eq!(of_the_client, Ok(Value::BulkString(text.to_vec())));
+    }
+    let Value::BulkString(reply) = of_the_client.map_err(|error| nonsense().with_source(error))?
+    else {
+        return Err(nonsense());
+    };
     let mut answers = Answers::parse(reply, 0)?;
     let read = batches.iter().map(|operations| {
         let answer = answers.next(*operations)?;
@@ -120,7 +136,7 @@ pub(crate) fn read_wire(wire: &[u8], batches: &[usize]) -> Result<Vec<(Timestamp
     read.collect()
 }
 
-fn nonsense() -> Error {
+pub(super) fn nonsense() -> Error {
     Error::other("redis answered a decision with something else")
 }
 
@@ -133,7 +149,7 @@ mod tests {
     fn a_time_that_leaves_no_room_for_a_wait_is_no_answer() {
         let of = |now: u64| {
             let reply = [now.to_be_bytes(), [0; 8]].concat();
-            Answers::parse(Value::BulkString(reply), 0)
+            Answers::parse(reply, 0)
         };
         assert!(of(LATEST - 1).is_ok());
         for now in [LATEST, Cell::WORD_LIMIT, u64::MAX] {

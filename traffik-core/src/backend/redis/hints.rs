@@ -36,7 +36,7 @@ struct Shard {
 }
 
 /// What was seen.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Hint {
     /// As it is sent.
     bytes: SmallVec<[u8; 48]>,
@@ -170,6 +170,16 @@ impl Shard {
 
     fn knows_better(&self, key: &Key, than: Timestamp) -> bool {
         self.get(key).is_some_and(|hint| hint.seen() > than)
+    }
+}
+
+impl Clone for Hint {
+    fn clone(&self) -> Hint {
+        Hint {
+            // A `SmallVec` is cloned byte by byte.
+            bytes: SmallVec::from_slice(&self.bytes),
+            ..*self
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
+use super::pipe::{Mouth, Pipe};
 use super::script::Program;
+use super::stream::Stream;
 use super::trip::Trips;
 use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
@@ -33,10 +35,27 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Wire for C {
     }
 }
 
+/// What a link asks on.
+pub(super) enum Reached {
+    Wire(Box<dyn Wire>),
+    Stream(Box<dyn Stream>),
+}
+
 /// Makes connections.
 pub(super) trait Connect: fmt::Debug + Send + Sync {
     /// One to whoever serves the keys.
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>>;
+
+    /// The same, by a connection of our own if there can be one.
+    fn reach(&self) -> BoxFuture<'static, RedisResult<Reached>> {
+        self.reach_as_ever()
+    }
+
+    /// By the client's.
+    fn reach_as_ever(&self) -> BoxFuture<'static, RedisResult<Reached>> {
+        let connecting = self.connect();
+        Box::pin(async { Ok(Reached::Wire(connecting.await?)) })
+    }
 
     /// Whether a script can only use keys of one slot.
     fn has_slots(&self) -> bool {
@@ -184,7 +203,7 @@ impl Links {
     pub(super) fn close(&self) {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         for link in &*all {
-            link.lock().wire = None;
+            link.lock().connection = None;
         }
     }
 }
@@ -206,7 +225,7 @@ pub(super) struct Link {
 
 #[derive(Default)]
 struct State {
-    wire: Option<Box<dyn Wire>>,
+    connection: Option<Connection>,
     /// Counts connections, so that whoever finds one broken does not hang up on its successor.
     epoch: u64,
     /// The scripts that were sent on this connection.
@@ -218,10 +237,20 @@ struct State {
     complaint: Option<Arc<RedisError>>,
 }
 
+enum Connection {
+    Wire(Box<dyn Wire>),
+    Pipe(Pipe),
+}
+
 /// A connection to ask on.
 pub(super) struct Line {
-    wire: Box<dyn Wire>,
+    way: Way,
     epoch: u64,
+}
+
+enum Way {
+    Wire(Box<dyn Wire>),
+    Mouth(Arc<Mouth>),
 }
 
 /// Why there is no connection, and until when none is attempted.
@@ -265,10 +294,23 @@ impl Link {
         &self.trips
     }
 
+    /// Has the next trip made by whoever makes them on this connection; `false` if nobody does.
+    pub(super) fn wake(&self) -> bool {
+        match &self.lock().connection {
+            Some(Connection::Pipe(pipe)) => pipe.wake(),
+            Some(Connection::Wire(_)) | None => false,
+        }
+    }
+
+    /// How long a decision may take.
+    pub(super) fn deadline(&self) -> Duration {
+        self.times.decide
+    }
+
     /// Whether a script is still to be sent on a connection, as it now will be.
-    pub(super) fn brings(&self, line: &Line, program: &Arc<Program>) -> bool {
+    pub(super) fn brings(&self, epoch: u64, program: &Arc<Program>) -> bool {
         let mut state = self.lock();
-        if state.epoch != line.epoch {
+        if state.epoch != epoch {
             return true;
         }
         let brings = !state.sent.iter().any(|sent| Arc::ptr_eq(sent, program));
@@ -298,8 +340,11 @@ impl Link {
     }
 
     async fn send(&self, line: Line, command: &Cmd) -> Result<Value, Lost> {
-        let Line { mut wire, epoch } = line;
-        let mut reply = pin!(wire.req_packed_command(command));
+        let Line { way, epoch } = line;
+        let mut reply: BoxFuture<'_, _> = match way {
+            Way::Wire(mut wire) => Box::pin(async move { wire.req_packed_command(command).await }),
+            Way::Mouth(mouth) => Box::pin(async move { mouth.ask(command).await }),
+        };
         // What fails at once was never sent: the driver had hung up before.
         let mut waited = false;
         let reply = poll_fn(|context| match reply.as_mut().poll(context) {
@@ -323,7 +368,7 @@ impl Link {
         }
     }
 
-    fn explain(&self, error: RedisError, epoch: u64, waited: bool) -> Lost {
+    pub(super) fn explain(&self, error: RedisError, epoch: u64, waited: bool) -> Lost {
         use redis::{ErrorKind, ServerErrorKind};
         let refused = matches!(
             error.kind(),
@@ -356,7 +401,7 @@ impl Link {
     }
 
     /// Takes note that a command was not answered in time.
-    fn timed_out(&self) {
+    pub(super) fn timed_out(&self) {
         if self.connect.has_slots() {
             // Perhaps one node hangs, and the connections to the others are as good as ever.
             return;
@@ -367,21 +412,21 @@ impl Link {
         }
     }
 
-    fn answered(&self) {
+    pub(super) fn answered(&self) {
         // A load is cheaper than a store, and this is the hot path.
         if self.timeouts.load(Ordering::Relaxed) > 0 {
             self.timeouts.store(0, Ordering::Relaxed);
         }
     }
 
-    fn decided(&self) {
+    pub(super) fn decided(&self) {
         if self.losses.load(Ordering::Relaxed) > 0 {
             self.losses.store(0, Ordering::Relaxed);
         }
     }
 
     /// The first connection that is lost is replaced at once: its server may have a successor.
-    fn hang_up(&self, epoch: u64, error: &Arc<RedisError>) {
+    pub(super) fn hang_up(&self, epoch: u64, error: &Arc<RedisError>) {
         let mut state = self.lock();
         if state.epoch == epoch && self.give_up(&mut state) {
             let cool_off = self.lose();
@@ -393,7 +438,7 @@ impl Link {
 
     /// Whether there was a connection.
     fn give_up(&self, state: &mut State) -> bool {
-        let connected = state.wire.take().is_some();
+        let connected = state.connection.take().is_some();
         if connected {
             self.era.fetch_add(1, Ordering::Release);
         }
@@ -431,10 +476,7 @@ impl Link {
     }
 
     fn try_line(&self) -> Option<Line> {
-        let state = self.lock();
-        let wire = state.wire.as_ref()?.fork();
-        let epoch = state.epoch;
-        Some(Line { wire, epoch })
+        self.lock().line()
     }
 
     fn time_to_connect(&self) -> Duration {
@@ -459,9 +501,8 @@ impl Link {
             changed.as_mut().enable();
             {
                 let mut state = self.lock();
-                if let Some(wire) = &state.wire {
-                    let (wire, epoch) = (wire.fork(), state.epoch);
-                    return Ok(Line { wire, epoch });
+                if let Some(line) = state.line() {
+                    return Ok(line);
                 }
                 if let Some(Failure { until, error }) = &state.failure
                     && (waited || Instant::now() < *until)
@@ -486,7 +527,7 @@ impl Link {
             outcome: None,
         };
         let longest = Self::CONNECT_TIMEOUT.max(self.times.connect);
-        let dialled = in_time(longest, self.connect.connect()).await;
+        let dialled = in_time(longest, self.connect.reach()).await;
         let late = || {
             let text = format!("there was no connection within {longest:?}");
             Err(io::Error::new(io::ErrorKind::TimedOut, text).into())
@@ -500,7 +541,22 @@ impl Link {
     }
 }
 
+impl Line {
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
 impl State {
+    fn line(&self) -> Option<Line> {
+        let way = match self.connection.as_ref()? {
+            Connection::Wire(wire) => Way::Wire(wire.fork()),
+            Connection::Pipe(pipe) => Way::Mouth(Arc::clone(pipe.mouth())),
+        };
+        let epoch = self.epoch;
+        Some(Line { way, epoch })
+    }
+
     fn fail(&mut self, cool_off: Duration, error: Arc<RedisError>) {
         let until = Instant::now() + cool_off;
         self.complaint = Some(Arc::clone(&error));
@@ -511,20 +567,28 @@ impl State {
 /// An attempt to connect, which ends when this is dropped, be it because the user's function that
 /// connects has panicked: nobody must wait for it then.
 struct Call<'a> {
-    link: &'a Link,
-    outcome: Option<RedisResult<Box<dyn Wire>>>,
+    link: &'a Arc<Link>,
+    outcome: Option<RedisResult<Reached>>,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let outcome = self.outcome.take();
+        let mut driver = None;
         let mut state = self.link.lock();
         state.connecting = None;
         let panicked = || Err(io::Error::other("connecting to redis panicked").into());
         match outcome.unwrap_or_else(panicked) {
-            Ok(wire) => {
-                state.wire = Some(wire);
+            Ok(reached) => {
                 state.epoch += 1;
+                state.connection = Some(match reached {
+                    Reached::Wire(wire) => Connection::Wire(wire),
+                    Reached::Stream(stream) => {
+                        let (pipe, task) = Pipe::new(stream, self.link, state.epoch);
+                        driver = Some(task);
+                        Connection::Pipe(pipe)
+                    }
+                });
                 state.sent.clear();
                 state.complaint = None;
             }
@@ -538,6 +602,10 @@ impl Drop for Call<'_> {
             }
         }
         drop(state);
+        if let Some(driver) = driver {
+            // What was connected to was so by a task that runs right now.
+            tokio::spawn(driver);
+        }
         self.link.changed.notify_waiters();
     }
 }
@@ -546,7 +614,7 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         f.debug_struct("Link")
-            .field("connected", &state.wire.is_some())
+            .field("connected", &state.connection.is_some())
             .field("connecting", &state.connecting.is_some())
             .finish_non_exhaustive()
     }

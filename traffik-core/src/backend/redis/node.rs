@@ -11,45 +11,70 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult,
 };
 
-use super::link::{Connect, Wire};
+use super::link::{Connect, Reached, Wire};
+use super::stream;
 use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
 
 /// One server.
-pub(super) struct Node(Client);
+pub(super) struct Node {
+    client: Client,
+    /// Whether the client is ours, and not set up by the user.
+    is_ours: bool,
+}
 
 impl Node {
     /// The server at a URL.
     pub(super) fn at(url: &str) -> Result<Node> {
-        Ok(Node(open(info(url)?)?))
+        Ok(Node {
+            client: open(info(url)?)?,
+            is_ours: true,
+        })
     }
 
     /// The server of an existing client.
     pub(super) fn of(client: Client) -> Node {
         #[cfg(feature = "redis-tls")]
         super::tls::choose_cryptography(client.get_connection_info());
-        Node(client)
+        Node {
+            client,
+            is_ours: false,
+        }
     }
 }
 
 impl Connect for Node {
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
-        let client = self.0.clone();
+        let client = self.client.clone();
         Box::pin(async move { dial(&client).await })
+    }
+
+    fn reach(&self) -> BoxFuture<'static, RedisResult<Reached>> {
+        match self.is_ours {
+            true => {
+                let client = self.client.clone();
+                Box::pin(async move { reach(&client).await })
+            }
+            // Not all that may be set can be asked for.
+            false => self.reach_as_ever(),
+        }
     }
 
     #[cfg(feature = "redis-tls")]
     fn with_certificates(&self, certificates: &redis::TlsCertificates) -> Result<Arc<dyn Connect>> {
-        let info = self.0.get_connection_info().clone();
+        let info = self.client.get_connection_info().clone();
         let client = Client::build_with_tls(info, certificates.clone());
-        Ok(Arc::new(Node(client.map_err(super::tls::unusable)?)))
+        Ok(Arc::new(Node {
+            client: client.map_err(super::tls::unusable)?,
+            is_ours: true,
+        }))
     }
 }
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The address only: the rest of a URL may be secret.
-        write!(f, "Node({})", self.0.get_connection_info().addr())
+        write!(f, "Node({})", self.client.get_connection_info().addr())
     }
 }
 
@@ -151,6 +176,14 @@ pub(super) async fn dial(client: &Client) -> RedisResult<Box<dyn Wire>> {
         .get_multiplexed_async_connection_with_config(&config)
         .await?;
     Ok(Box::new(connection))
+}
+
+/// To the server of a client with our settings.
+pub(super) async fn reach(client: &Client) -> RedisResult<Reached> {
+    match stream::open(client.get_connection_info()).await? {
+        Some(stream) => Ok(Reached::Stream(stream)),
+        None => Ok(Reached::Wire(dial(client).await?)),
+    }
 }
 
 /// A function that connects.

@@ -66,9 +66,11 @@ async fn mark_as_reset(
     Ok(())
 }
 
-/// The key that tells when the cells of a namespace were last reset.
-pub(super) fn mark(namespace: &str) -> String {
-    format!("{namespace}:reset")
+/// What comes after the namespace in the key that tells when its cells were last reset.
+pub(super) const MARK: &[u8] = b":reset";
+
+fn mark(namespace: &str) -> Vec<u8> {
+    [namespace.as_bytes(), MARK].concat()
 }
 
 async fn time(wire: &mut dyn Wire) -> RedisResult<Timestamp> {

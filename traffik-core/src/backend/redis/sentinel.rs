@@ -3,12 +3,12 @@
 use std::fmt;
 
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
-use redis::{ConnectionAddr, ConnectionInfo, RedisResult, TlsMode};
+use redis::{Client, ConnectionAddr, ConnectionInfo, RedisResult, TlsMode};
 
 use super::RedisBackend;
 use super::builder::RedisBackendBuilder;
-use super::link::{Connect, Wire};
-use super::node::{dial, info, tcp_settings};
+use super::link::{Connect, Reached, Wire};
+use super::node::{dial, info, reach, tcp_settings};
 use crate::backend::BoxFuture;
 use crate::error::{Error, Result};
 
@@ -83,21 +83,24 @@ impl Watched {
             settings,
         })
     }
+
+    async fn master(self) -> RedisResult<Client> {
+        // A new one each time: an old one would go on with whatever sentinel it knows.
+        let mut sentinel = Sentinel::build(self.sentinels)?;
+        let master = sentinel.async_master_for(&self.name, Some(&self.settings));
+        master.await
+    }
 }
 
 impl Connect for Watched {
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
-        let Watched {
-            sentinels,
-            name,
-            settings,
-        } = self.clone();
-        Box::pin(async move {
-            // A new one each time: an old one would go on with whatever sentinel it knows.
-            let mut sentinel = Sentinel::build(sentinels)?;
-            let master = sentinel.async_master_for(&name, Some(&settings)).await?;
-            dial(&master).await
-        })
+        let watched = self.clone();
+        Box::pin(async { dial(&watched.master().await?).await })
+    }
+
+    fn reach(&self) -> BoxFuture<'static, RedisResult<Reached>> {
+        let watched = self.clone();
+        Box::pin(async { reach(&watched.master().await?).await })
     }
 }
 

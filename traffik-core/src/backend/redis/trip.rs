@@ -3,19 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redis::Cmd;
-use smallvec::SmallVec;
+use redis::{Cmd, Value};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::answer::{Answer, Answers};
+use super::answer::{Answer, Answers, nonsense};
 use super::hints::Hint;
 use super::link::{Link, Lost};
 use super::script::{Program, Step};
-use super::{Inner, reset, script};
+use super::{Inner, reset, resp, script};
 use crate::backend::Batch;
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::name::LONGEST_NAMESPACE;
+use crate::patience::Patience;
 use crate::time::Timestamp;
 
 /// What a command says once for all its batches.
@@ -48,7 +48,7 @@ pub(super) struct Trips(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
-    trips: VecDeque<Box<Trip>>,
+    trips: VecDeque<Ready>,
     /// One that was made, whose buffers the next one takes over.
     made: Option<Box<Trip>>,
 }
@@ -62,7 +62,34 @@ pub(super) struct Trip {
     operations: Vec<Operation>,
     /// Whether anything is known about any of the cells.
     hinted: bool,
-    passengers: Vec<Passenger>,
+    passengers: VecDeque<Passenger>,
+    /// A buffer for the reply.
+    reply: Vec<u8>,
+}
+
+/// A trip, and whose it is.
+pub(super) struct Ready {
+    pub(super) trip: Box<Trip>,
+    pub(super) inner: Arc<Inner>,
+}
+
+/// How far a trip got that did not go as usual.
+#[derive(Default)]
+pub(super) struct Again {
+    /// Whether it was sent once, to no avail.
+    pub(super) resent: bool,
+    /// Whether the server has said that it does not know the script.
+    pub(super) loaded: bool,
+    /// Of those who wait, if it has begun.
+    pub(super) patience: Option<Patience>,
+}
+
+/// A trip that was made, and of whose answers some may not have been told.
+pub(super) struct Arrival {
+    ready: Ready,
+    answers: Answers,
+    /// How many of the keys.
+    told: usize,
 }
 
 /// What is to be done with one key.
@@ -92,6 +119,7 @@ impl Trips {
     /// What is known about the cells comes with the steps; nothing may be.
     fn board(
         &self,
+        inner: &Arc<Inner>,
         terms: Terms,
         batch: &Batch<'_>,
         steps: &[Step<'_>],
@@ -103,31 +131,34 @@ impl Trips {
         let Waiting { trips, made } = &mut *waiting;
         let is_new = !trips
             .back()
-            .is_some_and(|trip| trip.takes(&terms, operations));
+            .is_some_and(|ready| ready.trip.takes(&terms, operations));
         if is_new {
-            trips.push_back(match made.take() {
-                Some(trip) => trip.again(terms.clone()),
-                None => Box::new(Trip::new(terms.clone())),
+            trips.push_back(Ready {
+                trip: match made.take() {
+                    Some(trip) => trip.again(terms.clone()),
+                    None => Box::new(Trip::new(terms.clone())),
+                },
+                inner: Arc::clone(inner),
             });
         }
-        if let Some(trip) = trips.back_mut() {
+        if let Some(Ready { trip, .. }) = trips.back_mut() {
             if let Some(wider) = trip.terms.program.wider(&terms.program) {
                 trip.terms.program = Arc::clone(wider);
             }
             trip.add(batch, steps, hints);
-            trip.passengers.push(Passenger { operations, answer });
+            trip.passengers.push_back(Passenger { operations, answer });
         }
         (answered, is_new)
     }
 
     /// The next trip to be made; nobody can join any more.
-    fn depart(&self) -> Option<Box<Trip>> {
+    pub(super) fn depart(&self) -> Option<Ready> {
         self.lock().trips.pop_front()
     }
 
     /// Keeps the buffers of a trip, unless they have become large.
-    fn keep(&self, trip: Box<Trip>) {
-        if trip.arguments.capacity() <= Trip::MOST_KEPT {
+    pub(super) fn keep(&self, trip: Box<Trip>) {
+        if trip.arguments.capacity().max(trip.reply.capacity()) <= Trip::MOST_KEPT {
             self.lock().made = Some(trip);
         }
     }
@@ -146,10 +177,10 @@ impl Inner {
         steps: &[Step<'_>],
     ) -> impl Future<Output = Result<Answer>> + use<> {
         let hints = self.hints.of(batch);
-        let (answered, is_new) = link.trips().board(terms, batch, steps, &hints);
-        if is_new {
-            // In a task of its own, so that it depends on none of those who take part.
-            tokio::spawn(make_a_trip(Arc::clone(self), Arc::clone(link)));
+        let trips = link.trips();
+        let (answered, is_new) = trips.board(self, terms, batch, steps, &hints);
+        if is_new && !link.wake() {
+            tokio::spawn(make_the_next(Arc::clone(link)));
         }
         async {
             let ended = |_| {
@@ -162,16 +193,110 @@ impl Inner {
     }
 }
 
-async fn make_a_trip(inner: Arc<Inner>, link: Arc<Link>) {
-    // As many are made as were begun.
-    let Some(mut trip) = link.trips().depart() else {
-        return;
-    };
-    match trip.ask(&inner, &link).await {
-        Ok(answers) => trip.arrive(&inner, answers).await,
-        Err(error) => trip.fail(&error),
+/// Makes a trip in a task of its own, so that it depends on none of those who take part.
+pub(super) fn carry(ready: Ready, link: &Arc<Link>, again: Again) {
+    // If the runtime has ended, all who wait are told so.
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(make(ready, Arc::clone(link), again));
     }
+}
+
+/// As many are made as were begun.
+async fn make_the_next(link: Arc<Link>) {
+    if let Some(ready) = link.trips().depart() {
+        make(ready, link, Again::default()).await;
+    }
+}
+
+async fn make(mut ready: Ready, link: Arc<Link>, again: Again) {
+    let trip = match ready.ask(&link, again).await {
+        Ok(answers) => {
+            let mut arrival = Arrival::of(ready, answers);
+            while !arrival.tell(&mut { Trip::PORTION }) {
+                tokio::task::yield_now().await;
+            }
+            arrival.into_trip()
+        }
+        Err(error) => {
+            ready.trip.fail(&error);
+            ready.trip
+        }
+    };
     link.trips().keep(trip);
+}
+
+impl Ready {
+    /// One round trip. The first on each connection brings the script along; on a server that does
+    /// not know it all the same, as on a cluster's other nodes, it takes two.
+    async fn ask(&mut self, link: &Arc<Link>, again: Again) -> Result<Answers> {
+        let Again {
+            mut resent,
+            mut loaded,
+            mut patience,
+        } = again;
+        loop {
+            let era = self.inner.links.era();
+            self.trip.doubt_all_before(era);
+            let line = link.line().await?;
+            let brings = loaded || link.brings(line.epoch(), self.trip.program());
+            let command = self.trip.command(brings, &self.inner.namespace);
+            match link.ask(line, &command, &mut patience).await {
+                Ok(Value::BulkString(reply)) => return Answers::parse(reply, era),
+                Ok(_) => return Err(nonsense()),
+                Err(lost) if lost.is_unknown_script() && !loaded => {
+                    // The server has answered, if only this: the decision begins anew.
+                    (loaded, patience) = (true, None);
+                }
+                Err(Lost::Unexecuted(_)) if !resent => resent = true,
+                Err(lost) => return Err(lost.into()),
+            }
+        }
+    }
+
+    /// Writes the command, which may bring the script along.
+    pub(super) fn pack(&mut self, era: u64, brings: bool, to: &mut Vec<u8>) {
+        self.trip.doubt_all_before(era);
+        resp::begin(self.trip.count(), to);
+        let namespace = &self.inner.namespace;
+        self.trip
+            .say(brings, namespace, |pieces| resp::argue(pieces, to));
+    }
+}
+
+impl Arrival {
+    pub(super) fn of(ready: Ready, answers: Answers) -> Arrival {
+        ready.inner.hints.count_losses(answers.losses);
+        Arrival {
+            ready,
+            answers,
+            told: 0,
+        }
+    }
+
+    /// Tells so many at most what became of their batches, of whom it makes the number less; whether
+    /// all have been told.
+    pub(super) fn tell(&mut self, portion: &mut usize) -> bool {
+        let Ready { trip, inner } = &mut self.ready;
+        while let Some(left) = portion.checked_sub(1)
+            && let Some(Passenger { operations, answer }) = trip.passengers.pop_front()
+        {
+            *portion = left;
+            let own = self.told..self.told + operations;
+            self.told = own.end;
+            let arrived = answer.send(self.answers.next(operations));
+            if arrived.is_err() {
+                // Nobody learned of the change when it was made.
+                inner.denials.changed(&trip.keys[own]);
+            }
+        }
+        trip.passengers.is_empty()
+    }
+
+    pub(super) fn into_trip(self) -> Box<Trip> {
+        let mut trip = self.ready.trip;
+        trip.reply = self.answers.into_reply();
+        trip
+    }
 }
 
 impl Trip {
@@ -182,9 +307,9 @@ impl Trip {
     /// is then on its way while the others are answered. If all were answered at once, all would ask
     /// at once: this thread would wait for Redis, and Redis for this thread, at a quarter less
     /// throughput.
-    const PORTION: usize = 8;
+    pub(super) const PORTION: usize = 8;
 
-    /// Bytes of arguments whose buffer is kept.
+    /// Bytes of arguments, or of a reply, whose buffer is kept.
     const MOST_KEPT: usize = 16 * 1024;
 
     /// Another one in the buffers of one that was made.
@@ -205,7 +330,8 @@ impl Trip {
             arguments: Vec::new(),
             operations: Vec::new(),
             hinted: false,
-            passengers: Vec::new(),
+            passengers: VecDeque::new(),
+            reply: Vec::new(),
         }
     }
 
@@ -226,31 +352,6 @@ impl Trip {
         self.hinted |= !hints.is_empty();
     }
 
-    /// One round trip. The first on each connection brings the script along; on a server that does
-    /// not know it all the same, as on a cluster's other nodes, it takes two.
-    async fn ask(&mut self, inner: &Inner, link: &Arc<Link>) -> Result<Answers> {
-        let (mut resent, mut loaded, mut patience) = (false, false, None);
-        loop {
-            let era = inner.links.era();
-            self.doubt_all_before(era);
-            let line = link.line().await?;
-            let program = &self.terms.program;
-            let command = match loaded || link.brings(&line, program) {
-                false => self.command("EVALSHA", &program.sha, &inner.namespace),
-                true => self.command("EVAL", &program.text, &inner.namespace),
-            };
-            match link.ask(line, &command, &mut patience).await {
-                Ok(reply) => return Answers::parse(reply, era),
-                Err(lost) if lost.is_unknown_script() && !loaded => {
-                    // The server has answered, if only this: the decision begins anew.
-                    (loaded, patience) = (true, None);
-                }
-                Err(Lost::Unexecuted(_)) if !resent => resent = true,
-                Err(lost) => return Err(lost.into()),
-            }
-        }
-    }
-
     /// Has cells compared with what was seen in an earlier era, possibly of another server.
     fn doubt_all_before(&mut self, era: u64) {
         for operation in &self.operations {
@@ -260,38 +361,68 @@ impl Trip {
         }
     }
 
-    fn command(&self, name: &str, script: &str, namespace: &str) -> Cmd {
-        let count = self.keys.len();
-        let size = 192 + script.len() + self.arguments.len() + 128 * count;
-        let mut command = Cmd::with_capacity(7 + 2 * count, size);
-        command.arg(name).arg(script);
-        command.arg(count + usize::from(self.hinted));
-        let mut name = SmallVec::<[u8; LONGEST_NAMESPACE + 1 + Key::TEXT]>::new();
-        name.extend_from_slice(namespace.as_bytes());
-        name.push(b':');
+    pub(super) fn program(&self) -> &Arc<Program> {
+        &self.terms.program
+    }
+
+    fn command(&self, brings: bool, namespace: &str) -> Cmd {
+        let script = match brings {
+            true => self.terms.program.text.len(),
+            false => self.terms.program.sha.len(),
+        };
+        let size = 192 + script + self.arguments.len() + 128 * self.keys.len();
+        let mut command = Cmd::with_capacity(self.count(), size);
+        self.say(brings, namespace, |pieces| {
+            match pieces {
+                [argument] => command.arg(argument),
+                pieces => command.arg(pieces.concat()),
+            };
+        });
+        command
+    }
+
+    /// How many arguments the command has.
+    fn count(&self) -> usize {
+        6 + 2 * self.keys.len() + usize::from(self.hinted)
+    }
+
+    /// The arguments of the command, which may bring the script along; each in pieces.
+    fn say(&self, brings: bool, namespace: &str, mut argue: impl FnMut(&[&[u8]])) {
+        let (name, script) = match brings {
+            false => (&b"EVALSHA"[..], &self.terms.program.sha),
+            true => (&b"EVAL"[..], &self.terms.program.text),
+        };
+        argue(&[name]);
+        argue(&[script.as_bytes()]);
+        let keys = self.keys.len() + usize::from(self.hinted);
+        resp::Decimal::of(keys as u64).then(|digits| argue(&[digits]));
         for key in &self.keys {
-            name.truncate(namespace.len() + 1);
-            name.extend_from_slice(&key.bytes());
-            command.arg(&*name);
+            argue(&[namespace.as_bytes(), b":", &key.bytes()]);
         }
         if self.hinted {
-            command.arg(reset::mark(namespace));
+            argue(&[namespace.as_bytes(), reset::MARK]);
         }
-        match self.terms.now {
-            Some(now) => command.arg(now.as_micros()),
-            None => command.arg(""),
-        };
-        match self.terms.slack_ms {
-            Some(slack) => command.arg(slack),
-            None => command.arg(""),
-        };
-        command.arg(self.sizes());
+        let now = self.terms.now.map(Timestamp::as_micros);
+        for time in [now, self.terms.slack_ms] {
+            match time {
+                Some(time) => resp::Decimal::of(time).then(|digits| argue(&[digits])),
+                None => argue(&[]),
+            }
+        }
+        argue(&[&self.sizes()]);
         let mut start = 0;
         for Operation { end, .. } in &self.operations {
-            command.arg(&self.arguments[start..*end]);
+            argue(&[&self.arguments[start..*end]]);
             start = *end;
         }
-        command
+    }
+
+    /// A copy of what is in a reply, where the last one was.
+    pub(super) fn keep_reply(&mut self, reply: &[u8]) -> Vec<u8> {
+        let mut kept = std::mem::take(&mut self.reply);
+        kept.clear();
+        kept.extend_from_slice(reply);
+        kept
     }
 
     /// How many operations each batch has; nothing if each has one.
@@ -306,24 +437,7 @@ impl Trip {
         self.passengers.iter().flat_map(size).collect()
     }
 
-    async fn arrive(&mut self, inner: &Inner, mut answers: Answers) {
-        inner.hints.count_losses(answers.losses);
-        let mut keys = &*self.keys;
-        for (at, Passenger { operations, answer }) in self.passengers.drain(..).enumerate() {
-            if at > 0 && at % Self::PORTION == 0 {
-                tokio::task::yield_now().await;
-            }
-            let (own, others) = keys.split_at(operations);
-            keys = others;
-            let arrived = answer.send(answers.next(operations));
-            if arrived.is_err() {
-                // Nobody learned of the change when it was made.
-                inner.denials.changed(own);
-            }
-        }
-    }
-
-    fn fail(&mut self, error: &Error) {
+    pub(super) fn fail(&mut self, error: &Error) {
         for passenger in self.passengers.drain(..) {
             // Whoever has gone away needs no answer.
             let _ = passenger.answer.send(Err(error.clone()));
