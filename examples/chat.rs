@@ -4,9 +4,11 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get, web};
 use futures_util::future::{Either, select};
 use serde_json::json;
 use tokio::sync::broadcast;
-use traffik_actix::actix_ws::{AggregatedMessage, Session};
+use traffik_actix::actix_ws::AggregatedMessage;
 use traffik_actix::strategy::TokenBucket;
-use traffik_actix::{HttpThrottle, ThrottledMessages, WsThrottle, throttle};
+use traffik_actix::{
+    HttpThrottle, OnSpent, ThrottledMessages, ThrottledSession, WsRule, WsThrottle, throttle,
+};
 
 /// Why a connection ends.
 type Gone = Box<dyn std::error::Error>;
@@ -17,6 +19,7 @@ const LONGEST: usize = 500;
 #[derive(Clone)]
 struct Chat {
     messages: HttpThrottle,
+    /// Of what is said, and of what each is sent.
     limits: WsThrottle,
     /// What is said, to everybody.
     said: broadcast::Sender<String>,
@@ -29,11 +32,11 @@ async fn join(
     body: web::Payload,
     chat: web::Data<Chat>,
 ) -> actix_web::Result<HttpResponse> {
-    let (response, session, messages) = chat.limits.handle(&req, body).await?;
+    let (response, _, messages) = chat.limits.handle(&req, body).await?;
     let chat = chat.get_ref().clone();
     actix_web::rt::spawn(async move {
         // However it ends, the client is gone then.
-        let _ = chat.serve(&req, session, messages).await;
+        let _ = chat.serve(messages.session(), messages).await;
     });
     Ok(response)
 }
@@ -42,18 +45,17 @@ impl Chat {
     /// Passes on what a client says, and tells it what the others say.
     async fn serve(
         &self,
-        req: &HttpRequest,
-        mut session: Session,
+        mut session: ThrottledSession,
         mut messages: ThrottledMessages,
     ) -> Result<(), Gone> {
         let mut others = self.said.subscribe();
-        self.tell_budget(req, &mut session).await?;
+        self.tell_budget(&mut session).await?;
         loop {
             // A message that is being decided is not lost when somebody else says something.
             match select(Box::pin(messages.recv()), Box::pin(others.recv())).await {
                 Either::Left((Some(Ok(AggregatedMessage::Text(text))), _)) => {
                     let _ = self.said.send(text.chars().take(LONGEST).collect());
-                    self.tell_budget(req, &mut session).await?;
+                    self.tell_budget(&mut session).await?;
                 }
                 Either::Left((Some(Ok(AggregatedMessage::Ping(bytes))), _)) => {
                     session.pong(&bytes).await?;
@@ -71,9 +73,9 @@ impl Chat {
         }
     }
 
-    /// To look costs nothing. The same client, by the handshake, has the same count in all its tabs.
-    async fn tell_budget(&self, req: &HttpRequest, session: &mut Session) -> Result<(), Gone> {
-        let stat = self.messages.stat(req).await?;
+    /// To look costs nothing. A client has the same count in all its tabs.
+    async fn tell_budget(&self, session: &mut ThrottledSession) -> Result<(), Gone> {
+        let stat = session.ask(&self.messages).stat().await?;
         let budget = json!({ "left": stat.remaining, "of": stat.limit });
         Ok(session.text(budget.to_string()).await?)
     }
@@ -107,8 +109,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .rate("30/minute")
         .strategy(TokenBucket::new().burst(5))
         .build()?;
+    // However much the others say, a tab is sent ten kilobytes a second, and misses the rest.
+    let sent = HttpThrottle::builder("sent").rate("10000/second").build()?;
     let chat = Chat {
-        limits: WsThrottle::new(messages.clone()).max_message_size(4 * LONGEST),
+        limits: WsThrottle::new(messages.clone())
+            .max_message_size(4 * LONGEST)
+            .outgoing(WsRule::new(sent).per_byte().per_connection())
+            .on_spent(OnSpent::Discard),
         messages,
         said: broadcast::Sender::new(100),
     };

@@ -76,7 +76,10 @@ pub use throttle::by::By;
 #[cfg(feature = "macros")]
 pub use traffik_actix_macros::throttle;
 #[cfg(feature = "ws")]
-pub use ws::{Excess, OnExcess, ThrottledMessages, WsRule, WsThrottle};
+pub use ws::{
+    Excess, OnExcess, OnSpent, Outbox, SendError, ThrottledMessages, ThrottledSession, WsAsk,
+    WsRule, WsThrottle,
+};
 
 #[cfg(feature = "ws")]
 #[doc(no_inline)]

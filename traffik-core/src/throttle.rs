@@ -240,6 +240,21 @@ impl Throttle {
         ))
     }
 
+    /// Whether two attempts count in one cell, or nothing limits one of them. For adapters.
+    #[doc(hidden)]
+    pub fn counts_as_one(
+        &self,
+        backend: &dyn Backend,
+        one: &Attempt<'_>,
+        other: &Attempt<'_>,
+    ) -> bool {
+        let hasher = backend.key_hasher();
+        match (self.op(one, hasher), self.op(other, hasher)) {
+            (Some(one), Some(other)) => one.key == other.key,
+            _ => true,
+        }
+    }
+
     /// Whether both keep the same counts where they share a backend, for adapters.
     #[doc(hidden)]
     pub fn is_namesake_of(&self, other: &Throttle) -> bool {

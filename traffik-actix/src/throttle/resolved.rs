@@ -5,8 +5,8 @@ use traffik_core::{Attempt, Identity, Rate};
 /// What a throttle needs to know about a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
-    pub(super) identity: Identity,
-    pub(super) cost: Option<u32>,
+    pub(crate) identity: Identity,
+    pub(crate) cost: Option<u32>,
     pub(crate) rate: Option<Rate>,
     pub(crate) scope: Option<String>,
     pub(super) max_wait: Option<Duration>,
@@ -32,7 +32,13 @@ impl Resolved {
 
     #[inline]
     pub(crate) fn attempt(&self) -> Attempt<'_> {
-        let mut attempt = Attempt::by(&self.identity);
+        self.attempt_by(&self.identity)
+    }
+
+    /// The same by somebody else.
+    #[inline]
+    pub(crate) fn attempt_by<'a>(&'a self, identity: &'a Identity) -> Attempt<'a> {
+        let mut attempt = Attempt::by(identity);
         if let Some(cost) = self.cost {
             attempt = attempt.cost(cost);
         }

@@ -4,6 +4,7 @@ use std::io;
 
 use actix_web::web::{Bytes, BytesMut};
 use actix_ws::{AggregatedMessage, Item, Message, ProtocolError};
+use bytestring::ByteString;
 
 /// How large a message may be.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,19 @@ pub(crate) struct Assembly {
     unfinished: Option<Unfinished>,
 }
 
+/// A message, and in how many frames it came.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) message: AggregatedMessage,
+    pub(crate) frames: u32,
+}
+
+impl From<AggregatedMessage> for Whole {
+    fn from(message: AggregatedMessage) -> Self {
+        Whole { message, frames: 1 }
+    }
+}
+
 #[derive(Debug)]
 struct Unfinished {
     is_text: bool,
@@ -54,10 +68,7 @@ impl Assembly {
     }
 
     /// The message that a frame completes. Control frames may come between fragments.
-    pub(crate) fn take(
-        &mut self,
-        frame: Message,
-    ) -> Result<Option<AggregatedMessage>, ProtocolError> {
+    pub(crate) fn take(&mut self, frame: Message) -> Result<Option<Whole>, ProtocolError> {
         let whole = match frame {
             Message::Text(text) => {
                 self.bounds.check(text.len())?;
@@ -73,10 +84,10 @@ impl Assembly {
             Message::Continuation(item) => return self.take_fragment(item),
             Message::Nop => return Ok(None),
         };
-        Ok(Some(whole))
+        Ok(Some(whole.into()))
     }
 
-    fn take_fragment(&mut self, item: Item) -> Result<Option<AggregatedMessage>, ProtocolError> {
+    fn take_fragment(&mut self, item: Item) -> Result<Option<Whole>, ProtocolError> {
         let (fragment, is_last) = match item {
             Item::FirstText(bytes) => (self.begin(true, bytes)?, false),
             Item::FirstBinary(bytes) => (self.begin(false, bytes)?, false),
@@ -93,7 +104,7 @@ impl Assembly {
         self.bounds.check(unfinished.bytes.len() + fragment.len())?;
         unfinished.bytes.extend_from_slice(&fragment);
         match self.unfinished.take_if(|_| is_last) {
-            Some(finished) => finished.message().map(Some),
+            Some(finished) => finished.whole().map(Some),
             None => Ok(None),
         }
     }
@@ -112,17 +123,17 @@ impl Assembly {
 }
 
 impl Unfinished {
-    fn message(self) -> Result<AggregatedMessage, ProtocolError> {
+    fn whole(self) -> Result<Whole, ProtocolError> {
         let bytes = self.bytes.freeze();
-        if !self.is_text {
-            return Ok(AggregatedMessage::Binary(bytes));
-        }
-        match bytes.try_into() {
-            Ok(text) => Ok(AggregatedMessage::Text(text)),
-            Err(error) => Err(ProtocolError::Io(io::Error::new(
-                io::ErrorKind::InvalidData,
-                error,
-            ))),
-        }
+        let message = match self.is_text {
+            false => AggregatedMessage::Binary(bytes),
+            true => AggregatedMessage::Text(ByteString::try_from(bytes).map_err(|error| {
+                ProtocolError::Io(io::Error::new(io::ErrorKind::InvalidData, error))
+            })?),
+        };
+        Ok(Whole {
+            message,
+            frames: self.fragments,
+        })
     }
 }

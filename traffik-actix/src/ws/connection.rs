@@ -1,71 +1,61 @@
 //! One connection meets its limits.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, ResponseError};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
-use futures_util::FutureExt;
 use smallvec::SmallVec;
-use tokio::task::unconstrained;
-use tokio::time::{Instant, timeout};
-use traffik_core::{Attempt, Decision, Decisions, Error, Hits, Identity, Result};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use traffik_core::{Decision, Decisions, Error, Hits, Identity, Result};
 
-use super::assembly::Bounds;
+use super::assembly::{Bounds, Whole};
 use super::excess::{Excess, OnExcess};
-use super::rule::WsRule;
+use super::limit::{Limit, Party};
+use super::rule::Charges;
 use super::throttle::Settings;
 use super::unique;
-use crate::limits::live::Current;
 use crate::response::denial::Denial;
 use crate::response::failed::Recovery;
 use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Decided, Meeting, Outcome};
 use crate::throttle::backend::ThrottleBackend;
-use crate::throttle::resolved::Resolved;
 
 /// How long the frame that closes a connection may wait for a client that reads nothing.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Who is not limited.
-static NOBODY: Identity = Identity::EXEMPT;
-
-type Throttles<'a> = SmallVec<[Current<'a>; 3]>;
+type Parties<'a> = SmallVec<[Party<'a>; 3]>;
 
 pub(crate) struct Connection {
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     /// The handshake.
-    request: HttpRequest,
+    pub(super) request: HttpRequest,
     /// The backend that was chosen for it.
     chosen: Option<ThrottleBackend>,
-    session: Session,
+    pub(super) session: Session,
     id: String,
+    /// Who it turned out to be.
+    who: RefCell<Option<Identity>>,
     /// One for each rule.
-    limits: Vec<Limit>,
+    pub(super) limits: Vec<Limit>,
     /// Denials since the last admission.
     denials: Cell<u32>,
     waits: Cell<bool>,
+    /// Messages that were not sent because of their limits.
+    pub(super) unsent: Cell<u64>,
+    /// Gone when this is.
+    gone: OnceCell<watch::Sender<()>>,
 }
 
-/// What a rule knows about a connection.
-struct Limit {
-    backend: ThrottleBackend,
-    /// Empty as long as it cannot be found out, and a handler admits nevertheless.
-    resolved: OnceCell<Resolved>,
-    /// When the client was told about a denial, and for how long that will do.
-    told: Cell<Option<(Instant, Duration)>>,
-}
-
-/// The rules that a message meets, and what it costs by each.
-pub(crate) type Charges = SmallVec<[Charge; 2]>;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Charge {
-    rule: usize,
-    cost: Option<u32>,
+/// Which way a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    In,
+    Out,
 }
 
 /// What becomes of a message.
@@ -94,9 +84,12 @@ impl Connection {
             chosen: ThrottleBackend::chosen_for(request),
             session,
             id: unique::id(),
+            who: RefCell::new(None),
             limits: Vec::new(),
             denials: Cell::new(0),
             waits: Cell::new(false),
+            unsent: Cell::new(0),
+            gone: OnceCell::new(),
         };
         let mut limits = Vec::new();
         for rule in &connection.settings.rules {
@@ -120,27 +113,23 @@ impl Connection {
     }
 
     /// What a message costs, by which rules.
-    pub(crate) fn charges(&self, message: &AggregatedMessage) -> Charges {
+    pub(super) fn charges(&self, message: &Whole, way: Way) -> Charges {
         let rules = self.settings.rules.iter().enumerate();
         rules
-            .filter(|(_, rule)| rule.applies(message))
-            .map(|(at, rule)| Charge {
-                rule: at,
-                cost: rule.cost_of(message),
-            })
+            .filter(|(_, rule)| rule.outgoing == (way == Way::Out))
+            .filter_map(|(at, rule)| rule.charge(at, message))
             .collect()
     }
 
     /// Decides, unless something has to be waited for; nothing is charged then.
-    pub(crate) fn decide_now(&self, charges: &Charges) -> Option<Result<Decisions>> {
-        let throttles = self.throttles(charges);
-        let known = |(charge, throttle): (&Charge, &Current<'_>)| {
-            self.limits[charge.rule].resolved.get().is_some() || throttle.is_disabled()
-        };
-        match charges.iter().zip(&throttles).all(known) {
-            true => self.hits(charges, &throttles).try_until_ready(),
-            false => None,
+    pub(super) fn decide_now(&self, charges: &Charges) -> Option<Result<Decisions>> {
+        let parties = self.parties(charges);
+        if !parties.iter().all(Party::is_known) {
+            return None;
         }
+        let decided = self.hits(&parties).try_until_ready()?;
+        admitted(&parties, &decided);
+        Some(decided)
     }
 
     /// Notes that a message passed; what no rule is for does not make up for denials.
@@ -164,7 +153,7 @@ impl Connection {
     ) -> Verdict {
         let decided = match decided {
             Some(decided) => decided,
-            None => self.decide(&charges).await,
+            None => self.decide(&charges, Way::In).await,
         };
         let decisions = match decided {
             Ok(decisions) => decisions,
@@ -187,7 +176,8 @@ impl Connection {
         let _ = timeout(PARTING, self.session.clone().close(Some(reason))).await;
     }
 
-    async fn decide(&self, charges: &Charges) -> Result<Decisions> {
+    /// Decides. A message that waits for its turn holds up those that come in, if it is one of them.
+    pub(super) async fn decide(&self, charges: &Charges, way: Way) -> Result<Decisions> {
         let mut answers: Decisions = charges.iter().map(|_| Decision::UNLIMITED).collect();
         for (charge, answer) in charges.iter().zip(answers.iter_mut()) {
             *answer = self.ask_again(charge.rule).await?;
@@ -195,15 +185,24 @@ impl Connection {
         if answers.is_denied() {
             return Ok(answers);
         }
-        let throttles = self.throttles(charges);
-        let hits = self.hits(charges, &throttles);
+        let parties = self.parties(charges);
+        let decided = self.decide_known(&parties, way).await;
+        admitted(&parties, &decided);
+        decided
+    }
+
+    async fn decide_known(&self, parties: &Parties<'_>, way: Way) -> Result<Decisions> {
+        let hits = self.hits(parties);
         if !hits.must_queue() {
             let decided = hits.ask().await;
-            let waits = decided.as_ref().is_ok_and(Decisions::is_denied) && self.may_wait(charges);
-            if !waits {
+            let may_wait = parties.iter().any(Party::may_wait);
+            if !(may_wait && decided.as_ref().is_ok_and(Decisions::is_denied)) {
                 hits.note(&decided);
                 return decided;
             }
+        }
+        if way == Way::Out {
+            return hits.until_ready().await;
         }
         self.waits.set(true);
         let decided = hits.until_ready().await;
@@ -212,9 +211,9 @@ impl Connection {
     }
 
     /// Finds out what a rule did not know at the handshake.
-    async fn ask_again(&self, rule: usize) -> Result<Decision> {
+    pub(super) async fn ask_again(&self, rule: usize) -> Result<Decision> {
         let (limit, rule) = (&self.limits[rule], &self.settings.rules[rule]);
-        if limit.resolved.get().is_some() {
+        if limit.is_resolved() {
             return Ok(Decision::UNLIMITED);
         }
         let now = rule.throttle.current();
@@ -224,45 +223,72 @@ impl Connection {
         answer
     }
 
-    async fn meet<'a>(&'a self, throttle: &'a HttpThrottle) -> Meeting<'a> {
-        let outer = self.chosen.as_ref().or(self.settings.backend.as_ref());
-        admission::meet(&throttle.ask(), &self.request, outer).await
+    /// From now on the client is somebody else, who is charged with what it took lately.
+    pub(super) async fn identify_as(&self, identity: Identity) -> Result<()> {
+        let mut known = Vec::new();
+        for (rule, limit) in self.settings.rules.iter().zip(&self.limits) {
+            let now = rule.throttle.current();
+            if now.is_disabled() {
+                known.push(None);
+                continue;
+            }
+            let ask = now.ask().by(identity.clone());
+            let meeting = admission::meet(&ask, &self.request, self.outer()).await;
+            let resolved = rule.placed(meeting.resolved?, &self.id);
+            limit.carry(&now, &resolved).await?;
+            known.push(Some(Rc::new(resolved)));
+        }
+        for (limit, resolved) in self.limits.iter().zip(known) {
+            limit.replace(resolved);
+        }
+        *self.who.borrow_mut() = Some(identity);
+        Ok(())
     }
 
-    /// Who decides, as they are now.
-    fn throttles(&self, charges: &Charges) -> Throttles<'_> {
-        let rules = charges
-            .iter()
-            .map(|charge| &self.settings.rules[charge.rule]);
-        rules.map(|rule| rule.throttle.current()).collect()
+    /// Who it turned out to be.
+    pub(super) fn who(&self) -> Option<Identity> {
+        self.who.borrow().clone()
     }
 
-    fn hits<'a>(
-        &'a self,
-        charges: &Charges,
-        throttles: &'a Throttles<'_>,
-    ) -> Hits<'a, Recovery<'a>> {
+    /// Fails when this is gone.
+    pub(super) fn gone(&self) -> watch::Receiver<()> {
+        let gone = self.gone.get_or_init(|| watch::channel(()).0);
+        gone.subscribe()
+    }
+
+    pub(super) async fn meet<'a>(&'a self, throttle: &'a HttpThrottle) -> Meeting<'a> {
+        let ask = match self.who() {
+            Some(who) => throttle.ask().by(who),
+            None => throttle.ask(),
+        };
+        admission::meet(&ask, &self.request, self.outer()).await
+    }
+
+    fn outer(&self) -> Option<&ThrottleBackend> {
+        self.chosen.as_ref().or(self.settings.backend.as_ref())
+    }
+
+    /// The rules of a message, as they are now.
+    fn parties<'a>(&'a self, charges: &'a Charges) -> Parties<'a> {
+        let parties = charges.iter().map(|charge| {
+            let at = charge.rule;
+            Party::new(charge, &self.settings.rules[at], &self.limits[at])
+        });
+        parties.collect()
+    }
+
+    fn hits<'a>(&'a self, parties: &'a Parties<'_>) -> Hits<'a, Recovery<'a>> {
         let mut hits = Hits::default();
-        for (charge, throttle) in charges.iter().zip(throttles) {
-            let limit = &self.limits[charge.rule];
+        for party in parties {
+            let backend = &party.limit.backend;
             hits.push_on(
-                throttle.throttle(),
-                match throttle.is_disabled() {
-                    true => Attempt::by(&NOBODY),
-                    false => limit.attempt(charge.cost),
-                },
-                &*limit.backend.backend,
-                Recovery::of(throttle, &limit.backend, &self.request),
+                party.throttle.throttle(),
+                party.attempt(),
+                &*backend.backend,
+                Recovery::of(&party.throttle, backend, &self.request),
             );
         }
         hits
-    }
-
-    fn may_wait(&self, charges: &Charges) -> bool {
-        let mut resolved = charges
-            .iter()
-            .filter_map(|charge| self.limits[charge.rule].resolved.get());
-        resolved.any(Resolved::waits)
     }
 
     /// Does what is to be done about a message beyond its limits, and says what that was.
@@ -325,7 +351,8 @@ impl Connection {
 
     fn decided(&self, rule: usize, decision: Decision) -> Decided {
         let throttle = self.settings.rules[rule].throttle.current();
-        Decided::by(&throttle, self.limits[rule].resolved.get(), decision)
+        let resolved = self.limits[rule].resolved();
+        Decided::by(&throttle, resolved.as_deref(), decision)
     }
 
     async fn fail(&self, error: Error) -> Verdict {
@@ -346,59 +373,13 @@ impl Connection {
     }
 }
 
-impl Limit {
-    fn new(backend: &ThrottleBackend) -> Limit {
-        Limit {
-            backend: backend.clone(),
-            resolved: OnceCell::new(),
-            told: Cell::new(None),
+/// Takes note of who was charged.
+fn admitted(parties: &Parties<'_>, decided: &Result<Decisions>) {
+    if let Ok(decisions) = decided
+        && decisions.is_allowed()
+    {
+        for (party, decision) in parties.iter().zip(decisions.iter()) {
+            party.admitted(decision);
         }
-    }
-
-    /// Keeps what a meeting found out.
-    fn learn(&self, rule: &WsRule, connection: &str, meeting: Meeting<'_>) {
-        // Who asks is not asked while it is disabled.
-        if meeting.is_disabled() {
-            return;
-        }
-        if let Ok(mut resolved) = meeting.resolved {
-            if rule.per_connection {
-                let scope = resolved.scope.get_or_insert_default();
-                scope.push_str(connection);
-            }
-            self.resolved.get_or_init(|| resolved);
-        }
-    }
-
-    fn attempt(&self, cost: Option<u32>) -> Attempt<'_> {
-        let attempt = match self.resolved.get() {
-            Some(resolved) => resolved.attempt(),
-            None => Attempt::by(&NOBODY),
-        };
-        match cost {
-            Some(cost) => attempt.cost(cost),
-            None => attempt,
-        }
-    }
-
-    /// Tells the client, unless it was told lately.
-    fn notify(&self, excess: &Excess<'_>) {
-        if self.may_tell(Instant::now(), excess.quiet()) {
-            // A client that does not read what it is sent is not told; nor does it hold up the rest.
-            // But that the task has done much already is no reason not to.
-            let mut session = excess.session();
-            let _ = unconstrained(session.text(excess.notice())).now_or_never();
-        }
-    }
-
-    /// Whether the client may be told, which is noted.
-    fn may_tell(&self, now: Instant, quiet: Duration) -> bool {
-        if let Some((told, enough)) = self.told.get()
-            && now.saturating_duration_since(told) < enough
-        {
-            return false;
-        }
-        self.told.set(Some((now, quiet)));
-        true
     }
 }

@@ -13,9 +13,10 @@ use futures_util::Stream;
 use futures_util::future::LocalBoxFuture;
 use traffik_core::InFlight;
 
-use super::assembly::Assembly;
-use super::connection::{Connection, Verdict};
+use super::assembly::{Assembly, Whole};
+use super::connection::{Connection, Verdict, Way};
 use super::rule::payload;
+use super::session::ThrottledSession;
 
 /// Frames that are seen to at a stretch. A flood comes by the thousand, and without a pause whatever is
 /// beside it in the worker waits until all of it is dropped.
@@ -46,7 +47,7 @@ pub struct ThrottledMessages {
 /// Messages that were read to see whether the client is still there.
 #[derive(Default)]
 struct Ahead {
-    messages: VecDeque<AggregatedMessage>,
+    messages: VecDeque<Whole>,
     bytes: usize,
 }
 
@@ -55,15 +56,15 @@ impl Ahead {
         self.messages.len() < 64 && self.bytes < 64 * 1024
     }
 
-    fn push(&mut self, message: AggregatedMessage) {
-        self.bytes += payload(&message);
-        self.messages.push_back(message);
+    fn push(&mut self, whole: Whole) {
+        self.bytes += payload(&whole.message);
+        self.messages.push_back(whole);
     }
 
-    fn pop(&mut self) -> Option<AggregatedMessage> {
-        let message = self.messages.pop_front()?;
-        self.bytes -= payload(&message);
-        Some(message)
+    fn pop(&mut self) -> Option<Whole> {
+        let whole = self.messages.pop_front()?;
+        self.bytes -= payload(&whole.message);
+        Some(whole)
     }
 }
 
@@ -106,6 +107,12 @@ impl ThrottledMessages {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
+    /// The session of the same connection, for what is limited as it goes [out](crate::WsThrottle::outgoing), and for
+    /// asking and learning more about who is at the other end.
+    pub fn session(&self) -> ThrottledSession {
+        ThrottledSession::new(&self.connection)
+    }
+
     /// Lets others run after a stretch of work.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.stretch < STRETCH {
@@ -118,7 +125,7 @@ impl ThrottledMessages {
     }
 
     /// The next message to see to.
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Whole, ProtocolError>>> {
         if self.ahead.messages.is_empty() {
             return self.poll_whole(cx);
         }
@@ -126,7 +133,7 @@ impl ThrottledMessages {
         Poll::Ready(self.ahead.pop().map(Ok))
     }
 
-    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Whole, ProtocolError>>> {
         loop {
             ready!(self.poll_pause(cx));
             let Poll::Ready(frame) = Pin::new(&mut self.frames).poll_next(cx) else {
@@ -145,8 +152,9 @@ impl ThrottledMessages {
     }
 
     /// The message, if it passes at once. Otherwise it is seen to.
-    fn decide(&mut self, message: AggregatedMessage) -> Option<AggregatedMessage> {
-        let charges = self.connection.charges(&message);
+    fn decide(&mut self, whole: Whole) -> Option<AggregatedMessage> {
+        let charges = self.connection.charges(&whole, Way::In);
+        let message = whole.message;
         let decided = self.connection.decide_now(&charges);
         if let Some(Ok(decisions)) = &decided
             && decisions.is_allowed()
@@ -195,9 +203,9 @@ impl Stream for ThrottledMessages {
         loop {
             match &mut this.state {
                 State::Reading => match ready!(this.poll_message(cx)) {
-                    Some(Ok(close @ AggregatedMessage::Close(_))) => {
+                    Some(Ok(whole)) if matches!(whole.message, AggregatedMessage::Close(_)) => {
                         this.state = State::Ended;
-                        return Poll::Ready(Some(Ok(close)));
+                        return Poll::Ready(Some(Ok(whole.message)));
                     }
                     Some(Ok(message)) => {
                         if let Some(admitted) = this.decide(message) {

@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::excess::{Excess, ExcessHandler, OnExcess};
 use super::messages::ThrottledMessages;
 use super::rule::WsRule;
+use super::spent::OnSpent;
 use crate::concurrency::limit::ConcurrencyLimit;
 use crate::throttle::HttpThrottle;
 use crate::throttle::backend::ThrottleBackend;
@@ -61,14 +62,15 @@ use crate::throttle::backend::ThrottleBackend;
 /// # }
 /// ```
 ///
-/// **Who asks** is found out once, from the handshake, as for any request. All connections of a client
+/// **Who asks** is found out once, from the handshake, as for any request, until
+/// [`identify_as`](crate::ThrottledSession::identify_as) says otherwise. All connections of a client
 /// share one count, in all processes that share a backend, unless a rule is
 /// [per connection](WsRule::per_connection). All rules that a message meets are one decision: all admit it
 /// and are charged, or none is.
 ///
 /// **Everything counts** except the frame that closes a connection: texts, binaries, pings (each wants
 /// an answer) and pongs. A message in several fragments counts once, when it is complete, and its cost
-/// is that of the whole; how large it may be and in how many fragments is
+/// is that of the whole, or of its [frames](WsRule::per_frame); how large it may be and in how many fragments is
 /// [bounded](WsThrottle::max_message_size). Rules can tell kinds apart.
 ///
 /// **A message beyond its limits** is dropped and the client told so, at most once per announced wait;
@@ -93,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) rules: Vec<WsRule>,
     pub(crate) backend: Option<ThrottleBackend>,
     pub(crate) on_excess: Option<ExcessHandler>,
+    pub(crate) on_spent: OnSpent,
     pub(crate) extras: Map<String, Value>,
     pub(crate) close_after: Option<u32>,
     pub(crate) bounds: Bounds,
@@ -106,6 +109,7 @@ impl WsThrottle {
             rules: vec![rule.into()],
             backend: None,
             on_excess: None,
+            on_spent: OnSpent::default(),
             extras: Map::new(),
             close_after: None,
             bounds: Bounds::default(),
@@ -126,6 +130,40 @@ impl WsThrottle {
             rule.throttle.must_agree_with(&other.throttle);
         }
         self.with(|settings| settings.rules.push(rule))
+    }
+
+    /// Applies a throttle or a rule to what is sent to clients through a [`ThrottledSession`](crate::ThrottledSession): frames,
+    /// or bytes with [`per_byte`](WsRule::per_byte). Several are one decision, as are those of what comes in.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use traffik_actix::{HttpThrottle, OnSpent, WsRule, WsThrottle};
+    ///
+    /// let messages = HttpThrottle::builder("messages").rate("5/second").build()?;
+    /// // A megabyte per minute to each client; what is beyond waits for a second, and is dropped then.
+    /// let sent = HttpThrottle::builder("sent").rate("1000000/minute").wait_up_to(Duration::from_secs(1));
+    /// let limits = WsThrottle::new(messages)
+    ///     .outgoing(WsRule::new(sent.build()?).per_byte())
+    ///     .on_spent(OnSpent::Discard);
+    /// # let _ = limits;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    ///
+    /// Everything counts but the frame that closes, and the notices about [excess](OnExcess::Notify). What is sent through
+    /// the `Session` of actix-ws does not. A throttle that is in a rule for what comes in as well counts both together.
+    ///
+    /// # Panics
+    ///
+    /// As [`rule`](WsThrottle::rule).
+    pub fn outgoing(self, rule: impl Into<WsRule>) -> WsThrottle {
+        let mut rule = rule.into();
+        rule.outgoing = true;
+        self.rule(rule)
+    }
+
+    /// Sets what becomes of messages to clients that are beyond those limits. Default: [`OnSpent::Fail`].
+    pub fn on_spent(self, on_spent: OnSpent) -> WsThrottle {
+        self.with(|settings| settings.on_spent = on_spent)
     }
 
     /// Sets the backend of throttles that have none of their own. Default: that of the application, else

@@ -1,24 +1,26 @@
 //! What is done about messages beyond their limits.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::rt::spawn;
-use actix_web::{App, HttpRequest, HttpResponse, web};
+use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, web};
 use futures_util::FutureExt;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::consume_budget;
 use traffik_actix::strategy::Gcra;
 use traffik_actix::{
-    Excess, Failed, HttpThrottle, Identity, OnExcess, ThrottleBackend, WsRule, WsThrottle,
+    Excess, Failed, HttpThrottle, Identity, OnError, OnExcess, ThrottleBackend, WsRule, WsThrottle,
 };
 
 use crate::client::Client;
-use crate::server::{app, echo, serve, serve_app, serve_pipes};
+use crate::server::{app, echo, name, serve, serve_app, serve_pipes};
+use crate::store::Store;
 use crate::support::{memory, notice, paused, throttle};
 
 fn one_a_day() -> HttpThrottle {
@@ -190,6 +192,92 @@ async fn the_throttle_says_what_happens_else_the_backend_of_what_denied() {
     ann.say("2").await;
     assert_eq!(ann.leave().await, ["1"]);
 }
+
+/// Wherever a throttle finds its backend, and whatever that says.
+#[actix_web::test]
+async fn defaults_of_a_backend_hold_wherever_it_is_found() {
+    type Place = fn(ThrottleBackend) -> Apps;
+    enum Apps {
+        Own(WsThrottle),
+        App(WsThrottle, ThrottleBackend),
+        Request(WsThrottle, ThrottleBackend),
+    }
+    let places: [(&str, Place); 4] = [
+        ("the throttle's own", |backend| {
+            let daily = throttle("daily", "1/day").backend(backend);
+            Apps::Own(WsThrottle::new(daily.build().unwrap()))
+        }),
+        ("that of the limits", |backend| {
+            let daily = throttle("daily", "1/day").build().unwrap();
+            Apps::Own(WsThrottle::new(daily).backend(backend))
+        }),
+        ("in the application data", |backend| {
+            let daily = throttle("daily", "1/day").build().unwrap();
+            Apps::App(WsThrottle::new(daily), backend)
+        }),
+        ("in the extensions of the handshake", |backend| {
+            let daily = throttle("daily", "1/day").build().unwrap();
+            Apps::Request(WsThrottle::new(daily), backend)
+        }),
+    ];
+    async fn start(apps: Apps) -> SocketAddr {
+        match apps {
+            Apps::Own(limits) => serve(limits).await,
+            Apps::App(limits, backend) => {
+                let app = App::new()
+                    .app_data(web::Data::new(limits))
+                    .app_data(web::Data::new(backend))
+                    .route("/", web::get().to(echo));
+                serve_app(app).await
+            }
+            Apps::Request(limits, backend) => {
+                let chosen = async move |req: HttpRequest, body: web::Payload, limits: _| {
+                    let backend = req.app_data::<web::Data<Chosen>>().unwrap();
+                    req.extensions_mut().insert(backend.0.clone());
+                    echo(req, body, limits).await
+                };
+                let app = App::new()
+                    .app_data(web::Data::new(limits))
+                    .app_data(web::Data::new(Chosen(backend)))
+                    .route("/", web::get().to(chosen));
+                serve_app(app).await
+            }
+        }
+    }
+    for (place, put) in places {
+        let backend = || ThrottleBackend::new(memory().1).identify(name);
+        for (backend, expected) in [
+            (backend(), vec!["1".to_owned(), notice(86_400)]),
+            (backend().on_excess(OnExcess::Discard), vec!["1".to_owned()]),
+            (
+                backend().on_excess(OnExcess::Admit),
+                vec!["1".to_owned(), "2".to_owned()],
+            ),
+            (
+                ThrottleBackend::new(Store::down()).on_error(OnError::Allow),
+                vec!["1".to_owned(), "2".to_owned()],
+            ),
+        ] {
+            let addr = start(put(backend)).await;
+            // Who asks is what the backend says: each of them is somebody.
+            for who in ["ann", "ben"] {
+                let mut client = Client::connect(addr, who).await;
+                client.say("1").await;
+                client.say("2").await;
+                assert_eq!(client.leave().await, expected, "{place}, {who}");
+            }
+        }
+        let closes = ThrottleBackend::new(memory().1).on_excess(OnExcess::Close);
+        let mut ann = Client::connect(start(put(closes)).await, "ann").await;
+        ann.say("1").await;
+        ann.say("2").await;
+        assert_eq!(ann.hear().await, "1", "{place}");
+        assert!(ann.hear().await.starts_with("close: 1008"), "{place}");
+    }
+}
+
+/// A backend that a middleware would choose.
+struct Chosen(ThrottleBackend);
 
 /// Issue 9.5 (h): all that a client had sent was seen to in one go, while the rest of its worker waited.
 #[actix_web::test]

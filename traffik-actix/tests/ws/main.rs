@@ -11,8 +11,10 @@ mod connections;
 mod delay;
 mod excess;
 mod failures;
+mod identity;
 mod limits;
 mod messages;
+mod outgoing;
 mod server;
 #[path = "../it/store.rs"]
 mod store;

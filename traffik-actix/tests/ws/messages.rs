@@ -51,6 +51,90 @@ async fn a_message_in_fragments_costs_as_much_as_in_one_piece() {
     assert_eq!(ann.leave().await, ["123456", &notice(86_400), "7890"]);
 }
 
+/// A message counts once: one in 64 tiny fragments was as much work as 64.
+#[actix_web::test]
+async fn tiny_fragments_gain_nothing_where_frames_count() {
+    let (_, backend) = memory();
+    let frames = throttle("frames", "10/day")
+        .backend(backend)
+        .build()
+        .unwrap();
+    let limits = WsThrottle::new(WsRule::new(frames).per_frame());
+    let mut ann = Client::connect(serve(limits).await, "ann").await;
+    let mut say_in = async |pieces: usize| {
+        for at in 0..pieces {
+            let (first, last) = (at == 0, at + 1 == pieces);
+            ann.fragment("x", first, last).await;
+            // What comes in between counts by itself.
+            if last && pieces == 4 {
+                ann.ping("!").await;
+            }
+        }
+    };
+    say_in(4).await;
+    for _ in 0..100 {
+        say_in(6).await; // the ping left five
+    }
+    say_in(5).await;
+    say_in(1).await;
+    let heard = ann.leave().await;
+    assert_eq!(
+        heard,
+        ["xxxx", "pong: !", &notice(86_400), "xxxxx"],
+        "10 frames of 610"
+    );
+}
+
+#[actix_web::test]
+async fn no_frame_but_the_last_is_free() {
+    use traffik_actix::OnExcess;
+
+    let (clock, backend) = memory();
+    let all = throttle("all", "9/day").backend(backend).build().unwrap();
+    let limits = WsThrottle::new(all).on_excess(OnExcess::Discard);
+    let addr = serve(limits).await;
+    // Of each kind 90 are sent; of the fragments of one message 64 are read.
+    let flood = async |client: &mut Client, kind: &str| {
+        for at in 0..90 {
+            match kind {
+                "pings" => client.ping("x").await,
+                "pongs" => client.send(Message::Pong("x".into())).await,
+                "texts" => client.say("x").await,
+                "empty texts" => client.say("").await,
+                "binaries" => client.send(Message::binary(vec![1])).await,
+                "messages in two" => {
+                    client.fragment("", true, false).await;
+                    client.fragment("", false, true).await;
+                }
+                _ if at == 0 => client.fragment("", true, false).await,
+                _ => client.fragment("", false, false).await,
+            }
+        }
+    };
+    for kind in [
+        "pings",
+        "texts",
+        "empty texts",
+        "binaries",
+        "messages in two",
+    ] {
+        let mut ann = Client::connect(addr, "ann").await;
+        flood(&mut ann, kind).await;
+        assert_eq!(ann.leave().await.len(), 9, "{kind}");
+        clock.advance(Duration::from_secs(86_400));
+    }
+    // Pongs are not answered, but take from what is left for others.
+    let mut ann = Client::connect(addr, "ann").await;
+    flood(&mut ann, "pongs").await;
+    ann.say("x").await;
+    assert_eq!(ann.leave().await, Vec::<String>::new());
+    clock.advance(Duration::from_secs(86_400));
+    // A message that never ends is no way either.
+    let mut ann = Client::connect(addr, "ann").await;
+    flood(&mut ann, "fragments").await;
+    assert_eq!(ann.hear().await, "close: 1009 ");
+}
+
 #[actix_web::test]
 async fn too_many_fragments_close_the_connection() {
     let mut ann = limited("9/day", |limits| limits.max_fragments(3)).await;
