@@ -311,9 +311,7 @@ impl<'a> Search<'a> {
                 moves.push(one);
             }
         }
-        // What decides the same on another cell than was seen may have been something else: what the lost
-        // ones charged shows in what is seen, though not always in what is decided.
-        if !moves.iter().any(|one| one.is_seen) {
+        if moves.is_empty() {
             for at in candidates {
                 moves.extend(self.extraordinary(at));
             }
@@ -321,7 +319,6 @@ impl<'a> Search<'a> {
         moves.sort_by_key(|one| {
             let event = self.events[one.event];
             (
-                one.forgot == 0,
                 one.is_seen,
                 std::cmp::Reverse((event.time(), event.asked_ns)),
             )
