@@ -6,6 +6,7 @@
 
 pub mod load;
 pub mod server;
+pub mod sockets;
 pub mod store;
 
 use std::fmt;

@@ -44,8 +44,18 @@ impl Server {
         self
     }
 
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// How long the worker was on a processor until now.
-    fn worker_time(&self) -> Duration {
+    pub fn worker_time(&self) -> Duration {
         let text = std::fs::read_to_string(&self.schedstat).expect("Linux, and the worker lives");
         let nanos = text.split(' ').next().and_then(|first| first.parse().ok());
         Duration::from_nanos(nanos.expect("nanoseconds come first"))
