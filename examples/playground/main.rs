@@ -3,6 +3,7 @@
 //! moved by hand. The page asks over a WebSocket whose messages are limited themselves.
 
 mod outage;
+mod remote;
 mod strategies;
 mod traffic;
 

@@ -1,18 +1,17 @@
 //! What several nodes admit together while their store is away.
 
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use traffik_core::{
-    Backend, BackendExt, Batch, BoxFuture, Cell, CircuitBreaker, Clock, Decisions, Error, Identity,
-    Key, ManualClock, MemoryBackend, OnError, Op, Result, Throttle, Timestamp,
+    BackendExt, CircuitBreaker, Clock, Error, Identity, ManualClock, MemoryBackend, OnError,
+    Result, Throttle,
 };
 
+use crate::remote::Remote;
 use crate::strategies::instant;
 use crate::traffic::{self, Shape};
 
@@ -72,10 +71,7 @@ impl Question {
     fn passed(&self, policy: Policy, times: &[u64]) -> Result<Vec<u64>> {
         let clock = ManualClock::default();
         let start = clock.now();
-        let store = Remote {
-            cells: memory(&clock)?,
-            is_away: Arc::default(),
-        };
+        let store = Remote::over(memory(&clock)?);
         let nodes = (0..self.nodes).map(|_| self.node(policy, store.clone(), &clock));
         let nodes = nodes.collect::<Result<Vec<_>>>()?;
         let [from, until] = [self.away_from, self.away_until].map(|at| at.saturating_mul(1_000));
@@ -83,7 +79,7 @@ impl Question {
         let mut passed = Vec::new();
         for (at, node) in times.iter().zip(nodes.iter().cycle()) {
             clock.set(instant(start, *at));
-            store.is_away.store(away.contains(at), Ordering::Relaxed);
+            store.take_away(away.contains(at));
             if done(node.hit(&Identity::ANONYMOUS))?.is_allowed() {
                 passed.push(*at);
             }
@@ -113,46 +109,6 @@ fn memory(clock: &ManualClock) -> Result<MemoryBackend> {
         .shards(1)
         .clock(clock.clone())
         .build()
-}
-
-/// A store of another process, as far as anybody can see.
-#[derive(Clone, Debug)]
-struct Remote {
-    cells: MemoryBackend,
-    is_away: Arc<AtomicBool>,
-}
-
-impl Remote {
-    fn check(&self) -> Result<()> {
-        match self.is_away.load(Ordering::Relaxed) {
-            true => Err(Error::connection("the store is away")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Backend for Remote {
-    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        Box::pin(async move {
-            self.check()?;
-            self.cells.apply(batch).await
-        })
-    }
-
-    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
-        Box::pin(async move {
-            self.check()?;
-            self.cells.load(op).await
-        })
-    }
-
-    fn reset(&self) -> BoxFuture<'_, Result<()>> {
-        self.cells.reset()
-    }
-
-    fn ready<'a>(&'a self, _: &'a Key) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.check() })
-    }
 }
 
 /// Nothing here waits.

@@ -4,6 +4,8 @@
 mod burst;
 mod demand;
 mod outage;
+#[path = "../../../examples/playground/remote.rs"]
+mod remote;
 mod run;
 mod svg;
 

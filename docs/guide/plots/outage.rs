@@ -2,16 +2,15 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use traffik_core::{
-    Backend, BackendExt, Batch, BoxFuture, Cell, CircuitBreaker, Clock, Decisions, Error, Identity,
-    Key, ManualClock, MemoryBackend, OnError, Op, Result, Throttle, ThrottleBuilder, Timestamp,
+    BackendExt, CircuitBreaker, Clock, Identity, ManualClock, MemoryBackend, OnError, Throttle,
+    ThrottleBuilder, Timestamp,
 };
 
+use super::remote::Remote;
 use super::svg::{Axis, Svg};
 
 const NODES: usize = 3;
@@ -28,46 +27,6 @@ const AXIS: Axis = Axis {
 const TOP: u64 = 60;
 const BOTTOM: u64 = 340;
 const MOST: u64 = 540;
-
-/// A store of another process, as far as anybody can see.
-#[derive(Clone, Debug)]
-struct Remote {
-    cells: MemoryBackend,
-    is_away: Arc<AtomicBool>,
-}
-
-impl Remote {
-    fn check(&self) -> Result<()> {
-        match self.is_away.load(Ordering::Relaxed) {
-            true => Err(Error::connection("the store is away")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Backend for Remote {
-    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        Box::pin(async move {
-            self.check()?;
-            self.cells.apply(batch).await
-        })
-    }
-
-    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
-        Box::pin(async move {
-            self.check()?;
-            self.cells.load(op).await
-        })
-    }
-
-    fn reset(&self) -> BoxFuture<'_, Result<()>> {
-        self.cells.reset()
-    }
-
-    fn ready<'a>(&'a self, _: &'a Key) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move { self.check() })
-    }
-}
 
 /// What nodes do without their store.
 #[derive(Clone, Copy)]
@@ -105,10 +64,7 @@ struct Nodes {
 impl Nodes {
     fn new(policy: Policy) -> Nodes {
         let clock = ManualClock::default();
-        let store = Remote {
-            cells: memory(&clock),
-            is_away: Arc::default(),
-        };
+        let store = Remote::over(memory(&clock));
         let node = || {
             node(policy, store.clone(), &clock)
                 .build()
@@ -125,9 +81,7 @@ impl Nodes {
     /// Whether a node admits a request.
     fn admits(&self, node: usize, at: u64) -> bool {
         self.clock.set(self.start.plus_micros(at * 1_000));
-        self.store
-            .is_away
-            .store(AWAY.contains(&at), Ordering::Relaxed);
+        self.store.take_away(AWAY.contains(&at));
         let decided = done(self.nodes[node].hit(&Identity::ANONYMOUS));
         decided.expect("a policy decides").is_allowed()
     }
