@@ -168,40 +168,91 @@ impl fmt::Display for Row {
 
 impl Excess {
     /// Of events in the order of their answers.
+    ///
+    /// A hit counts where it was both asked and answered within the period: when it was decided in between
+    /// nobody knows for certain, since a clock may be read long before the turn of who read it. Of a clock that
+    /// is set by hand there is no other time than what it showed.
     fn of(world: &World, events: &[Event], steps_back: bool) -> Excess {
-        let mut admitted: BTreeMap<usize, Vec<(u64, i64)>> = BTreeMap::new();
+        let mut admitted: BTreeMap<usize, Vec<Charge>> = BTreeMap::new();
         let mut excess = Excess {
             worst: i64::MIN,
             ..Excess::default()
         };
         let mut latest = 0;
         for event in events {
-            let mut now = event.time().as_micros();
-            if steps_back {
-                latest = now.max(latest);
-                now = latest;
-            }
+            latest = latest.max(event.time().as_micros());
+            let (asked_us, known_us) = match steps_back {
+                true => (latest, latest),
+                false => (event.asked_ns / 1_000, event.answered_ns.div_ceil(1_000)),
+            };
             excess.decisions += u64::from(!event.told().is_empty());
             excess.degraded += u64::from(event.is_degraded());
             for hit in event.hits.iter().filter(|_| event.is_admitted()) {
-                let of_cell = admitted.entry(hit.cell).or_default();
-                of_cell.push((now, hit.cost.into()));
+                admitted.entry(hit.cell).or_default().push(Charge {
+                    asked_us,
+                    known_us,
+                    cost: hit.cost.into(),
+                });
             }
         }
-        for (cell, mut hits) in admitted {
+        for (cell, charges) in admitted {
             let limit = &world.limits[cell];
-            hits.sort_unstable();
-            let (mut first, mut sum) = (0, 0);
-            for (now, cost) in &hits {
-                sum += cost;
-                while now - hits[first].0 >= limit.rate.period_us() {
-                    sum -= hits[first].1;
-                    first += 1;
-                }
-                let most = i64::try_from(limit.most).expect("small");
-                excess.worst = excess.worst.max(sum - most);
-            }
+            let most = i64::try_from(limit.most).expect("small");
+            let worst = most_within(limit.rate.period_us(), charges) - most;
+            excess.worst = excess.worst.max(worst);
         }
         excess
+    }
+}
+
+/// What was admitted, and between which times.
+#[derive(Clone, Copy, Debug)]
+struct Charge {
+    asked_us: u64,
+    known_us: u64,
+    cost: i64,
+}
+
+/// The most that was charged within less than a period. The charges are in the order in which they were known.
+fn most_within(period_us: u64, charges: Vec<Charge>) -> i64 {
+    let mut by_asked: Vec<usize> = (0..charges.len()).collect();
+    by_asked.sort_by_key(|at| charges[*at].asked_us);
+    let mut is_in = vec![false; charges.len()];
+    let (mut next, mut sum, mut worst) = (0, 0, 0);
+    for first in by_asked {
+        let start = charges[first].asked_us;
+        while next < charges.len()
+            && charges[next].known_us - charges[next].known_us.min(start) < period_us
+        {
+            is_in[next] = charges[next].asked_us >= start;
+            sum += i64::from(is_in[next]) * charges[next].cost;
+            next += 1;
+        }
+        worst = worst.max(sum);
+        sum -= i64::from(is_in[first]) * charges[first].cost;
+    }
+    worst
+}
+
+#[test]
+fn a_clock_that_was_read_long_before_its_turn_counted_as_one_too_many() {
+    let charge = |asked_us, known_us, cost| Charge {
+        asked_us,
+        known_us,
+        cost,
+    };
+    // Within 10 us: what is known at the 10th, asked at 0, is in another period.
+    for (charges, most) in [
+        (vec![charge(0, 1, 2), charge(5, 9, 3)], 5),
+        (vec![charge(0, 1, 2), charge(9, 10, 3)], 3),
+        (vec![charge(0, 1, 2), charge(8, 9, 3), charge(8, 15, 4)], 7),
+        (
+            vec![charge(3, 3, 1), charge(1, 40, 9), charge(39, 41, 1)],
+            1,
+        ),
+        (vec![charge(0, 50, 1), charge(20, 51, 1)], 0),
+        (vec![], 0),
+    ] {
+        assert_eq!(most_within(10, charges.clone()), most, "{charges:?}");
     }
 }
