@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Whether each feature builds without the others, and each crate as cargo packages it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The names between `[features]` and the next table.
+features() {
+    awk '/^\[/ { inside = /^\[features\]/ } inside && /^[a-z-]+ *=/ { print $1 }' "$1/Cargo.toml"
+}
+
+for crate in traffik-core traffik-actix; do
+    for feature in $(features "$crate"); do
+        [ "$feature" = default ] && continue
+        echo "$crate with $feature"
+        cargo clippy -q -p "$crate" --no-default-features --features "$feature" -- -D warnings
+    done
+done
+
+# In a workspace, crates lend each other the features of their dependencies; packaged, they do not.
+cargo package -p traffik-core -p traffik-actix-macros -p traffik-actix
