@@ -51,7 +51,7 @@ async fn export(req: HttpRequest, limits: RateLimitInfo) -> actix_web::Result<St
 
 /// What a page shows. To look costs nothing.
 #[get("/left")]
-async fn left(exports: StatOf<Exports>) -> String {
+async fn whats_left(exports: StatOf<Exports>) -> String {
     format!("{} of {} exports\n", exports.remaining, exports.limit)
 }
 
@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = HttpServer::new(move || {
         App::new()
             .service(export)
-            .service(left)
+            .service(whats_left)
             .wrap(all.clone())
             // Last, so that it is outside: it knows what all others decide, and scripts see it.
             .wrap(ThrottleHeaders::new().expose())
