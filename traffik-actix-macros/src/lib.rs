@@ -71,6 +71,7 @@ mod value;
 /// | `shadow_of` | the same, for a limit that is to replace the one of this name | |
 /// | `shadow_header` | `true`: a header tells what it would have done | `false` |
 /// | `scope` | `"throttle"`, `"route"`, `"path"` | `"throttle"` |
+/// | `scope_by`, `scope_by_async` | a function of `&HttpRequest` that gives a text, or a `Result`: each has a count of its own | none |
 /// | `min_wait` | `"500ms"`: the shortest wait of a denial | none |
 /// | `wait_up_to` | `"2s"`: how long a request waits rather than being denied | denied at once |
 /// | `max_waiters` | a whole number: how many may wait at a time | `1000` |

@@ -95,6 +95,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("shadow_of", Kind::Text),
     Key::new("shadow_header", Kind::Switch),
     Key::new("scope", Kind::Choice(&SCOPE)),
+    Key::new("scope_by", Kind::Function),
+    Key::new("scope_by_async", Kind::Function),
     Key::new("min_wait", Kind::Duration),
     Key::new("wait_up_to", Kind::Duration).about(About::Either),
     Key::new("max_waiters", Kind::Count(1)).about(About::Either),

@@ -20,13 +20,13 @@ use actix_web::HttpRequest;
 use actix_web::http::header::HeaderValue;
 use smallvec::SmallVec;
 use traffik_core::{
-    Backend, Decision, Error, Identity, OutageInfo, Permit, Rate, Result, ShadowReport, Stat,
-    Throttle,
+    Backend, Decision, Decisions, Error, Identity, OutageInfo, Permit, Rate, Result, ShadowReport,
+    Stat, Throttle,
 };
 
 use crate::limits::live::{Current, Live};
 use crate::limits::registry::{Origin, Registry, State};
-use crate::request::scope::Scope;
+use crate::request::scope::{self, Scope};
 use crate::request::source::Source;
 use crate::response::denial::ByRate;
 use crate::response::failed::ErrorPolicy;
@@ -73,6 +73,7 @@ struct Settings {
     rate: Option<Source<Rate>>,
     cost: Option<Source<u32>>,
     scope: Scope,
+    scope_by: Option<Source<String>>,
     on_error: Option<ErrorPolicy>,
     on_denied: Option<DeniedHandler<ByRate>>,
     headers: Option<Headers>,
@@ -231,6 +232,11 @@ impl HttpThrottle {
         self.0.scope
     }
 
+    /// Whether requests count apart by where they are, or by what a function says.
+    pub(crate) fn has_scopes(&self) -> bool {
+        self.0.scope != Scope::Throttle || self.0.scope_by.is_some()
+    }
+
     pub(crate) fn max_wait(&self) -> Option<Duration> {
         self.0.max_wait
     }
@@ -241,6 +247,7 @@ impl HttpThrottle {
             identity: self.0.identify.is_some(),
             rate: self.0.rate.is_some(),
             cost: self.0.cost.is_some(),
+            scope: self.0.scope_by.is_some(),
         }
     }
 
@@ -261,7 +268,7 @@ impl HttpThrottle {
     /// error handler may answer both otherwise. With `?` in a handler the first is a 503, the second
     /// a 400.
     pub async fn hit(&self, req: &HttpRequest) -> Result<Decision, HitError> {
-        self.ask().decide(req).await
+        self.ask().hit(req).await
     }
 
     /// The same at another cost.
@@ -270,7 +277,7 @@ impl HttpThrottle {
     ///
     /// As [`hit`](HttpThrottle::hit).
     pub async fn hit_at(&self, req: &HttpRequest, cost: u32) -> Result<Decision, HitError> {
-        self.ask().cost(cost).decide(req).await
+        self.ask().cost(cost).hit(req).await
     }
 
     /// The same by somebody who is known to the handler, such as the account that a body names. The
@@ -284,7 +291,7 @@ impl HttpThrottle {
         req: &HttpRequest,
         identity: impl Into<Identity>,
     ) -> Result<Decision, HitError> {
-        self.ask().by(identity).decide(req).await
+        self.ask().by(identity).hit(req).await
     }
 
     /// Admits a request, or fails with the response it should be answered: for `?` in a handler.
@@ -381,7 +388,22 @@ impl HttpThrottle {
         ask::reserve(req, &asks).await
     }
 
-    /// A question to this throttle, for [`enforce_all`](HttpThrottle::enforce_all).
+    /// Decides several throttles, leaving it to you what a denial means: all of them admit the request and are
+    /// charged, or nothing is. The decisions are in the order of the questions.
+    ///
+    /// # Errors
+    ///
+    /// As [`hit`](HttpThrottle::hit).
+    pub async fn hit_all<'a>(
+        req: &HttpRequest,
+        asks: impl IntoIterator<Item = impl Into<Ask<'a>>>,
+    ) -> Result<Decisions, HitError> {
+        let asks: SmallVec<[Ask<'a>; 3]> = asks.into_iter().map(Into::into).collect();
+        ask::hit(req, &asks).await
+    }
+
+    /// A question to this throttle: by whom, at what cost, in which scope; by itself, or for
+    /// [`enforce_all`](HttpThrottle::enforce_all).
     pub fn ask(&self) -> Ask<'_> {
         Ask::of(self)
     }
@@ -393,13 +415,7 @@ impl HttpThrottle {
     /// If the backend fails, or if a function of the throttle cannot make sense of the request: see
     /// [`is_unresolved`](Error::is_unresolved).
     pub async fn stat(&self, req: &HttpRequest) -> Result<Stat, HitError> {
-        let now = self.current();
-        let chosen = now.chosen_for(req);
-        let backend = now.backend_for(req, chosen.as_ref());
-        let resolved = now.resolve(req, backend, &now.ask()).await?;
-        let attempt = resolved.attempt();
-        let throttle = now.throttle();
-        Ok(throttle.stat_on(&*backend.backend, &attempt).await?)
+        self.ask().stat(req).await
     }
 
     /// Whether a request would be admitted, charging nothing.
@@ -408,7 +424,7 @@ impl HttpThrottle {
     ///
     /// As [`stat`](HttpThrottle::stat).
     pub async fn check(&self, req: &HttpRequest) -> Result<bool, HitError> {
-        Ok(self.stat(req).await?.verdict == traffik_core::Verdict::Allow)
+        self.ask().check(req).await
     }
 
     /// How it settles what it has charged.
@@ -525,6 +541,12 @@ impl HttpThrottle {
             scope: self.0.scope.of(req),
             max_wait: self.0.max_wait,
         };
+        if let Some(source) = &self.0.scope_by {
+            match source.now(req)? {
+                Ok(said) => resolved.scope = scope::join(resolved.scope, Some(&said)),
+                Err(error) => return Some(Err(self.unresolved(error))),
+            }
+        }
         if let Some(source) = &self.0.cost {
             match source.now(req)? {
                 Ok(cost) => resolved.cost = Some(cost),
@@ -569,7 +591,14 @@ impl HttpThrottle {
                 Some(source) => Some(self.check_rate(source.get(req).await?)?),
                 None => None,
             },
-            scope: self.0.scope.of(req),
+            scope: scope::join(
+                self.0.scope.of(req),
+                match (&ask.scope, &self.0.scope_by) {
+                    (None, Some(source)) => Some(source.get(req).await?.into()),
+                    (said, _) => said.clone(),
+                }
+                .as_deref(),
+            ),
             max_wait: self.0.max_wait,
         })
     }
@@ -688,6 +717,7 @@ pub(crate) struct Asks {
     pub(crate) identity: bool,
     pub(crate) rate: bool,
     pub(crate) cost: bool,
+    pub(crate) scope: bool,
 }
 
 /// Equal for backends that count in the same stores, those for emergencies included.

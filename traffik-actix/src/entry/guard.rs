@@ -7,7 +7,6 @@ use actix_web::guard::{Guard, GuardContext};
 use traffik_core::{Attempt, Error, Identity, OnError, Result};
 
 use crate::request::client_ip::ClientIp;
-use crate::request::scope::Scope;
 use crate::response::failed::ErrorPolicy;
 use crate::throttle::HttpThrottle;
 
@@ -49,7 +48,7 @@ impl Within {
     ///
     /// If the guard could not know the answer: if the throttle has no backend of its own or one that has to be
     /// waited for, if it or its backend [asks a function](Within::by) who asks, if a function gives its rate,
-    /// or if it counts by route or path.
+    /// or if it counts by route, path or scope.
     pub fn new(throttle: HttpThrottle) -> Result<Within> {
         let now = throttle.current();
         let asks = !now.is_disabled()
@@ -90,8 +89,11 @@ impl Within {
                 "a function of the request gives its rate",
             ));
         }
-        if now.scope() != Scope::Throttle {
-            return Err(unable(&throttle, "it counts by route or path"));
+        if now.has_scopes() {
+            return Err(unable(
+                &throttle,
+                "it counts by route or path, or in scopes that a function gives",
+            ));
         }
         drop(now);
         let within = Within { throttle, identify };

@@ -3,7 +3,8 @@ use actix_web::http::Method;
 
 use crate::request::path;
 
-/// What shares one count within a throttle, for the same identity.
+/// What shares one count within a throttle, for the same identity. What is in no route is for
+/// [`scope_by`](crate::HttpThrottleBuilder::scope_by), which adds to this.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Everything the throttle is on. The default.
@@ -48,6 +49,16 @@ impl Scope {
     }
 }
 
+/// The whole scope of a request: the place that it is in, and what a function, or who asks, says beside it.
+/// Nothing that these texts may hold makes one scope look like another; `said` may be continued.
+pub(crate) fn join(place: Option<String>, said: Option<&str>) -> Option<String> {
+    let Some(said) = said else {
+        return place;
+    };
+    let place = place.unwrap_or_default();
+    Some(format!("by:{}:{}:{place}{said}", place.len(), said.len()))
+}
+
 /// What fits no route.
 const NOWHERE: &str = "-";
 
@@ -66,5 +77,39 @@ fn named(method: &Method) -> &str {
         | Method::DELETE
         | Method::OPTIONS => method.as_str(),
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// What clients choose must not reach into another count.
+    #[test]
+    fn texts_cannot_run_into_each_other() {
+        let places = [None, Some(""), Some("GET /a"), Some("GET /a:1:"), Some("-")];
+        let texts = [
+            None,
+            Some(""),
+            Some("x"),
+            Some("GET /ax"),
+            Some("1:x"),
+            Some("by:0:1:x"),
+        ];
+        let mut seen = HashSet::new();
+        for place in places {
+            for said in texts {
+                let scope = join(place.map(str::to_owned), said);
+                // To be nowhere and to be in a place without a name is the same beside a text.
+                if place != Some("") || said.is_none() {
+                    assert!(seen.insert(scope), "{place:?} {said:?}");
+                }
+            }
+        }
+        // A connection's name is added to the end.
+        let one = join(None, Some("x")).unwrap() + " #1.2";
+        assert_ne!(Some(one), join(None, Some("x #1.2")));
     }
 }

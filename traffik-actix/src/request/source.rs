@@ -65,6 +65,21 @@ impl<T, E: fmt::Display + 'static> IntoValue<T> for std::result::Result<T, E> {
     }
 }
 
+/// A text that the program knows.
+#[diagnostic::do_not_recommend]
+impl IntoValue<String> for &'static str {
+    fn into_value(self, _what: &'static str) -> Result<String> {
+        Ok(self.to_owned())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: fmt::Display + 'static> IntoValue<String> for std::result::Result<&'static str, E> {
+    fn into_value(self, what: &'static str) -> Result<String> {
+        self.map(str::to_owned).into_value(what)
+    }
+}
+
 impl<T> Source<T> {
     pub(crate) fn sync<F, R>(what: &'static str, f: F) -> Source<T>
     where

@@ -9,8 +9,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use smallvec::SmallVec;
 use traffik_core::headers::whole_seconds;
 use traffik_core::{
-    Attempt, Backend, Decision, Decisions, Error, Expected, Failure, Hits, Permit, Rate, Recover,
-    Result, Throttle,
+    Attempt, Backend, Decision, Decisions, Error, Expected, Failure, Hits, Identity, Permit, Rate,
+    Recover, Result, Stat, Throttle,
 };
 
 use crate::response::denial::{Asked, Denial, Throttled};
@@ -390,13 +390,22 @@ pub(crate) async fn admit(asks: &[Ask<'_>], req: &HttpRequest) -> actix_web::Res
     }
 }
 
-/// Decides for a single throttle, leaving it to the caller what to do about it.
-pub(crate) async fn decide_one(ask: &Ask<'_>, req: &HttpRequest) -> Result<Decision> {
-    let chosen = ask.throttle.chosen_for(req);
-    let meetings = [meet(ask, req, chosen.as_ref()).await];
+/// Decides all or none, leaving it to the caller what to do about it.
+pub(crate) async fn decide_all(asks: &[Ask<'_>], req: &HttpRequest) -> Result<Decisions> {
+    let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
+    let meetings = meet_later(asks, req, chosen.as_ref()).await;
     let answers = decide(&meetings).await;
     note(req, &meetings, &answers, Entry::Hand);
-    Ok(answers?[0])
+    Ok(answers?.into_iter().collect())
+}
+
+/// What would be decided, charging nothing.
+pub(crate) async fn stat(ask: &Ask<'_>, req: &HttpRequest) -> Result<Stat> {
+    let chosen = ask.throttle.chosen_for(req);
+    let meeting = meet(ask, req, chosen.as_ref()).await;
+    let attempt = meeting.resolved.as_ref().map_err(Error::clone)?.attempt();
+    let throttle = meeting.throttle.throttle();
+    throttle.stat_on(&*meeting.backend.backend, &attempt).await
 }
 
 /// The backend in the extensions of a request, if a throttle has none of its own.
@@ -417,9 +426,34 @@ async fn meet_later<'a>(
 ) -> Meetings<'a> {
     let mut meetings = Meetings::new();
     for ask in asks {
-        meetings.push(meet(ask, req, outer).await);
+        let backend = ask.throttle.backend_for(req, outer);
+        let resolved = match who_asked(ask, backend, asks, &meetings) {
+            Some(known) => {
+                let ask = ask.clone().by(known);
+                ask.throttle.resolve(req, backend, &ask).await
+            }
+            None => ask.throttle.resolve(req, backend, ask).await,
+        };
+        meetings.push(Meeting::new(ask.throttle, req, backend, resolved));
     }
     meetings
+}
+
+/// Who asks, if the function that has to be asked was asked before.
+fn who_asked(
+    ask: &Ask<'_>,
+    backend: &ThrottleBackend,
+    asks: &[Ask<'_>],
+    earlier: &[Meeting<'_>],
+) -> Option<Identity> {
+    let unknown = ask.identity.is_none();
+    let identify = ask.throttle.identify(backend);
+    let mut before = asks.iter().zip(earlier).filter(|_| unknown);
+    before.find_map(|(ask, meeting)| {
+        let same = meeting.throttle.identify(meeting.backend).is(identify);
+        let resolved = meeting.resolved.as_ref().ok()?;
+        (same && ask.identity.is_none()).then(|| resolved.identity.clone())
+    })
 }
 
 pub(crate) async fn meet<'a>(

@@ -49,6 +49,7 @@ impl HttpThrottle {
             && !is_one
             && one.throttle.is_namesake_of(&two.throttle)
             && one.scope == two.scope
+            && one.scope_by.is_some() == two.scope_by.is_some()
     }
 
     fn disagreement(&self, other: &HttpThrottle) -> String {

@@ -1,16 +1,18 @@
 //! One question to a throttle.
 
+use std::borrow::Cow;
+
 use actix_web::HttpRequest;
 use smallvec::SmallVec;
-use traffik_core::{Decision, Identity, Permit};
+use traffik_core::{Decision, Decisions, Identity, Permit, Stat, Verdict};
 
 use crate::limits::live::Current;
 use crate::response::hit_error::HitError;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission;
 
-/// What a throttle is asked about a request: by whom and at what cost, if not as the throttle itself
-/// says. For identities that only the handler knows, such as one from the body.
+/// What a throttle is asked about a request: by whom, at what cost and in which scope, if not as the
+/// throttle itself says. For identities that only the handler knows, such as one from the body.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -34,12 +36,27 @@ use crate::throttle::admission;
 /// }
 /// # let _ = login;
 /// ```
+///
+/// One question is asked by itself, as by the methods of the same names of a throttle:
+///
+/// ```
+/// # use actix_web::HttpRequest;
+/// # use traffik_actix::{HttpThrottle, Identity};
+/// # async fn example(exports: HttpThrottle, req: HttpRequest, owner: Identity) -> actix_web::Result<()> {
+/// let ask = exports.ask().by(owner).scope("pdf").cost(3);
+/// if ask.clone().check(&req).await? {
+///     ask.enforce(&req).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Ask<'a> {
     pub(crate) throttle: &'a HttpThrottle,
     pub(crate) identity: Option<Identity>,
     pub(crate) cost: Option<u32>,
+    pub(crate) scope: Option<Cow<'a, str>>,
 }
 
 impl<'a> Ask<'a> {
@@ -48,6 +65,7 @@ impl<'a> Ask<'a> {
             throttle,
             identity: None,
             cost: None,
+            scope: None,
         }
     }
 
@@ -63,6 +81,54 @@ impl<'a> Ask<'a> {
         self
     }
 
+    /// In a scope of its own: with a count for this text, of any content and length, in the place of what the throttle's
+    /// [`scope_by`](crate::HttpThrottleBuilder::scope_by) says, which is not asked.
+    pub fn scope(mut self, scope: impl Into<Cow<'a, str>>) -> Ask<'a> {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// Decides, and charges what is admitted: [`HttpThrottle::hit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpThrottle::hit`].
+    pub async fn hit(self, req: &HttpRequest) -> Result<Decision, HitError> {
+        Ok(hit(req, &[self]).await?[0])
+    }
+
+    /// Admits, or fails with the response, for `?`: [`HttpThrottle::enforce`].
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpThrottle::enforce`].
+    pub async fn enforce(self, req: &HttpRequest) -> actix_web::Result<()> {
+        enforce(req, &[self]).await
+    }
+
+    /// What would be decided, and why, charging nothing: [`HttpThrottle::stat`].
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpThrottle::stat`].
+    pub async fn stat(self, req: &HttpRequest) -> Result<Stat, HitError> {
+        let now = self.throttle.current();
+        let ask = Ask {
+            throttle: &now,
+            ..self
+        };
+        Ok(admission::stat(&ask, req).await?)
+    }
+
+    /// Whether it would be admitted, charging nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`HttpThrottle::stat`].
+    pub async fn check(self, req: &HttpRequest) -> Result<bool, HitError> {
+        Ok(self.stat(req).await?.verdict == Verdict::Allow)
+    }
+
     /// Admits a request whose cost is an estimate: a [permit](Permit) to be settled when it is known. See
     /// [`HttpThrottle::reserve`].
     ///
@@ -72,15 +138,12 @@ impl<'a> Ask<'a> {
     pub async fn reserve(self, req: &HttpRequest) -> actix_web::Result<Permit> {
         reserve(req, &[self]).await
     }
+}
 
-    pub(crate) async fn decide(self, req: &HttpRequest) -> Result<Decision, HitError> {
-        let now = self.throttle.current();
-        let ask = Ask {
-            throttle: &now,
-            ..self
-        };
-        Ok(admission::decide_one(&ask, req).await?)
-    }
+/// Decides all of them, and charges them if all admit.
+pub(crate) async fn hit(req: &HttpRequest, asks: &[Ask<'_>]) -> Result<Decisions, HitError> {
+    let now = current(asks);
+    Ok(admission::decide_all(&in_force(asks, &now), req).await?)
 }
 
 /// All of them or none, as one permit.

@@ -35,6 +35,7 @@ pub struct HttpThrottleBuilder {
     rate: Option<Source<Rate>>,
     cost: Option<Source<u32>>,
     scope: Scope,
+    scope_by: Option<Source<String>>,
     on_error: Option<ErrorPolicy>,
     on_denied: Option<DeniedHandler<ByRate>>,
     headers: Option<Headers>,
@@ -58,6 +59,7 @@ impl HttpThrottleBuilder {
             rate: None,
             cost: None,
             scope: Scope::Throttle,
+            scope_by: None,
             on_error: None,
             on_denied: None,
             headers: None,
@@ -347,6 +349,47 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// Sets a function of the request whose text is part of what shares one count, beside the
+    /// [`scope`](HttpThrottleBuilder::scope): each client has a count for each text. If it [fails](IntoValue), the
+    /// request is answered 400.
+    ///
+    /// ```
+    /// use actix_web::HttpRequest;
+    /// use traffik_actix::HttpThrottle;
+    ///
+    /// // Ten a minute of each kind, for each client.
+    /// let jobs = HttpThrottle::builder("jobs").rate("10/minute").scope_by(|req: &HttpRequest| {
+    ///     match req.query_string().contains("kind=export") {
+    ///         true => "export",
+    ///         false => "other",
+    ///     }
+    /// });
+    /// # let _ = jobs.build()?;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    ///
+    /// The text may be of any content and length: all that is kept of it is a digest, as of identities.
+    /// **A client that chooses the text multiplies its quota**, and takes a place in the store for each text. So take
+    /// it from what the program knows, as above, or put a limit without such a scope beside it.
+    pub fn scope_by<F, R>(mut self, scope: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<String>,
+    {
+        self.scope_by = Some(Source::sync("scope", scope));
+        self
+    }
+
+    /// The same with an async function.
+    pub fn scope_by_async<F, R>(mut self, scope: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<String>,
+    {
+        self.scope_by = Some(Source::awaiting("scope", scope));
+        self
+    }
+
     /// Says that it is meant if another throttle of the same name, strategy and scope has another rate: both
     /// count together, and each admits as long as its own rate allows. Without this that is an error
     /// when the program starts, or a warning with the first request, since one of the limits hardly
@@ -492,7 +535,7 @@ impl HttpThrottleBuilder {
         self.inner = self.inner.rate(Rate::UNLIMITED);
         self.identify = Some(Source::sync("identity", |_: &HttpRequest| Identity::EXEMPT));
         (self.rate, self.cost, self.max_wait) = (None, None, None);
-        self.scope = Scope::Throttle;
+        (self.scope, self.scope_by) = (Scope::Throttle, None);
         self.is_disabled = true;
         self
     }
@@ -520,6 +563,7 @@ impl HttpThrottleBuilder {
         let asks_only_who = self.rate.is_none()
             && self.cost.is_none()
             && self.scope == Scope::Throttle
+            && self.scope_by.is_none()
             && self.max_wait.is_none();
         Ok(HttpThrottle(Arc::new(Settings {
             item: headers::beginning(throttle.name()),
@@ -531,6 +575,7 @@ impl HttpThrottleBuilder {
             rate: self.rate,
             cost: self.cost,
             scope: self.scope,
+            scope_by: self.scope_by,
             on_error: self.on_error,
             on_denied: self.on_denied,
             headers: self.headers,

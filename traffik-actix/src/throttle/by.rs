@@ -5,7 +5,7 @@ use traffik_core::{
     Attempt, Decision, Error, Hits, Identity, OnError, Permit, Rate, Result, Stat, Verdict,
 };
 
-use crate::request::scope::Scope;
+use crate::request::scope::{self, Scope};
 use crate::response::failed::ErrorPolicy;
 use crate::throttle::HttpThrottle;
 use crate::throttle::backend::ThrottleBackend;
@@ -32,7 +32,8 @@ use crate::throttle::backend::ThrottleBackend;
 ///
 /// * the backend, [`on`](By::on) which it counts, unless the throttle was built with one;
 /// * the [`rate`](By::rate) or the [`cost`](By::cost), if a function gives them;
-/// * the route or path it is [`at`](By::at), unless its [`Scope`] is the whole throttle.
+/// * the route or path it is [`at`](By::at), unless its [`Scope`] is the whole throttle;
+/// * the [`scope`](By::scope), if a function gives it.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct By<'a> {
@@ -42,6 +43,7 @@ pub struct By<'a> {
     cost: Option<u32>,
     rate: Option<Rate>,
     place: Option<(&'a Method, &'a str)>,
+    scope: Option<&'a str>,
 }
 
 impl<'a> By<'a> {
@@ -53,6 +55,7 @@ impl<'a> By<'a> {
             cost: None,
             rate: None,
             place: None,
+            scope: None,
         }
     }
 
@@ -82,6 +85,13 @@ impl<'a> By<'a> {
         self
     }
 
+    /// In a scope: as requests are counted for which [`scope_by`](crate::HttpThrottleBuilder::scope_by), or
+    /// [`Ask::scope`](crate::Ask::scope), says this text.
+    pub fn scope(mut self, scope: &'a str) -> By<'a> {
+        self.scope = Some(scope);
+        self
+    }
+
     /// Decides, and charges what is admitted. A throttle that lets requests
     /// [wait](crate::HttpThrottleBuilder::wait_up_to) waits here, too.
     ///
@@ -99,7 +109,7 @@ impl<'a> By<'a> {
 
     /// The same, which says whenever it asks.
     async fn hit_telling(self, asks: &mut (dyn FnMut() + Send)) -> Result<Decision> {
-        let (backend, scope) = (self.backend()?, self.scope()?);
+        let (backend, scope) = (self.backend()?, self.whole_scope()?);
         let attempt = self.attempt(scope.as_deref())?;
         let policy = match self.throttle.on_error(backend) {
             ErrorPolicy::Fixed(policy) => policy,
@@ -126,7 +136,7 @@ impl<'a> By<'a> {
     }
 
     async fn reserve_fixed(self) -> Result<std::result::Result<Permit, Decision>> {
-        let (backend, scope) = (self.backend()?, self.scope()?);
+        let (backend, scope) = (self.backend()?, self.whole_scope()?);
         let attempt = self.attempt(scope.as_deref())?;
         let store = Arc::clone(&backend.backend);
         let mut expected = Permit::expecting([(self.throttle.throttle(), attempt, store)]);
@@ -148,7 +158,7 @@ impl<'a> By<'a> {
     }
 
     async fn stat_fixed(self) -> Result<Stat> {
-        let (backend, scope) = (self.backend()?, self.scope()?);
+        let (backend, scope) = (self.backend()?, self.whole_scope()?);
         let attempt = self.attempt(scope.as_deref())?;
         let throttle = self.throttle.throttle();
         throttle.stat_on(&*backend.backend, &attempt).await
@@ -182,14 +192,20 @@ impl<'a> By<'a> {
         Ok(backend)
     }
 
-    fn scope(&self) -> Result<Option<String>> {
+    fn whole_scope(&self) -> Result<Option<String>> {
         let scope = self.throttle.scope();
-        match (scope, self.place) {
-            (Scope::Throttle, _) => Ok(None),
-            (_, Some((method, place))) => Ok(scope.at(method, place)),
-            _ => Err(self.unsaid(
-                "which of its routes or paths is meant: say `.at(&Method::GET, \"/items\")`",
-            )),
+        let place = match (scope, self.place) {
+            (Scope::Throttle, _) => None,
+            (_, Some((method, place))) => scope.at(method, place),
+            _ => {
+                return Err(self.unsaid(
+                    "which of its routes or paths is meant: say `.at(&Method::GET, \"/items\")`",
+                ));
+            }
+        };
+        match (self.scope, self.throttle.asks().scope) {
+            (None, true) => Err(self.unsaid("the scope: say `.scope(..)`")),
+            (said, _) => Ok(scope::join(place, said)),
         }
     }
 

@@ -5,7 +5,7 @@ use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, HttpRequest, web};
 use traffik_actix::{
     BackendExt, CircuitBreaker, Error, HitError, HttpThrottle, HttpThrottleBuilder, Identity,
-    MemoryBackend, OnError,
+    MemoryBackend, OnError, ThrottleBackend, ThrottleMiddleware,
 };
 
 use crate::support::{Answer, get, memory, send, throttle};
@@ -223,4 +223,109 @@ async fn a_shared_throttle_is_one_limit_for_all_clients() {
         let admitted = hits.map(|hit| hit.unwrap().is_allowed());
         assert_eq!(admitted, [each_admits, all_admits], "host {host}");
     }
+}
+
+/// Issue 10, 3: a look-up of a session ran once for each limit.
+#[actix_web::test]
+async fn a_function_that_has_to_be_waited_for_was_asked_by_each_limit() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let looked_up = Arc::new(AtomicUsize::new(0));
+    let sessions = Arc::clone(&looked_up);
+    let (_, memory) = memory();
+    let backend = ThrottleBackend::new(memory).identify_async(async move |_: &HttpRequest| {
+        sessions.fetch_add(1, Ordering::Relaxed);
+        Identity::of("ann")
+    });
+    let build = |name: &str| throttle(name, "9/day").build().unwrap();
+    let all = ["one", "two", "three"].map(build);
+    let [one, two, three] = all.clone();
+    let limits = ThrottleMiddleware::new(one)
+        .rule(two)
+        .rule(three)
+        .backend(backend.clone());
+    let served = crate::support::app(limits).await;
+    assert!(send(&served, get("/")).await.is_ok());
+    assert_eq!(looked_up.swap(0, Ordering::Relaxed), 1);
+
+    let req = TestRequest::default()
+        .app_data(web::Data::new(backend))
+        .to_http_request();
+    let hits = HttpThrottle::hit_all(&req, &all).await.unwrap();
+    assert_eq!(
+        hits.iter().map(|hit| hit.remaining()).collect::<Vec<_>>(),
+        [7; 3]
+    );
+    assert_eq!(looked_up.swap(0, Ordering::Relaxed), 1);
+    // Whoever is named at one of them is nobody at the others.
+    let [one, two, three] = &all;
+    let asks = [one.ask().by("ben"), two.ask(), three.ask()];
+    let hits = HttpThrottle::hit_all(&req, asks).await.unwrap();
+    assert_eq!(
+        hits.iter().map(|hit| hit.remaining()).collect::<Vec<_>>(),
+        [8, 6, 6]
+    );
+    assert_eq!(looked_up.swap(0, Ordering::Relaxed), 1);
+}
+
+/// Everything that a question can say, by each of its methods.
+#[actix_web::test]
+async fn one_question_is_asked_in_every_way() {
+    let (_, backend) = memory();
+    let exports = throttle("exports", "10/day")
+        .backend(backend)
+        .build()
+        .unwrap();
+    let req = TestRequest::default().to_http_request();
+    let ask = || exports.ask().by("ann").scope("pdf").cost(4);
+    let left = async || ask().stat(&req).await.unwrap().remaining;
+    assert!(ask().check(&req).await.unwrap());
+    assert_eq!(left().await, 10);
+    assert_eq!(ask().hit(&req).await.unwrap().remaining(), 6);
+    ask().enforce(&req).await.unwrap();
+    assert_eq!(left().await, 2);
+    assert!(!ask().check(&req).await.unwrap());
+    assert_eq!(
+        ask()
+            .enforce(&req)
+            .await
+            .unwrap_err()
+            .error_response()
+            .status(),
+        429
+    );
+    assert!(ask().reserve(&req).await.is_err());
+    ask()
+        .cost(2)
+        .reserve(&req)
+        .await
+        .unwrap()
+        .settle(1)
+        .await
+        .unwrap();
+    assert_eq!(left().await, 1);
+    // Others are untouched: another scope, another identity, the throttle's own.
+    assert_eq!(
+        exports.ask().by("ann").stat(&req).await.unwrap().remaining,
+        10
+    );
+    assert_eq!(
+        exports
+            .ask()
+            .scope("pdf")
+            .stat(&req)
+            .await
+            .unwrap()
+            .remaining,
+        10
+    );
+    assert_eq!(exports.stat(&req).await.unwrap().remaining, 10);
+    // Without a request it is the same count.
+    let ann = Identity::of("ann");
+    let by = exports.by(&ann).scope("pdf");
+    assert_eq!(by.stat().await.unwrap().remaining, 1);
+    assert!(by.check().await.unwrap() && !by.cost(2).check().await.unwrap());
+    assert!(by.hit().await.unwrap().is_allowed());
+    assert!(by.reserve().await.unwrap().is_err());
 }

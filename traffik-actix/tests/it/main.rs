@@ -24,6 +24,7 @@ mod permits;
 mod proxies;
 mod receipts;
 mod routing;
+mod scopes;
 mod server;
 mod shadow;
 mod sockets;
