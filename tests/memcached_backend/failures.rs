@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{admitted, ann, eventually, throttle};
 use crate::support::{Fault, MemcachedServer, Proxy};
 use traffik_core::{
-    Cell, Decision, Error, FixedWindow, Hit, Identity, MemcachedBackend, Strategy, Throttle,
-    TokenBucket,
+    BackendExt, Cell, Decision, Error, FixedWindow, Hit, Identity, MemcachedBackend, Strategy,
+    Throttle, TokenBucket,
 };
 
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -246,6 +246,17 @@ async fn it_can_be_built_while_the_server_is_down() {
     server.resurrect();
     eventually("it is ready", async || backend.ready().await.is_ok()).await;
     assert_eq!(admitted(&limit, &ann(), 2).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn one_of_several_servers_that_is_dead_was_not_noticed_by_a_check() {
+    let (mut one, other) = (MemcachedServer::start(), MemcachedServer::start());
+    let backend = one.builder().server(other.url()).build().unwrap();
+    backend.health().await.unwrap();
+    one.kill();
+    backend.health().await.unwrap_err();
+    one.resurrect();
+    eventually("it is healthy", async || backend.health().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

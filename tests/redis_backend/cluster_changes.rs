@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use traffik_core::{Hits, Identity, Throttle};
+use traffik_core::{BackendExt, Hits, Identity, Throttle};
 
 use super::cluster::builder;
 use super::throttle;
-use crate::support::RedisCluster;
+use crate::support::{PATIENCE, RedisCluster};
 
 /// The only key there is.
 fn key(cluster: &RedisCluster) -> String {
@@ -184,4 +184,23 @@ async fn a_master_that_hangs_takes_only_its_own_slots() {
     }
     cluster.nodes()[1].resume();
     comes_back(&throttle, &bob).await;
+}
+
+#[tokio::test]
+async fn one_of_several_masters_that_is_dead_was_not_noticed_by_a_check() {
+    let mut cluster = RedisCluster::start();
+    let backend = builder(&cluster).deadline(DEADLINE).build().unwrap();
+    // Before its first connection nobody knows who has which slot.
+    backend.health().await.unwrap();
+    for node in 0..cluster.nodes().len() {
+        backend.health().await.unwrap();
+        cluster.kill(node);
+        backend.health().await.unwrap_err();
+        cluster.resurrect(node);
+        let start = Instant::now();
+        while backend.health().await.is_err() {
+            assert!(start.elapsed() < PATIENCE, "node {node} does not come back");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }

@@ -138,6 +138,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether to [close](Backend::close) this backend now would forget counts that are still in force, so that
+    /// limits would be given twice: as memory does that is not empty, and whatever resets itself then. Default:
+    /// whether it [is local](Backend::is_local).
+    fn would_forget(&self) -> bool {
+        self.is_local()
+    }
+
     /// Calls `found` with the [id](Backend::store_id) of every part whose cells live in this process only,
     /// such as the memory that stands in for a store that fails. Default: itself, if it
     /// [is local](Backend::is_local).
@@ -227,6 +234,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     fn local_stores(&self, found: &mut dyn FnMut(usize)) {
         (**self).local_stores(found);
+    }
+
+    fn would_forget(&self) -> bool {
+        (**self).would_forget()
     }
 
     fn can_lend(&self) -> bool {

@@ -43,6 +43,16 @@ impl Key {
         }
     }
 
+    /// One of many keys, spread evenly, that no identity has, to ask shards about themselves.
+    pub(crate) fn probe(at: u64) -> Key {
+        let who = KeyHasher::shared().bytes(Domain::Probe, &at.to_le_bytes());
+        Key {
+            throttle: KeyHasher::throttle(&["probe"]),
+            scope: 0,
+            who,
+        }
+    }
+
     /// The length of its text.
     pub(crate) const TEXT: usize = 82;
 
@@ -250,6 +260,7 @@ enum Domain {
     Secret = 7 << 56,
     Everybody = 8 << 56,
     Label = 9 << 56,
+    Probe = 10 << 56,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each half on purpose")]

@@ -460,6 +460,10 @@ impl<B: Backend> Backend for Leased<B> {
         self.0.backend.local_stores(found);
     }
 
+    fn would_forget(&self) -> bool {
+        self.0.backend.would_forget()
+    }
+
     fn expect_returns(&self) {
         self.0.backend.expect_returns();
     }

@@ -264,6 +264,10 @@ impl<S: Store> Backend for Locked<S> {
         })
     }
 
+    fn would_forget(&self) -> bool {
+        !self.0.persistent
+    }
+
     fn store_id(&self) -> usize {
         Arc::as_ptr(&self.0).cast::<()>().addr()
     }

@@ -49,7 +49,11 @@ pub use outage::OutageInfo;
 #[cfg(feature = "tokio")]
 pub use retry::{Retry, Retrying};
 
+use smallvec::SmallVec;
+
 use crate::backend::Backend;
+use crate::error::Result;
+use crate::key::Key;
 
 /// Wraps a backend against failures; see the [module](crate::resilience).
 ///
@@ -100,6 +104,35 @@ pub trait BackendExt: Backend + Sized {
         Guarded::new(self, breaker)
     }
 
+    /// Whether hits would be decided now, by every server that there is: an error if one would not. For health
+    /// checks; no hit needs it. It takes a trip or two to each server, and at most as long as a hit.
+    ///
+    /// Of several servers (a cluster, a list of memcacheds) one after the other is asked. Asked is the store itself:
+    /// whether a breaker is open does not matter, and what stands in for a store that fails does not count. So a
+    /// failover that is not healthy still decides; do not take a server that says so out of service.
+    ///
+    /// ```
+    /// use traffik_core::{BackendExt, MemoryBackend};
+    ///
+    /// # async fn example() {
+    /// let memory = MemoryBackend::new();
+    /// assert!(memory.health().await.is_ok());
+    /// # }
+    /// ```
+    fn health(&self) -> impl Future<Output = Result<()>> + Send {
+        async {
+            let mut asked = SmallVec::<[u64; 8]>::new();
+            for key in (0..PROBES).map(Key::probe) {
+                let shard = self.shard_of(&key);
+                if !asked.contains(&shard) {
+                    asked.push(shard);
+                    self.ready(&key).await?;
+                }
+            }
+            Ok(())
+        }
+    }
+
     /// Lets another backend decide what this one fails to.
     fn fallback<F: Backend>(self, fallback: F) -> Fallback<Self, F> {
         Fallback::new(self, fallback, PROBED)
@@ -114,6 +147,10 @@ pub trait BackendExt: Backend + Sized {
 }
 
 impl<B: Backend> BackendExt for B {}
+
+/// Among how many keys one is looked for that each server has: of a hundred servers that share them evenly, one is
+/// missed with a probability of 10^-7. To look at them all takes a millisecond at most.
+const PROBES: u64 = 2_048;
 
 /// Where no breaker says how long nodes leave a failing store alone: they do not, but may have no hits.
 const PROBED: Duration = Duration::from_secs(5);

@@ -283,6 +283,10 @@ impl Backend for MemcachedBackend {
         }
     }
 
+    fn would_forget(&self) -> bool {
+        !self.0.persistent
+    }
+
     fn store_id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }

@@ -385,6 +385,12 @@ impl Backend for MemoryBackend {
         }))
     }
 
+    /// Unless everything in it has expired.
+    fn would_forget(&self) -> bool {
+        self.sweep();
+        !self.is_closed() && self.0.shards.iter().any(|shard| !shard.lock().is_unused())
+    }
+
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
         self.clear();
         Box::pin(ready(Ok(())))

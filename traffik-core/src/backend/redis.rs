@@ -466,6 +466,10 @@ impl Backend for RedisBackend {
         }
     }
 
+    fn would_forget(&self) -> bool {
+        !self.0.persistent
+    }
+
     fn store_id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }

@@ -109,6 +109,10 @@ impl<B: Backend> Backend for Deadline<B> {
         self.inner.answers(key)
     }
 
+    fn would_forget(&self) -> bool {
+        self.inner.would_forget()
+    }
+
     same_store_as!(inner);
 }
 

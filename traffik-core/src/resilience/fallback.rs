@@ -632,6 +632,11 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
         self.primary.answers(key)
     }
 
+    /// What is owed, too.
+    fn would_forget(&self) -> bool {
+        !self.debts.is_empty() || self.primary.would_forget() || self.fallback.would_forget()
+    }
+
     same_store_as!(primary, fallback);
 }
 

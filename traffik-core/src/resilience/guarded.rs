@@ -228,6 +228,10 @@ impl<B: Backend> Backend for Guarded<B> {
         self.inner.answers(key)
     }
 
+    fn would_forget(&self) -> bool {
+        self.inner.would_forget()
+    }
+
     same_store_as!(inner);
 }
 

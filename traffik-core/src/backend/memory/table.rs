@@ -102,6 +102,11 @@ impl Table {
         self.len
     }
 
+    /// Whether it has no cell at all.
+    pub(super) fn is_unused(&self) -> bool {
+        self.len == 0 && self.overflow.is_unused()
+    }
+
     pub(super) fn overflowed(&self) -> u64 {
         self.overflowed
     }
