@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::rate::Rate;
-use crate::strategy::Details;
+use crate::strategy::{Details, DetailsOf};
 
 /// The answer of one throttle to one hit. A denial is an answer, not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,6 +353,28 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// What a strategy keeps, by its type; `None` if another one decided.
+    ///
+    /// ```
+    /// use traffik_core::strategy::TokenBucketStat;
+    /// use traffik_core::{Identity, MemoryBackend, Throttle, TokenBucket};
+    ///
+    /// let throttle = Throttle::builder("api").rate("10/minute").strategy(TokenBucket::new());
+    /// let throttle = throttle.backend(MemoryBackend::new()).build()?;
+    /// # async fn example(throttle: Throttle) -> traffik_core::Result<()> {
+    /// let stat = throttle.stat(&Identity::ANONYMOUS).await?;
+    /// if let Some(bucket) = stat.details_of::<TokenBucketStat>() {
+    ///     println!("{bucket:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # let _ = example;
+    /// # Ok::<(), traffik_core::Error>(())
+    /// ```
+    pub fn details_of<T: DetailsOf>(&self) -> Option<&T> {
+        T::of(&self.details)
+    }
+
     /// The statistics of an unlimited rate or an exempt identity.
     pub fn unlimited() -> Stat {
         Stat {

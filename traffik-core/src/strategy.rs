@@ -55,6 +55,7 @@ mod adaptive;
 #[cfg(test)]
 mod changes;
 mod cost_based;
+mod details;
 mod distributed_fairness;
 mod fixed_window;
 mod gcra;
@@ -89,6 +90,7 @@ use std::time::Duration;
 
 pub use adaptive::{AdaptiveThrottle, AdaptiveThrottleStat, LoadGauge};
 pub use cost_based::{CostBasedTokenBucket, CostBasedTokenBucketStat};
+pub use details::DetailsOf;
 pub use distributed_fairness::{DistributedFairness, DistributedFairnessStat};
 pub use fixed_window::{FixedWindow, FixedWindowStat};
 pub use gcra::{Gcra, GcraStat};
