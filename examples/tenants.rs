@@ -1,42 +1,9 @@
 //! Several tenants in one service: each has counts of its own, so that none takes from another, and an
 //! answer of its own for those who are denied.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::ErrorNotFound;
-use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, Error, HttpMessage, HttpResponse, HttpServer, get, web};
-use traffik_actix::{MemoryBackend, ThrottleBackend, throttle};
-
-/// In a real service they share a Redis, and each has a namespace there.
-type Tenants = Arc<HashMap<&'static str, ThrottleBackend>>;
-
-fn tenant(name: &'static str) -> (&'static str, ThrottleBackend) {
-    let memory = MemoryBackend::builder().max_keys(100_000).build();
-    let backend = ThrottleBackend::new(memory.expect("a valid size"));
-    let backend = backend.on_denied(move |_| {
-        HttpResponse::TooManyRequests().body(format!("too fast, says {name}\n"))
-    });
-    (name, backend)
-}
-
-/// Every limit further in counts where this says. Only tenants that are known have a backend.
-async fn choose(
-    req: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let tenants = req.app_data::<web::Data<Tenants>>();
-    let name = req.match_info().get("tenant");
-    let found = tenants
-        .zip(name)
-        .and_then(|(all, name)| all.get(name).cloned());
-    let backend = found.ok_or_else(|| ErrorNotFound("nobody is here by this name\n"))?;
-    req.extensions_mut().insert(backend);
-    next.call(req).await
-}
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get, web};
+use traffik_actix::{MemoryBackend, Tenants, ThrottleBackend, throttle};
 
 #[get("/hello")]
 #[throttle("3/minute")]
@@ -44,15 +11,30 @@ async fn hello() -> &'static str {
     "hello\n"
 }
 
+/// Asked once for each tenant that has requests. In a real service they share a Redis, where each has a namespace:
+/// `RedisBackend::builder(REDIS).namespace(name).build()`; or each has one of its own.
+fn open(name: &str) -> actix_web::Result<ThrottleBackend> {
+    if !["north", "south"].contains(&name) {
+        return Err(ErrorNotFound("nobody is here by this name\n"));
+    }
+    let (backend, name) = (ThrottleBackend::new(MemoryBackend::new()), name.to_owned());
+    Ok(backend.on_denied(move |_| {
+        HttpResponse::TooManyRequests().body(format!("too fast, says {name}\n"))
+    }))
+}
+
+fn tenant(req: &HttpRequest) -> String {
+    req.match_info().get("tenant").unwrap_or_default().into()
+}
+
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let tenants: Tenants = Arc::new([tenant("north"), tenant("south")].into());
+    let tenants = Tenants::new(open).max(100);
 
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let server = HttpServer::new(move || {
-        App::new()
-            .app_data(web::Data::new(tenants.clone()))
-            .service(web::scope("/{tenant}").wrap(from_fn(choose)).service(hello))
+        let scope = web::scope("/{tenant}").wrap(tenants.by(tenant));
+        App::new().service(scope.service(hello))
     })
     .bind(&addr)
     .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;

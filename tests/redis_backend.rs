@@ -22,6 +22,7 @@ mod several_servers;
 mod shadow;
 mod store;
 mod strategies;
+mod tenants;
 mod tls;
 mod trips;
 mod ways;

@@ -84,6 +84,7 @@ mod value;
 /// | `header_style` | `"standard"`, `"x_rate_limit"`, `"x_rate_limit_epoch"`, `"legacy"`, `"both"`, `"none"` | the backend's |
 /// | `own_headers` | a function of `&Decided` and `&mut HeaderMap` that writes headers of its own | the backend's |
 /// | `backend` | an expression | the application's, else the memory of the process |
+/// | `backend_by`, `backend_by_async` | a function of `&HttpRequest` that gives a `ThrottleBackend` or a `Result` | |
 /// | `original` | a name for [the function itself](#what-becomes-of-the-function) | none |
 /// | `crate` | the path of `traffik-actix`, if it is not `::traffik_actix` | |
 ///

@@ -110,6 +110,8 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("header_style", Kind::Choice(&HEADER_STYLE)),
     Key::new("own_headers", Kind::Function),
     Key::new("backend", Kind::Expression),
+    Key::new("backend_by", Kind::Function),
+    Key::new("backend_by_async", Kind::Function),
 ];
 
 const SCOPE: Choice = Choice {

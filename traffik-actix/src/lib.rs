@@ -27,6 +27,7 @@
 //! * [`ConcurrencyLimit`] is how many requests may be in flight at a time.
 //! * A rate is what each client gets; [`shared`](HttpThrottleBuilder::shared) makes it one for all.
 //! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
+//! * [`Tenants`] are backends, one for each tenant, made when they are needed.
 //! * [`Limits`] are throttles that change while the program runs.
 //! * [`ClientIp`] tells clients apart by address, behind proxies too.
 //! * `WsThrottle` (feature `ws`) limits the messages of WebSockets.
@@ -40,6 +41,7 @@ mod entry;
 mod limits;
 mod request;
 mod response;
+mod tenants;
 mod throttle;
 #[cfg(feature = "ws")]
 mod ws;
@@ -66,6 +68,8 @@ pub use response::hit_error::HitError;
 pub use response::info::RateLimitInfo;
 pub use response::unavailable::Unavailable;
 pub use response::unresolved::Unresolved;
+pub use tenants::Tenants;
+pub use tenants::by::{ByTenant, TenantService};
 pub use throttle::HttpThrottle;
 pub use throttle::admission::Decided;
 pub use throttle::answered::Answered;
@@ -90,12 +94,19 @@ pub use traffik_core::MemcachedBackend;
 #[cfg(feature = "redis")]
 #[doc(no_inline)]
 pub use traffik_core::RedisBackend;
+#[cfg(all(feature = "redis", feature = "store"))]
+#[doc(no_inline)]
+pub use traffik_core::RedisStore;
 #[doc(no_inline)]
 pub use traffik_core::{
-    self, Backend, BackendExt, Busy, CircuitBreaker, Clock, Concurrency, Decision, Error, Flow,
-    Identity, InFlight, Lease, LeaseInfo, Leased, ManualClock, MemoryBackend, OnDrop, OnError,
-    Permit, Priority, Rate, Retry, ShadowReport, Stat, Timestamp, strategy,
+    self, Backend, BackendExt, Backoff, Batch, BoxFuture, Busy, CircuitBreaker, Clock, Concurrency,
+    Decision, Decisions, Error, Flow, Identity, InFlight, Lease, LeaseInfo, Leased, ManualClock,
+    MemoryBackend, OnDrop, OnError, Op, Permit, Priority, Rate, Retry, ShadowReport, Stat,
+    Timestamp, Verdict, strategy,
 };
+#[cfg(feature = "store")]
+#[doc(no_inline)]
+pub use traffik_core::{Entry, Lock, LockConfig, Locked, Store, lock};
 
 /// For the code that `#[throttle]` expands to.
 #[doc(hidden)]

@@ -9,6 +9,7 @@ pub(crate) mod builder;
 pub(crate) mod by;
 pub(crate) mod company;
 mod duplicates;
+pub(crate) mod places;
 mod policy;
 pub(crate) mod resolved;
 
@@ -69,6 +70,7 @@ pub struct HttpThrottle(Arc<Settings>);
 struct Settings {
     throttle: Throttle,
     backend: Option<ThrottleBackend>,
+    backend_by: Option<Source<ThrottleBackend>>,
     identify: Option<Source<Identity>>,
     rate: Option<Source<Rate>>,
     cost: Option<Source<u32>>,
@@ -219,12 +221,34 @@ impl HttpThrottle {
         self.0.backend.as_ref()
     }
 
+    /// The function that says where requests count.
+    pub(crate) fn backend_by(&self) -> Option<&Source<ThrottleBackend>> {
+        self.0.backend_by.as_ref()
+    }
+
+    /// Whether it looks for no backend around it.
+    pub(crate) fn knows_its_backend(&self) -> bool {
+        self.0.backend.is_some() || self.0.backend_by.is_some()
+    }
+
+    /// What that function says about a request.
+    pub(crate) async fn backend_of(
+        &self,
+        source: &Source<ThrottleBackend>,
+        req: &HttpRequest,
+    ) -> Result<ThrottleBackend> {
+        let found = source.get(req).await;
+        found
+            .map(ThrottleBackend::separate)
+            .map_err(|error| self.unresolved(error))
+    }
+
     /// The backend in the extensions of a request, if this throttle has none.
     #[inline]
     pub(crate) fn chosen_for(&self, req: &HttpRequest) -> Option<ThrottleBackend> {
-        match self.0.backend {
-            Some(_) => None,
-            None => ThrottleBackend::chosen_for(req),
+        match self.knows_its_backend() {
+            true => None,
+            false => ThrottleBackend::chosen_for(req),
         }
     }
 
@@ -448,9 +472,7 @@ impl HttpThrottle {
             .0
             .backend
             .as_ref()
-            .or(outer)
-            .or_else(|| ThrottleBackend::of(req))
-            .unwrap_or_else(|| ThrottleBackend::global());
+            .unwrap_or_else(|| ThrottleBackend::around(req, outer));
         self.notice(backend, Some(req));
         backend
     }
@@ -465,6 +487,7 @@ impl HttpThrottle {
         outer: Option<&ThrottleBackend>,
     ) -> std::result::Result<(), String> {
         let now = self.current();
+        let outer = outer.filter(|_| now.0.backend_by.is_none());
         let Some(backend) = now.0.backend.as_ref().or(outer) else {
             return Ok(());
         };

@@ -249,7 +249,7 @@ impl Limits {
     /// What rules without a backend of their own find around this middleware, if there are such rules.
     #[inline]
     fn look_around(self: &Arc<Self>, req: &ServiceRequest) -> Option<Around> {
-        let is_own = |rule: &Rule| rule.throttle.own_backend().is_some();
+        let is_own = |rule: &Rule| rule.throttle.knows_its_backend();
         if self.backend.is_some() || self.rules.iter().all(is_own) {
             return None;
         }
@@ -268,7 +268,7 @@ impl Limits {
         }
         let rules = self.rules.iter().map(|rule| &rule.throttle);
         let names: Vec<_> = rules
-            .filter(|throttle| throttle.own_backend().is_none())
+            .filter(|throttle| !throttle.knows_its_backend())
             .map(|throttle| format!("`{}`", throttle.name()))
             .collect();
         log::warn!(

@@ -34,9 +34,9 @@ impl Answer {
         }
     }
 
-    /// The same of an error, whose body is a text.
-    pub(crate) fn of_error(error: &actix_web::Error) -> Answer {
-        Answer::keep(error.error_response()).unwrap_or_else(|response| Answer {
+    /// The same of the response of an error, whose body is a text.
+    pub(crate) fn of_error(response: HttpResponse) -> Answer {
+        Answer::keep(response).unwrap_or_else(|response| Answer {
             status: response.status(),
             headers: response.headers().clone(),
             body: Bytes::new(),

@@ -26,6 +26,7 @@ use crate::throttle::answered::Dues;
 use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::company::Company;
+use crate::throttle::places::Places;
 use crate::throttle::resolved::Resolved;
 
 /// What became of a request.
@@ -145,6 +146,10 @@ pub(crate) fn admit_now(
         && !throttles.iter().any(|one| one.throttle().is_shadow())
     {
         return admit_plain(company, throttles, req, outer);
+    }
+    // Rare enough to be worth no way of its own.
+    if throttles.iter().any(|one| one.backend_by().is_some()) {
+        return Err(Undecided::UNASKED);
     }
     meet_all(throttles, req, outer, Meetings::new())
 }
@@ -300,7 +305,8 @@ pub(crate) async fn admit_later(
     let Undecided(Some(resolved)) = undecided else {
         let asks: SmallVec<[Ask<'_>; 3]> = throttles.iter().map(|one| one.ask()).collect();
         let chosen = chosen_for(throttles.iter().copied(), req);
-        let meetings = meet_later(&asks, req, chosen.as_ref().or(outer)).await;
+        let places = Places::of(&asks, req).await;
+        let meetings = meet_later(&asks, req, &places, chosen.as_ref().or(outer)).await;
         return hold(req, &meetings).await;
     };
     let chosen = chosen_for(throttles.iter().copied(), req);
@@ -356,7 +362,8 @@ async fn hold_dues(req: &HttpRequest, meetings: &[Meeting<'_>]) -> (Outcome, Due
 /// Decides all or none: a permit for all of it, or the response.
 pub(crate) async fn reserve(asks: &[Ask<'_>], req: &HttpRequest) -> actix_web::Result<Permit> {
     let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
-    let meetings = meet_later(asks, req, chosen.as_ref()).await;
+    let places = Places::of(asks, req).await;
+    let meetings = meet_later(asks, req, &places, chosen.as_ref()).await;
     let mut expected = Permit::expecting(meetings.iter().flat_map(Meeting::charge));
     let answers = decide_telling(&meetings, &mut || expected.begin()).await;
     let charged: Decisions = match &answers {
@@ -380,7 +387,8 @@ pub(crate) async fn reserve(asks: &[Ask<'_>], req: &HttpRequest) -> actix_web::R
 /// Decides all or none.
 pub(crate) async fn admit(asks: &[Ask<'_>], req: &HttpRequest) -> actix_web::Result<()> {
     let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
-    let meetings = meet_later(asks, req, chosen.as_ref()).await;
+    let places = Places::of(asks, req).await;
+    let meetings = meet_later(asks, req, &places, chosen.as_ref()).await;
     let answers = decide(&meetings).await;
     note(req, &meetings, &answers, Entry::Hand);
     match conclude(req, &meetings, &answers) {
@@ -393,7 +401,8 @@ pub(crate) async fn admit(asks: &[Ask<'_>], req: &HttpRequest) -> actix_web::Res
 /// Decides all or none, leaving it to the caller what to do about it.
 pub(crate) async fn decide_all(asks: &[Ask<'_>], req: &HttpRequest) -> Result<Decisions> {
     let chosen = chosen_for(asks.iter().map(|ask| ask.throttle), req);
-    let meetings = meet_later(asks, req, chosen.as_ref()).await;
+    let places = Places::of(asks, req).await;
+    let meetings = meet_later(asks, req, &places, chosen.as_ref()).await;
     let answers = decide(&meetings).await;
     note(req, &meetings, &answers, Entry::Hand);
     Ok(answers?.into_iter().collect())
@@ -402,7 +411,8 @@ pub(crate) async fn decide_all(asks: &[Ask<'_>], req: &HttpRequest) -> Result<De
 /// What would be decided, charging nothing.
 pub(crate) async fn stat(ask: &Ask<'_>, req: &HttpRequest) -> Result<Stat> {
     let chosen = ask.throttle.chosen_for(req);
-    let meeting = meet(ask, req, chosen.as_ref()).await;
+    let places = Places::of(std::slice::from_ref(ask), req).await;
+    let meeting = meet(ask, req, &places, chosen.as_ref()).await;
     let attempt = meeting.resolved.as_ref().map_err(Error::clone)?.attempt();
     let throttle = meeting.throttle.throttle();
     throttle.stat_on(&*meeting.backend.backend, &attempt).await
@@ -415,24 +425,26 @@ fn chosen_for<'a>(
     req: &HttpRequest,
 ) -> Option<ThrottleBackend> {
     throttles
-        .find(|throttle| throttle.own_backend().is_none())?
+        .find(|throttle| !throttle.knows_its_backend())?
         .chosen_for(req)
 }
 
 async fn meet_later<'a>(
     asks: &[Ask<'a>],
     req: &'a HttpRequest,
+    places: &'a Places,
     outer: Option<&'a ThrottleBackend>,
 ) -> Meetings<'a> {
     let mut meetings = Meetings::new();
-    for ask in asks {
-        let backend = ask.throttle.backend_for(req, outer);
-        let resolved = match who_asked(ask, backend, asks, &meetings) {
-            Some(known) => {
+    for (at, ask) in asks.iter().enumerate() {
+        let (backend, lost) = places.find(at, ask.throttle, req, outer);
+        let resolved = match (lost, who_asked(ask, backend, asks, &meetings)) {
+            (Some(error), _) => Err(error.clone()),
+            (None, Some(known)) => {
                 let ask = ask.clone().by(known);
                 ask.throttle.resolve(req, backend, &ask).await
             }
-            None => ask.throttle.resolve(req, backend, ask).await,
+            (None, None) => ask.throttle.resolve(req, backend, ask).await,
         };
         meetings.push(Meeting::new(ask.throttle, req, backend, resolved));
     }
@@ -459,10 +471,14 @@ fn who_asked(
 pub(crate) async fn meet<'a>(
     ask: &Ask<'a>,
     req: &'a HttpRequest,
+    places: &'a Places,
     outer: Option<&'a ThrottleBackend>,
 ) -> Meeting<'a> {
-    let backend = ask.throttle.backend_for(req, outer);
-    let resolved = ask.throttle.resolve(req, backend, ask).await;
+    let (backend, lost) = places.find(0, ask.throttle, req, outer);
+    let resolved = match lost {
+        Some(error) => Err(error.clone()),
+        None => ask.throttle.resolve(req, backend, ask).await,
+    };
     Meeting::new(ask.throttle, req, backend, resolved)
 }
 

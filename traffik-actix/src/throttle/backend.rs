@@ -9,7 +9,8 @@ use traffik_core::MemcachedBackend;
 #[cfg(feature = "redis")]
 use traffik_core::RedisBackend;
 use traffik_core::{
-    Backend, Clock, Decision, Error, Identity, MemoryBackend, OnError, SystemClock, Timestamp,
+    Backend, BackendExt, Clock, Decision, Error, Identity, MemoryBackend, OnError, SystemClock,
+    Timestamp,
 };
 
 use crate::request::client_ip::ClientIp;
@@ -42,10 +43,10 @@ use crate::ws::{Excess, ExcessHandler, OnExcess};
 /// # let _ = app();
 /// ```
 ///
-/// A throttle without a backend of its own looks for one, for each request, in this order:
+/// A throttle without a backend of its own, or a [function](crate::HttpThrottleBuilder::backend_by) that gives it, looks for one, for each request, in this order:
 ///
-/// 1. `req.extensions()`, where a middleware that is further out may have put a `ThrottleBackend`, such as
-///    that of a tenant;
+/// 1. `req.extensions()`, where a middleware that is further out, such as [`Tenants::by`](crate::Tenants::by), may have
+///    put a `ThrottleBackend`;
 /// 2. the backend of the [`ThrottleMiddleware`](crate::ThrottleMiddleware) or `WsThrottle` that it is in;
 /// 3. the application data of the resource, the scope and the `App`, the innermost first, as a
 ///    `ThrottleBackend` or a `web::Data` of one. A middleware sees what is registered where it is wrapped,
@@ -108,6 +109,30 @@ impl ThrottleBackend {
     /// The backend itself.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    /// Whether hits would be decided now, for health checks: see [`BackendExt::health`]. Of a failover its primary is
+    /// asked; what stands in for it decides meanwhile, so it is no reason to take a server out of service.
+    ///
+    /// ```
+    /// use actix_web::{HttpResponse, get, web};
+    /// use traffik_actix::ThrottleBackend;
+    ///
+    /// #[get("/health")]
+    /// async fn health(backend: web::Data<ThrottleBackend>) -> HttpResponse {
+    ///     match backend.ready().await {
+    ///         Ok(()) => HttpResponse::Ok().body("limits: as usual"),
+    ///         Err(error) => HttpResponse::Ok().body(format!("limits: {error}")), // it serves nevertheless
+    ///     }
+    /// }
+    /// # let _ = actix_web::App::new().service(health);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Why one of its servers would not decide.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.backend.health().await
     }
 
     /// Sets who asks. If it [fails](IntoValue), the request is answered 400.
@@ -243,6 +268,17 @@ impl ThrottleBackend {
             req.app_data::<web::Data<ThrottleBackend>>()
                 .map(|data| &***data)
         })
+    }
+
+    /// Where throttles count that have no backend of their own.
+    #[inline]
+    pub(crate) fn around<'a>(
+        req: &'a HttpRequest,
+        outer: Option<&'a ThrottleBackend>,
+    ) -> &'a ThrottleBackend {
+        outer
+            .or_else(|| ThrottleBackend::of(req))
+            .unwrap_or_else(|| ThrottleBackend::global())
     }
 
     /// The backend in the extensions of a request: somebody chose it for this very request.

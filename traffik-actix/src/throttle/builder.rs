@@ -31,6 +31,7 @@ use crate::throttle::{HttpThrottle, Settings, policy};
 pub struct HttpThrottleBuilder {
     inner: ThrottleBuilder,
     backend: Option<ThrottleBackend>,
+    backend_by: Option<Source<ThrottleBackend>>,
     identify: Option<Source<Identity>>,
     rate: Option<Source<Rate>>,
     cost: Option<Source<u32>>,
@@ -55,6 +56,7 @@ impl HttpThrottleBuilder {
         HttpThrottleBuilder {
             inner: Throttle::builder(name),
             backend: None,
+            backend_by: None,
             identify: None,
             rate: None,
             cost: None,
@@ -114,7 +116,44 @@ impl HttpThrottleBuilder {
     /// Sets the backend. Default: what is found [in the order that `ThrottleBackend`
     /// describes](ThrottleBackend).
     pub fn backend(mut self, backend: impl Into<ThrottleBackend>) -> Self {
-        self.backend = Some(backend.into());
+        (self.backend, self.backend_by) = (Some(backend.into()), None);
+        self
+    }
+
+    /// Sets a function that gives the backend of a request, such as that of a tenant, in the place of any other. What it
+    /// counts on several of them is meant to be apart. If it [fails](IntoValue), the request is answered 400, or
+    /// what its `actix_web::Error` says.
+    ///
+    /// A clone of what was made once is what it has to give: nothing is kept from one request to the next. See
+    /// [`Tenants`](crate::Tenants), which keep backends, for those that are not known when the program starts.
+    pub fn backend_by<F, R>(mut self, backend: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<ThrottleBackend>,
+    {
+        (self.backend, self.backend_by) = (None, Some(Source::sync("backend", backend)));
+        self
+    }
+
+    /// The same with an async function:
+    ///
+    /// ```
+    /// use actix_web::HttpRequest;
+    /// use traffik_actix::{HttpThrottle, MemoryBackend, Tenants, ThrottleBackend};
+    ///
+    /// let tenants = Tenants::new(|_: &str| ThrottleBackend::new(MemoryBackend::new()));
+    /// let api = HttpThrottle::builder("api").rate("100/minute").backend_by_async(async move |req: &HttpRequest| {
+    ///     tenants.open(req.match_info().get("tenant").unwrap_or_default()).await
+    /// });
+    /// # let _ = api.build()?;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    pub fn backend_by_async<F, R>(mut self, backend: F) -> Self
+    where
+        F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
+        R: IntoValue<ThrottleBackend>,
+    {
+        (self.backend, self.backend_by) = (None, Some(Source::awaiting("backend", backend)));
         self
     }
 
@@ -535,6 +574,7 @@ impl HttpThrottleBuilder {
         self.inner = self.inner.rate(Rate::UNLIMITED);
         self.identify = Some(Source::sync("identity", |_: &HttpRequest| Identity::EXEMPT));
         (self.rate, self.cost, self.max_wait) = (None, None, None);
+        self.backend_by = None;
         (self.scope, self.scope_by) = (Scope::Throttle, None);
         self.is_disabled = true;
         self
@@ -564,6 +604,7 @@ impl HttpThrottleBuilder {
             && self.cost.is_none()
             && self.scope == Scope::Throttle
             && self.scope_by.is_none()
+            && self.backend_by.is_none()
             && self.max_wait.is_none();
         Ok(HttpThrottle(Arc::new(Settings {
             item: headers::beginning(throttle.name()),
@@ -571,6 +612,7 @@ impl HttpThrottleBuilder {
             asks_only_who,
             throttle,
             backend: self.backend,
+            backend_by: self.backend_by,
             identify: self.identify,
             rate: self.rate,
             cost: self.cost,

@@ -168,12 +168,13 @@ impl<'a> WsAsk<'a> {
                 Some(resolved) if answer.is_allowed() => {
                     // What is charged to others is taken by others.
                     let noted = self.identity.is_none().then_some(limit);
-                    Ok(self.found(resolved, &limit.backend, noted))
+                    Ok(self.found(resolved, limit.backend(), noted))
                 }
                 _ => Err(answer),
             });
         }
-        let meeting = connection.meet(now).await;
+        let places = connection.places(now).await;
+        let meeting = connection.meet(now, &places).await;
         let answer = meeting.before_hit().await?;
         let backend = meeting.backend;
         Ok(match meeting.resolved {

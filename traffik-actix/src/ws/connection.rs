@@ -24,6 +24,7 @@ use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Decided, Meeting, Outcome};
 use crate::throttle::backend::ThrottleBackend;
+use crate::throttle::places::Places;
 
 /// How long the frame that closes a connection may wait for a client that reads nothing.
 const PARTING: Duration = Duration::from_secs(1);
@@ -94,7 +95,8 @@ impl Connection {
         let mut limits = Vec::new();
         for rule in &connection.settings.rules {
             let now = rule.throttle.current();
-            let meeting = connection.meet(&now).await;
+            let places = connection.places(&now).await;
+            let meeting = connection.meet(&now, &places).await;
             let answer = meeting.before_hit().await.map(|answer| [answer]);
             let meetings = std::slice::from_ref(&meeting);
             if let Outcome::Denied(reply) = admission::conclude(request, meetings, &answer) {
@@ -217,7 +219,8 @@ impl Connection {
             return Ok(Decision::UNLIMITED);
         }
         let now = rule.throttle.current();
-        let meeting = self.meet(&now).await;
+        let places = self.places(&now).await;
+        let meeting = self.meet(&now, &places).await;
         let answer = meeting.before_hit().await;
         limit.learn(rule, &self.id, meeting);
         answer
@@ -233,8 +236,10 @@ impl Connection {
                 continue;
             }
             let ask = now.ask().by(identity.clone());
-            let meeting = admission::meet(&ask, &self.request, self.outer()).await;
+            let places = self.places(&now).await;
+            let meeting = admission::meet(&ask, &self.request, &places, self.outer()).await;
             let resolved = rule.placed(meeting.resolved?, &self.id);
+            limit.count_on(meeting.backend);
             limit.carry(&now, &resolved).await?;
             known.push(Some(Rc::new(resolved)));
         }
@@ -256,12 +261,21 @@ impl Connection {
         gone.subscribe()
     }
 
-    pub(super) async fn meet<'a>(&'a self, throttle: &'a HttpThrottle) -> Meeting<'a> {
+    /// What the throttle's function says about the handshake, if it has one that says where to count.
+    pub(super) async fn places(&self, throttle: &HttpThrottle) -> Places {
+        Places::of(&[throttle.ask()], &self.request).await
+    }
+
+    pub(super) async fn meet<'a>(
+        &'a self,
+        throttle: &'a HttpThrottle,
+        places: &'a Places,
+    ) -> Meeting<'a> {
         let ask = match self.who() {
             Some(who) => throttle.ask().by(who),
             None => throttle.ask(),
         };
-        admission::meet(&ask, &self.request, self.outer()).await
+        admission::meet(&ask, &self.request, places, self.outer()).await
     }
 
     fn outer(&self) -> Option<&ThrottleBackend> {
@@ -280,7 +294,7 @@ impl Connection {
     fn hits<'a>(&'a self, parties: &'a Parties<'_>) -> Hits<'a, Recovery<'a>> {
         let mut hits = Hits::default();
         for party in parties {
-            let backend = &party.limit.backend;
+            let backend = party.limit.backend();
             hits.push_on(
                 party.throttle.throttle(),
                 party.attempt(),
@@ -318,7 +332,7 @@ impl Connection {
             self.denials.set(excess.in_a_row);
         }
         let spokesman = self.spokesman(&excess, charges, &all);
-        let backends = spokesman.and_then(|limit| limit.backend.on_excess.as_ref());
+        let backends = spokesman.and_then(|limit| limit.backend().on_excess.as_ref());
         let mut answer = match self.settings.on_excess.as_ref().or(backends) {
             Some(handler) => handler.answer(&excess).await,
             None => OnExcess::default(),

@@ -1,6 +1,6 @@
 //! What a rule knows about a connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +22,10 @@ use crate::throttle::resolved::Resolved;
 static NOBODY: Identity = Identity::EXEMPT;
 
 pub(super) struct Limit {
-    pub(super) backend: ThrottleBackend,
+    /// That of the handshake, whose handlers have to do as long as it cannot be found out which it is.
+    backend: ThrottleBackend,
+    /// Where it counts, once that is known.
+    place: OnceCell<ThrottleBackend>,
     /// Empty as long as it cannot be found out, and a handler admits nevertheless.
     resolved: RefCell<Option<Rc<Resolved>>>,
     /// When the client was told about a denial, and for how long that will do.
@@ -35,6 +38,7 @@ impl Limit {
     pub(super) fn new(backend: &ThrottleBackend) -> Limit {
         Limit {
             backend: backend.clone(),
+            place: OnceCell::new(),
             resolved: RefCell::new(None),
             told: Cell::new(None),
             recents: RefCell::default(),
@@ -57,8 +61,18 @@ impl Limit {
             return;
         }
         if let Ok(resolved) = meeting.resolved {
+            self.count_on(meeting.backend);
             self.replace(Some(Rc::new(rule.placed(resolved, connection))));
         }
+    }
+
+    /// Where it counts from now on, unless that is known.
+    pub(super) fn count_on(&self, backend: &ThrottleBackend) {
+        self.place.get_or_init(|| backend.clone());
+    }
+
+    pub(super) fn backend(&self) -> &ThrottleBackend {
+        self.place.get().unwrap_or(&self.backend)
     }
 
     pub(super) fn replace(&self, resolved: Option<Rc<Resolved>>) {
@@ -82,7 +96,7 @@ impl Limit {
         let cost = cost.or(resolved.cost).unwrap_or(throttle.cost());
         let rate = resolved.rate.unwrap_or(throttle.rate());
         let window = throttle.strategy().window(&rate, decision.limit());
-        let at = self.backend.backend.now();
+        let at = self.backend().backend.now();
         let mut recents = self.recents.borrow_mut();
         recents.add(room, cost, at, micros(window));
     }
@@ -98,7 +112,7 @@ impl Limit {
             let (before, after) = (in_room(&from, room), in_room(to, room));
             let before = scoped(from.attempt(), before.as_deref());
             let after = scoped(to.attempt(), after.as_deref());
-            let (throttle, backend) = (throttle.throttle(), &self.backend.backend);
+            let (throttle, backend) = (throttle.throttle(), &self.backend().backend);
             if throttle.counts_as_one(&**backend, &before, &after) {
                 continue;
             }

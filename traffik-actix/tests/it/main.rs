@@ -30,5 +30,6 @@ mod shadow;
 mod sockets;
 mod store;
 mod support;
+mod tenants;
 mod unresolved;
 mod whereabouts;
