@@ -127,6 +127,11 @@ enum Found {
     Undecided,
 }
 
+type Tries = std::cell::Cell<u64>;
+
+/// A second or two of a busy machine. Without hits whose answer was lost there are none.
+const MOST_TRIES: u64 = 100_000;
+
 struct Search<'a> {
     world: &'a World,
     terms: Terms,
@@ -146,6 +151,8 @@ struct Search<'a> {
     /// What cells have been, the latest last.
     past: HashMap<usize, Vec<Cell>>,
     steps: u64,
+    /// How many cells were made of lost hits to explain one that was seen.
+    tries: Tries,
     deepest: usize,
     /// Where nothing came next, and what the cells were.
     stuck: Option<(Vec<usize>, BTreeMap<usize, Cell>)>,
@@ -212,6 +219,7 @@ impl<'a> Search<'a> {
             done_hash: 0,
             past: HashMap::new(),
             steps: 0,
+            tries: Tries::default(),
             deepest: 0,
             stuck: None,
         }
@@ -225,7 +233,7 @@ impl<'a> Search<'a> {
         let most_steps = 1_000_000 + 100 * self.events.len() as u64;
         while self.frames.len() < self.events.len() {
             self.steps += 1;
-            if self.steps > most_steps {
+            if self.steps > most_steps || self.tries.get() > MOST_TRIES {
                 return Found::Undecided;
             }
             let mut moves = match self.dead.contains(&self.place()) {
@@ -410,6 +418,7 @@ impl<'a> Search<'a> {
             lost: &self.lost,
             done: &self.lost_done,
             since: self.latest_now(),
+            tries: &self.tries,
         };
         let (lost, mut after) = explain.by_lost(cells)?;
         let cell = |hit: &Hit| after[&hit.cell].clone();

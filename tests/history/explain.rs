@@ -16,6 +16,8 @@ pub(super) struct Explain<'a> {
     pub(super) done: &'a [bool],
     /// Nothing is decided earlier, but for clocks that differ.
     pub(super) since: Timestamp,
+    /// How much was tried, in all.
+    pub(super) tries: &'a std::cell::Cell<u64>,
 }
 
 type Cells = BTreeMap<usize, Cell>;
@@ -55,6 +57,7 @@ impl Explain<'_> {
                     continue;
                 }
                 for now in self.times(self.lost[*at], &cells) {
+                    self.tries.set(self.tries.get() + 1);
                     let Some(after) = self.charged(hits, &cells, now) else {
                         continue;
                     };
