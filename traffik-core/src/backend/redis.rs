@@ -48,7 +48,7 @@ use self::failure::disagreement;
 use self::hints::Hints;
 use self::link::{Link, Links, Lost};
 use self::script::{Programs, Step, Steps};
-use self::trip::Terms;
+use self::trip::{Answered, Terms};
 use super::cas::Attempts;
 use super::{Backend, Batch, BoxFuture, Op, realigning};
 use crate::cell::Cell;
@@ -241,8 +241,8 @@ impl Inner {
             let deciding = self.in_time_altogether(link, self.decide_by_slot(link, batch));
             return Box::pin(deciding).await;
         }
-        let (decisions, seen) = self.ask_to_decide(link, batch).await?;
-        if decisions.is_denied() {
+        let (decisions, denied) = self.ask_to_decide(link, batch).await?;
+        if let Some(seen) = denied {
             let cells = seen.decoded();
             let realigning = realigning(batch, &cells, &decisions, seen.now);
             if let Some(ticket) = ticket {
@@ -277,12 +277,12 @@ impl Inner {
         }
     }
 
-    /// Also returns the cells before the decision.
+    /// Also returns the cells before the decision, if it is a denial.
     async fn ask_to_decide(
         self: &Arc<Self>,
         link: &Arc<Link>,
         batch: &Batch<'_>,
-    ) -> Result<(Decisions, Answer)> {
+    ) -> Result<(Decisions, Option<Box<Answer>>)> {
         // The steps are sent, and not kept.
         let answered = match steps_of(batch) {
             Some(steps) => self.ask(link, batch, &steps, self.now(), Some(self.slack_ms()))?,
@@ -301,7 +301,8 @@ impl Inner {
         if self.links.era() == answer.era && self.hints.saw(batch, &answer, &cells) {
             self.links.begin_era();
         }
-        Ok((decisions, answer))
+        let denied = decisions.is_denied().then(|| Box::new(answer));
+        Ok((decisions, denied))
     }
 
     /// For strategies without a script: read, decide here, and write if nobody else has.
@@ -309,14 +310,14 @@ impl Inner {
         self: &Arc<Self>,
         link: &Arc<Link>,
         batch: &Batch<'_>,
-    ) -> Result<(Decisions, Answer)> {
+    ) -> Result<(Decisions, Option<Box<Answer>>)> {
         let mut attempts = Attempts::default();
         loop {
             let seen = self.look(link, batch)?.await?;
             let mut cells = seen.decoded();
             let decisions = batch.decide(&mut cells, seen.now);
             if decisions.is_denied() {
-                return Ok((decisions, seen));
+                return Ok((decisions, Some(Box::new(seen))));
             }
 
             let write: Steps<'_> = batch
@@ -334,18 +335,15 @@ impl Inner {
                     true => decisions,
                     false => batch.decide(&mut written.decoded(), seen.now),
                 };
-                return Ok((decisions, written));
+                let denied = decisions.is_denied().then(|| Box::new(written));
+                return Ok((decisions, denied));
             }
             tokio::time::sleep(attempts.again()?).await;
         }
     }
 
     /// Asks what would be decided, changing nothing.
-    fn look(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        batch: &Batch<'_>,
-    ) -> Result<impl Future<Output = Result<Answer>> + use<>> {
+    fn look(self: &Arc<Self>, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Answered> {
         let look = |op| Step::of(op).unwrap_or(Step::Read);
         let steps: Steps<'_> = batch.ops().iter().map(look).collect();
         self.ask(link, batch, &steps, self.now(), None)
@@ -359,7 +357,7 @@ impl Inner {
         steps: &[Step<'_>],
         now: Option<Timestamp>,
         slack_ms: Option<u64>,
-    ) -> Result<impl Future<Output = Result<Answer>> + use<>> {
+    ) -> Result<Answered> {
         if steps.len() > usize::from(u16::MAX) {
             return Err(Error::invalid(
                 "a request can meet 65,535 throttles at most",

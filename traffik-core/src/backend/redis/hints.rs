@@ -187,12 +187,18 @@ impl Hint {
     /// Bytes before the words: eight, and what [`Cell::encode_with`] begins with.
     const SEEN_AND_EXPIRY: usize = 8 + 1 + 8;
 
+    const LONGEST: usize = Self::SEEN_AND_EXPIRY + 8 * Cell::MAX_WORDS;
+
     fn new(cell: &Cell, seen: Timestamp, era: u64, returns: bool) -> Hint {
-        let mut bytes = SmallVec::new();
-        bytes.extend_from_slice(&seen.as_micros().to_be_bytes());
-        cell.encode_with(|piece| bytes.extend_from_slice(piece));
+        // It has no queue, and six words at most.
+        let (mut bytes, mut length) = ([0; Self::LONGEST], 8);
+        bytes[..8].copy_from_slice(&seen.as_micros().to_be_bytes());
+        cell.encode_with(|piece| {
+            bytes[length..][..piece.len()].copy_from_slice(piece);
+            length += piece.len();
+        });
         Hint {
-            bytes,
+            bytes: SmallVec::from_slice(&bytes[..length]),
             era,
             returns,
         }

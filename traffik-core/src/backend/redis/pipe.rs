@@ -224,11 +224,13 @@ impl Driver {
             Some(driver) => driver.clone_from(context.waker()),
             None => inbox.driver = Some(context.waker().clone()),
         }
-        for Asked { command, answer } in inbox.asked.drain(..) {
-            self.outgoing.bytes.extend_from_slice(&command);
-            let asker = Asker::Other(answer);
-            let end = self.outgoing.end();
-            self.flights.push_back(Flight { asker, end });
+        if !inbox.asked.is_empty() {
+            for Asked { command, answer } in inbox.asked.drain(..) {
+                self.outgoing.bytes.extend_from_slice(&command);
+                let asker = Asker::Other(answer);
+                let end = self.outgoing.end();
+                self.flights.push_back(Flight { asker, end });
+            }
         }
         inbox.retired
     }

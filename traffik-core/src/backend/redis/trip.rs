@@ -1,7 +1,9 @@
 //! Round trips: what comes up at the same moment is asked in one command.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use redis::{Cmd, Value};
 use tokio::runtime::Handle;
@@ -108,6 +110,9 @@ struct Passenger {
     answer: oneshot::Sender<Result<Answer>>,
 }
 
+/// What will have become of a batch.
+pub(super) struct Answered(oneshot::Receiver<Result<Answer>>);
+
 impl Trips {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Consistent between statements.
@@ -124,31 +129,29 @@ impl Trips {
         batch: &Batch<'_>,
         steps: &[Step<'_>],
         hints: &[Option<Hint>],
-    ) -> (oneshot::Receiver<Result<Answer>>, bool) {
+    ) -> (Answered, bool) {
         let (answer, answered) = oneshot::channel();
         let operations = steps.len();
         let mut waiting = self.lock();
         let Waiting { trips, made } = &mut *waiting;
-        let is_new = !trips
-            .back()
-            .is_some_and(|ready| ready.trip.takes(&terms, operations));
-        if is_new {
-            trips.push_back(Ready {
-                trip: match made.take() {
-                    Some(trip) => trip.again(terms.clone()),
-                    None => Box::new(Trip::new(terms.clone())),
-                },
-                inner: Arc::clone(inner),
-            });
-        }
-        if let Some(Ready { trip, .. }) = trips.back_mut() {
+        let passenger = Passenger { operations, answer };
+        if let Some(Ready { trip, .. }) = trips.back_mut()
+            && trip.takes(&terms, operations)
+        {
             if let Some(wider) = trip.terms.program.wider(&terms.program) {
                 trip.terms.program = Arc::clone(wider);
             }
-            trip.add(batch, steps, hints);
-            trip.passengers.push_back(Passenger { operations, answer });
+            trip.add(batch, steps, hints, passenger);
+            return (Answered(answered), false);
         }
-        (answered, is_new)
+        let mut trip = match made.take() {
+            Some(trip) => trip.again(terms),
+            None => Box::new(Trip::new(terms)),
+        };
+        trip.add(batch, steps, hints, passenger);
+        let inner = Arc::clone(inner);
+        trips.push_back(Ready { trip, inner });
+        (Answered(answered), true)
     }
 
     /// The next trip to be made; nobody can join any more.
@@ -175,21 +178,28 @@ impl Inner {
         terms: Terms,
         batch: &Batch<'_>,
         steps: &[Step<'_>],
-    ) -> impl Future<Output = Result<Answer>> + use<> {
+    ) -> Answered {
         let hints = self.hints.of(batch);
         let trips = link.trips();
         let (answered, is_new) = trips.board(self, terms, batch, steps, &hints);
         if is_new && !link.wake() {
             tokio::spawn(make_the_next(Arc::clone(link)));
         }
-        async {
-            let ended = |_| {
-                Err(Error::interrupted(
-                    "the runtime ended before redis answered",
-                ))
-            };
-            answered.await.unwrap_or_else(ended)
-        }
+        answered
+    }
+}
+
+impl Future for Answered {
+    type Output = Result<Answer>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Answer>> {
+        let ended = |_| {
+            Err(Error::interrupted(
+                "the runtime ended before redis answered",
+            ))
+        };
+        let polled = Pin::new(&mut self.0).poll(context);
+        polled.map(|answer| answer.unwrap_or_else(ended))
     }
 }
 
@@ -339,7 +349,13 @@ impl Trip {
         self.keys.len() + operations <= Self::MOST_OPERATIONS && self.terms.admit(terms)
     }
 
-    fn add(&mut self, batch: &Batch<'_>, steps: &[Step<'_>], hints: &[Option<Hint>]) {
+    fn add(
+        &mut self,
+        batch: &Batch<'_>,
+        steps: &[Step<'_>],
+        hints: &[Option<Hint>],
+        passenger: Passenger,
+    ) {
         for (at, (op, step)) in batch.ops().iter().zip(steps).enumerate() {
             let hint = hints.get(at).and_then(Option::as_ref);
             step.encode(&self.terms.program, hint, &mut self.arguments);
@@ -350,6 +366,7 @@ impl Trip {
             self.keys.push(op.key);
         }
         self.hinted |= !hints.is_empty();
+        self.passengers.push_back(passenger);
     }
 
     /// Has cells compared with what was seen in an earlier era, possibly of another server.
