@@ -31,6 +31,7 @@ pages! {
     leases: "pages/leases.md"
     operating: "pages/operating.md"
     changing: "pages/changing.md"
+    file: "pages/file.md"
     testing: "pages/testing.md"
     custom: "pages/custom.md"
 }

@@ -29,6 +29,7 @@
 //! * [`ThrottleBackend`] is where counts live, and what throttles do by default.
 //! * [`Tenants`] are backends, one for each tenant, made when they are needed.
 //! * [`Limits`] are throttles that change while the program runs.
+//! * `LimitsFile` (feature `config`) are rules and throttles from a file, which change when it does.
 //! * [`ClientIp`] tells clients apart by address, behind proxies too.
 //! * `WsThrottle` (feature `ws`) limits the messages of WebSockets.
 //!
@@ -37,6 +38,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod concurrency;
+#[cfg(feature = "config")]
+mod config;
 mod entry;
 mod limits;
 mod request;
@@ -51,6 +54,12 @@ pub use concurrency::builder::ConcurrencyLimitBuilder;
 pub use concurrency::busy::{BusyDenial, TooManyInFlight};
 pub use concurrency::limit::ConcurrencyLimit;
 pub use concurrency::middleware::{ConcurrencyFuture, ConcurrencyService};
+#[cfg(feature = "config")]
+pub use config::document::LimitsDocument;
+#[cfg(feature = "config")]
+pub use config::explain::Explanation;
+#[cfg(feature = "config")]
+pub use config::{LimitsFile, LimitsFileBuilder, Reloaded, Tried, TriedOutcome};
 pub use entry::extract::{StatOf, ThrottleRule, Throttled};
 pub use entry::guard::Within;
 pub use entry::headers::{ThrottleHeaders, ThrottleHeadersFuture, ThrottleHeadersService};

@@ -1,5 +1,7 @@
 //! Throttles that change while requests pass.
 
+#[cfg(feature = "config")]
+pub(crate) mod lists;
 pub(crate) mod live;
 pub(crate) mod registry;
 
@@ -233,6 +235,11 @@ impl Limits {
 
     fn handle(&self, at: usize, recipe: HttpThrottleBuilder) -> Result<HttpThrottle> {
         recipe.following(Live::new(Arc::clone(&self.0), at)).build()
+    }
+
+    #[cfg(feature = "config")]
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.0
     }
 
     /// Those of the application that a request is for.

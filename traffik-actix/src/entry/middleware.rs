@@ -17,6 +17,8 @@ use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
 use crate::entry::rule::{IntoRule, Rule};
+#[cfg(feature = "config")]
+use crate::limits::lists::Listed;
 use crate::limits::registry::Registry;
 use crate::request::body;
 use crate::response::cors::is_preflight;
@@ -64,10 +66,13 @@ use crate::throttle::backend::ThrottleBackend;
 #[derive(Clone, Debug)]
 pub struct ThrottleMiddleware(Arc<Limits>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Limits {
     rules: Vec<Rule>,
     backend: Option<ThrottleBackend>,
+    /// Rules that change, which come before these.
+    #[cfg(feature = "config")]
+    listed: Option<Listed>,
     /// Of which throttles are that may change.
     registries: Vec<Arc<Registry>>,
     /// Whether a rule settles by the response.
@@ -102,16 +107,20 @@ fn address(backend: &ThrottleBackend) -> usize {
 impl ThrottleMiddleware {
     /// Applies a throttle or a rule.
     pub fn new(rule: impl IntoRule) -> ThrottleMiddleware {
-        let mut limits = Limits {
-            rules: Vec::new(),
-            settles: false,
-            skips_preflights: false,
-            backend: None,
-            registries: Vec::new(),
-            explained: Arc::default(),
-        };
+        let mut limits = Limits::default();
         limits.push(rule.into_rule());
         ThrottleMiddleware(Arc::new(limits))
+    }
+
+    /// Applies the rules of a list, whatever they are at the time.
+    #[cfg(feature = "config")]
+    pub(crate) fn listed(listed: Listed) -> ThrottleMiddleware {
+        let registries = vec![Arc::clone(&listed.registry)];
+        ThrottleMiddleware(Arc::new(Limits {
+            listed: Some(listed),
+            registries,
+            ..Limits::default()
+        }))
     }
 
     /// Applies another throttle or rule as well.
@@ -122,7 +131,7 @@ impl ThrottleMiddleware {
     /// their counts, but another rate: one of the limits would not hold.
     pub fn rule(mut self, rule: impl IntoRule) -> ThrottleMiddleware {
         let rule = rule.into_rule();
-        for other in &self.0.rules {
+        for other in &self.0.now().rules {
             rule.throttle.must_agree_with(&other.throttle);
         }
         Arc::make_mut(&mut self.0).push(rule);
@@ -196,7 +205,18 @@ impl Limits {
                 None => rule.clone(),
             }
         };
-        let rules: Vec<Rule> = self.rules.iter().map(now).collect();
+        #[cfg(not(feature = "config"))]
+        let listed: Vec<Rule> = Vec::new();
+        #[cfg(feature = "config")]
+        let listed = self.listed.as_ref().map_or_else(Vec::new, |listed| {
+            let mut all = self.registries.iter().zip(&states);
+            let state = all.find(|(one, _)| Arc::ptr_eq(one, &listed.registry));
+            state.map_or_else(Vec::new, |(_, state)| listed.in_state(state))
+        });
+        let rules: Vec<Rule> = listed
+            .into_iter()
+            .chain(self.rules.iter().map(now))
+            .collect();
         Limits {
             settles: rules.iter().any(|rule| rule.throttle.after().is_anything()),
             rules,
@@ -325,7 +345,8 @@ where
     type Future = Ready<std::result::Result<Self::Transform, ()>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        for rule in &self.0.rules {
+        let limits = Followed::new(Arc::clone(&self.0));
+        for rule in &limits.latest().rules {
             if let Err(quarrel) = rule.throttle.starts(self.0.backend.as_ref()) {
                 log::error!("{quarrel}");
                 return ready(Err(()));
@@ -333,7 +354,7 @@ where
         }
         ready(Ok(ThrottleService {
             service: Rc::new(service),
-            limits: Followed::new(Arc::clone(&self.0)),
+            limits,
         }))
     }
 }

@@ -24,6 +24,14 @@ use crate::throttle::HttpThrottle;
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub(crate) throttle: HttpThrottle,
+    conditions: Conditions,
+    /// It is for requests that meet any of these as well.
+    others: Vec<Conditions>,
+}
+
+/// Which requests a rule is for: those that meet all of this.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Conditions {
     methods: Vec<Method>,
     path: Option<PathPattern>,
     predicate: Option<Source<bool>>,
@@ -34,15 +42,28 @@ impl Rule {
     pub fn new(throttle: HttpThrottle) -> Rule {
         Rule {
             throttle,
-            methods: Vec::new(),
-            path: None,
-            predicate: None,
+            conditions: Conditions::default(),
+            others: Vec::new(),
+        }
+    }
+
+    /// A rule for requests that meet any of some conditions: one throttle is asked once.
+    #[cfg(feature = "config")]
+    pub(crate) fn any(throttle: HttpThrottle, mut conditions: Vec<Conditions>) -> Rule {
+        let first = match conditions.is_empty() {
+            true => Conditions::default(),
+            false => conditions.remove(0),
+        };
+        Rule {
+            throttle,
+            conditions: first,
+            others: conditions,
         }
     }
 
     /// Only these methods.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Rule {
-        self.methods.extend(methods);
+        self.conditions.methods.extend(methods);
         self
     }
 
@@ -63,7 +84,7 @@ impl Rule {
     /// `login`, `https://example.com/login`, `/a%20b`, `/users/:id`, `/users/{id}`. The error says what
     /// would be right.
     pub fn path(mut self, pattern: &str) -> Result<Rule> {
-        self.path = Some(PathPattern::parse(pattern)?);
+        self.conditions.path = Some(PathPattern::parse(pattern)?);
         Ok(self)
     }
 
@@ -73,7 +94,7 @@ impl Rule {
         F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
         R: IntoValue<bool>,
     {
-        self.predicate = Some(Source::sync("predicate", predicate));
+        self.conditions.predicate = Some(Source::sync("predicate", predicate));
         self
     }
 
@@ -83,7 +104,7 @@ impl Rule {
         F: AsyncFn(&HttpRequest) -> R + Send + Sync + 'static,
         R: IntoValue<bool>,
     {
-        self.predicate = Some(Source::awaiting("predicate", predicate));
+        self.conditions.predicate = Some(Source::awaiting("predicate", predicate));
         self
     }
 
@@ -105,13 +126,56 @@ impl Rule {
     /// Whether it is for every request.
     #[inline]
     pub(crate) fn is_for_all(&self) -> bool {
-        self.methods.is_empty() && self.path.is_none() && self.predicate.is_none()
+        self.conditions.is_for_all() || self.others.iter().any(Conditions::is_for_all)
     }
 
     /// Whether the rule is for a request, unless that has to be waited for.
     #[inline]
     pub(crate) fn matches_now(&self, req: &HttpRequest) -> Option<bool> {
-        if !self.matches_head(req) {
+        let mut met = self.conditions.are_met_now(req)?;
+        for one in &self.others {
+            met = met || one.are_met_now(req)?;
+        }
+        Some(met)
+    }
+
+    pub(crate) async fn matches(&self, req: &HttpRequest) -> bool {
+        for one in std::iter::once(&self.conditions).chain(&self.others) {
+            if one.are_met(req).await {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Conditions {
+    #[cfg(feature = "config")]
+    pub(crate) fn of(methods: Vec<Method>, path: Option<PathPattern>) -> Conditions {
+        Conditions {
+            methods,
+            path,
+            predicate: None,
+        }
+    }
+
+    #[cfg(feature = "config")]
+    pub(crate) fn when(
+        mut self,
+        predicate: impl Fn(&HttpRequest) -> bool + Send + Sync + 'static,
+    ) -> Conditions {
+        self.predicate = Some(Source::sync("predicate", predicate));
+        self
+    }
+
+    #[inline]
+    fn is_for_all(&self) -> bool {
+        self.methods.is_empty() && self.path.is_none() && self.predicate.is_none()
+    }
+
+    #[inline]
+    fn are_met_now(&self, req: &HttpRequest) -> Option<bool> {
+        if !self.suit_head(req) {
             return Some(false);
         }
         match &self.predicate {
@@ -120,8 +184,8 @@ impl Rule {
         }
     }
 
-    pub(crate) async fn matches(&self, req: &HttpRequest) -> bool {
-        self.matches_head(req)
+    async fn are_met(&self, req: &HttpRequest) -> bool {
+        self.suit_head(req)
             && match &self.predicate {
                 Some(predicate) => applies(predicate.get(req).await),
                 None => true,
@@ -129,7 +193,7 @@ impl Rule {
     }
 
     #[inline]
-    fn matches_head(&self, req: &HttpRequest) -> bool {
+    fn suit_head(&self, req: &HttpRequest) -> bool {
         (self.methods.is_empty() || self.methods.contains(req.method()))
             && self
                 .path

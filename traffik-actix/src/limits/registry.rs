@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use traffik_core::{Error, Result};
 
+#[cfg(feature = "config")]
+use crate::entry::rule::Rule;
 use crate::throttle::HttpThrottle;
 use crate::throttle::builder::HttpThrottleBuilder;
 
@@ -29,6 +31,9 @@ pub(crate) struct State {
     names: HashMap<Arc<str>, usize>,
     /// Names that led somewhere once: who asks for these by name is no mistake of the program.
     removed: HashSet<Arc<str>>,
+    /// Rules of middlewares that follow them, which are replaced together with their throttles.
+    #[cfg(feature = "config")]
+    lists: Vec<Arc<Vec<Rule>>>,
 }
 
 /// A throttle of a registry at some time.
@@ -163,6 +168,22 @@ impl State {
             }
             None => false,
         }
+    }
+
+    #[cfg(feature = "config")]
+    pub(crate) fn add_list(&mut self) -> usize {
+        self.lists.push(Arc::default());
+        self.lists.len() - 1
+    }
+
+    #[cfg(feature = "config")]
+    pub(crate) fn list(&self, list: usize) -> &[Rule] {
+        &self.lists[list]
+    }
+
+    #[cfg(feature = "config")]
+    pub(crate) fn set_list(&mut self, list: usize, rules: Vec<Rule>) {
+        self.lists[list] = Arc::new(rules);
     }
 
     pub(crate) fn was_removed(&self, name: &str) -> bool {

@@ -178,6 +178,12 @@ impl ClientIp {
             }
     }
 
+    /// Whether who sent a request may say what clients may not.
+    #[cfg(feature = "config")]
+    pub(crate) fn believes_peer_of(&self, req: &HttpRequest) -> bool {
+        self.believes(req.peer_addr().map(|peer| peer.ip().to_canonical()))
+    }
+
     fn is_trusted(&self, address: IpAddr) -> bool {
         self.trusted
             .iter()

@@ -280,6 +280,13 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// The same with a function that was registered.
+    #[cfg(feature = "config")]
+    pub(crate) fn identify_source(mut self, identify: Source<Identity>) -> Self {
+        self.identify = Some(identify);
+        self
+    }
+
     /// The same with an async function.
     pub fn identify_async<F, R>(mut self, identify: F) -> Self
     where

@@ -9,6 +9,8 @@ mod ask;
 mod bodies;
 mod caught;
 mod concurrency;
+#[cfg(feature = "config")]
+mod config;
 mod cors;
 mod delay;
 mod denial;

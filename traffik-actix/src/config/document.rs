@@ -1,0 +1,277 @@
+//! What a file says, as a tree of values that know where they stand.
+
+use std::fmt::{self, Write as _};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use traffik_core::{Error, Result};
+
+/// The text of a [`LimitsFile`](crate::LimitsFile), read but not understood: what its format is does not matter any more.
+///
+/// It is made from TOML, where every mistake is told with its line and column, or by `serde` from anything else that has
+/// tables, lists, texts, numbers and booleans, such as JSON and YAML; see
+/// [`LimitsFileBuilder::format`](crate::LimitsFileBuilder::format).
+///
+/// ```
+/// use traffik_actix::LimitsDocument;
+///
+/// let error = LimitsDocument::from_toml("[throttle.api]\nrate =\n").unwrap_err();
+/// assert!(error.to_string().starts_with("2:7: "), "{error}");
+/// # let _: LimitsDocument = serde_json::from_str(r#"{"throttle": {"api": {"rate": "1/s"}}}"#).unwrap();
+/// ```
+pub struct LimitsDocument(pub(super) Node);
+
+/// A line and a column, from 1, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    column: usize,
+}
+
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) place: Option<Place>,
+}
+
+pub(super) enum Value {
+    Text(String),
+    /// As it is written in decimal.
+    Whole(String),
+    Fraction(String),
+    Flag(bool),
+    List(Vec<Node>),
+    /// In the order of the text.
+    Table(Vec<(Key, Node)>),
+    /// Something else, and what it is called.
+    Other(&'static str),
+}
+
+pub(super) struct Key {
+    pub(super) text: String,
+    pub(super) place: Option<Place>,
+}
+
+/// What is wrong, and where.
+pub(super) struct Mistake {
+    pub(super) place: Option<Place>,
+    pub(super) what: String,
+}
+
+/// The result of reading a part.
+pub(super) type Read<T> = std::result::Result<T, Mistake>;
+
+impl LimitsDocument {
+    /// Reads TOML.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, with line and column: `2:7: ..`.
+    pub fn from_toml(text: &str) -> Result<LimitsDocument> {
+        Self::parse(text).map_err(|mistake| match mistake.place {
+            Some(place) => Error::invalid(format!("{place}: {}", mistake.what)),
+            None => Error::invalid(mistake.what),
+        })
+    }
+
+    pub(super) fn parse(text: &str) -> Read<LimitsDocument> {
+        let places = Places(text);
+        let table = DeTable::parse(text).map_err(|error| Mistake {
+            place: error.span().map(|span| places.of(span.start)),
+            what: error.message().replace('\n', ", "),
+        })?;
+        Ok(LimitsDocument(Node {
+            value: table_of(table.get_ref(), &places),
+            place: None,
+        }))
+    }
+}
+
+impl Mistake {
+    pub(super) fn at(place: Option<Place>, what: impl fmt::Display) -> Mistake {
+        let what = what.to_string();
+        Mistake { place, what }
+    }
+
+    pub(super) fn within(self, file: &str) -> Error {
+        match self.place {
+            Some(place) => Error::invalid(format!("{file}:{place}: {}", self.what)),
+            None => Error::invalid(format!("{file}: {}", self.what)),
+        }
+    }
+}
+
+impl Node {
+    /// What it says, whatever is around it. For comparisons, never to be shown: it may be secret.
+    pub(super) fn said(&self) -> String {
+        let mut said = String::new();
+        self.say(&mut said);
+        said
+    }
+
+    fn say(&self, out: &mut String) {
+        match &self.value {
+            Value::Text(text) => {
+                let _ = write!(out, "{text:?}");
+            }
+            Value::Whole(number) | Value::Fraction(number) => out.push_str(number),
+            Value::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
+            Value::List(all) => {
+                out.push('[');
+                for one in all {
+                    one.say(out);
+                    out.push(',');
+                }
+                out.push(']');
+            }
+            Value::Table(entries) => {
+                out.push('{');
+                for (key, node) in entries {
+                    let _ = write!(out, "{:?}=", key.text);
+                    node.say(out);
+                    out.push(',');
+                }
+                out.push('}');
+            }
+            Value::Other(what) => out.push_str(what),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+/// Values may be secret.
+impl fmt::Debug for LimitsDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LimitsDocument(..)")
+    }
+}
+
+struct Places<'a>(&'a str);
+
+impl Places<'_> {
+    fn of(&self, at: usize) -> Place {
+        let mut end = at.min(self.0.len());
+        while !self.0.is_char_boundary(end) {
+            end -= 1;
+        }
+        let before = &self.0[..end];
+        let last = before.rsplit('\n').next().unwrap_or_default();
+        Place {
+            line: before.matches('\n').count() + 1,
+            column: last.chars().count() + 1,
+        }
+    }
+}
+
+fn table_of(table: &DeTable<'_>, places: &Places<'_>) -> Value {
+    let entry = |(key, node): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+        let name = Key {
+            text: key.get_ref().clone().into_owned(),
+            place: Some(places.of(key.span().start)),
+        };
+        (name, node_of(node, places))
+    };
+    let mut entries: Vec<_> = table.iter().map(entry).collect();
+    entries.sort_by_key(|(key, _)| key.place);
+    Value::Table(entries)
+}
+
+fn node_of(node: &Spanned<DeValue<'_>>, places: &Places<'_>) -> Node {
+    let value = match node.get_ref() {
+        DeValue::String(text) => Value::Text(text.clone().into_owned()),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Value::Whole(number.to_string()),
+            Err(_) => Value::Other("a number that is too large"),
+        },
+        DeValue::Float(number) => Value::Fraction(number.as_str().to_owned()),
+        DeValue::Boolean(flag) => Value::Flag(*flag),
+        DeValue::Datetime(_) => Value::Other("a date or time"),
+        DeValue::Array(all) => Value::List(all.iter().map(|one| node_of(one, places)).collect()),
+        DeValue::Table(table) => table_of(table, places),
+    };
+    Node {
+        value,
+        place: Some(places.of(node.span().start)),
+    }
+}
+
+impl<'de> Deserialize<'de> for LimitsDocument {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        Node::deserialize(from).map(LimitsDocument)
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        let value = from.deserialize_any(AnyValue)?;
+        Ok(Node { value, place: None })
+    }
+}
+
+struct AnyValue;
+
+impl<'de> Visitor<'de> for AnyValue {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table, a list, a text, a number or a boolean")
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> std::result::Result<Value, E> {
+        Ok(Value::Flag(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> std::result::Result<Value, E> {
+        Ok(Value::Whole(number.to_string()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> std::result::Result<Value, E> {
+        Ok(Value::Whole(number.to_string()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> std::result::Result<Value, E> {
+        Ok(Value::Fraction(number.to_string()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Other("nothing"))
+    }
+
+    fn visit_none<E>(self) -> std::result::Result<Value, E> {
+        Ok(Value::Other("nothing"))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> std::result::Result<Value, D::Error> {
+        from.deserialize_any(AnyValue)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(one) = seq.next_element::<Node>()? {
+            all.push(one);
+        }
+        Ok(Value::List(all))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Value, A::Error> {
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        while let Some((text, node)) = map.next_entry::<String, Node>()? {
+            if entries.iter().any(|(key, _)| key.text == text) {
+                return Err(A::Error::custom(format_args!(
+                    "the key `{text}` is given twice"
+                )));
+            }
+            entries.push((Key { text, place: None }, node));
+        }
+        Ok(Value::Table(entries))
+    }
+}

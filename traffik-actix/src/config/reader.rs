@@ -1,0 +1,277 @@
+//! Tables of a file, asked for one key after the other.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use traffik_core::__private::nearest;
+use traffik_core::Rate;
+
+use super::document::{Key, Mistake, Node, Place, Read, Value};
+
+/// A table whose keys are asked for one after the other; those that nobody asked for are mistakes.
+pub(super) struct Table<'a> {
+    /// What it is, for messages.
+    pub(super) what: String,
+    pub(super) place: Option<Place>,
+    entries: &'a [(Key, Node)],
+    known: RefCell<Vec<&'static str>>,
+}
+
+/// A text and where it stands.
+pub(super) type Text<'a> = (&'a str, Option<Place>);
+
+impl<'a> Table<'a> {
+    pub(super) fn new(what: String, place: Option<Place>, entries: &'a [(Key, Node)]) -> Self {
+        let known = RefCell::default();
+        Table {
+            what,
+            place,
+            entries,
+            known,
+        }
+    }
+
+    /// That something about the table as a whole is wrong.
+    pub(super) fn mistake(&self, what: impl std::fmt::Display) -> Mistake {
+        Mistake::at(self.place, format!("{}: {what}", self.what))
+    }
+
+    pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
+        self.known.borrow_mut().push(key);
+        let mut entries = self.entries.iter();
+        entries
+            .find(|(known, _)| known.text == key)
+            .map(|(_, node)| node)
+    }
+
+    /// A text, if it is one, without asking for it.
+    pub(super) fn peek(&self, key: &str) -> Option<&'a str> {
+        let mut entries = self.entries.iter();
+        match entries.find(|(known, _)| known.text == key) {
+            Some((
+                _,
+                Node {
+                    value: Value::Text(text),
+                    ..
+                },
+            )) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// That the value of a key is not what it must be.
+    pub(super) fn wrong(&self, key: &str, node: &Node, must: &str) -> Mistake {
+        let is = shown(key, node);
+        Mistake::at(
+            node.place,
+            format!("`{key}` of {} must be {must}, not {is}", self.what),
+        )
+    }
+
+    pub(super) fn text(&self, key: &'static str, must: &str) -> Read<Option<Text<'a>>> {
+        let Some(node) = self.get(key) else {
+            return Ok(None);
+        };
+        match &node.value {
+            Value::Text(text) if !text.trim().is_empty() => Ok(Some((text, node.place))),
+            _ => Err(self.wrong(key, node, must)),
+        }
+    }
+
+    pub(super) fn required(&self, key: &'static str, must: &str) -> Read<Text<'a>> {
+        let text = self.text(key, must)?;
+        text.ok_or_else(|| Mistake::at(self.place, format!("{} needs `{key}`: {must}", self.what)))
+    }
+
+    pub(super) fn count(&self, key: &'static str) -> Read<Option<u32>> {
+        let Some(node) = self.get(key) else {
+            return Ok(None);
+        };
+        let number = match &node.value {
+            Value::Whole(number) => number.parse().ok(),
+            _ => None,
+        };
+        let number =
+            number.ok_or_else(|| self.wrong(key, node, "a whole number from 0 to 4294967295"));
+        number.map(Some)
+    }
+
+    pub(super) fn flag(&self, key: &'static str) -> Read<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Node {
+                value: Value::Flag(flag),
+                ..
+            }) => Ok(Some(*flag)),
+            Some(node) => Err(self.wrong(key, node, "true or false")),
+        }
+    }
+
+    pub(super) fn duration(&self, key: &'static str) -> Read<Option<Duration>> {
+        const MUST: &str = "a duration such as \"500ms\" or \"2 hours\"";
+        let Some(node) = self.get(key) else {
+            return Ok(None);
+        };
+        let duration = match &node.value {
+            Value::Text(text) => Rate::parse_period(text).ok(),
+            _ => None,
+        };
+        duration
+            .ok_or_else(|| self.wrong(key, node, MUST))
+            .map(Some)
+    }
+
+    /// One of these words.
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, of: &[(&str, T)]) -> Read<Option<T>> {
+        let Some(node) = self.get(key) else {
+            return Ok(None);
+        };
+        let found = of
+            .iter()
+            .find(|(word, _)| matches!(&node.value, Value::Text(text) if text == word));
+        match found {
+            Some((_, choice)) => Ok(Some(*choice)),
+            None => {
+                let words: Vec<String> = of.iter().map(|(word, _)| format!("{word:?}")).collect();
+                Err(self.wrong(key, node, &words.join(" or ")))
+            }
+        }
+    }
+
+    /// A text, or a list of different texts; nothing if the key is not there.
+    pub(super) fn texts(&self, key: &'static str, must: &str) -> Read<Vec<Text<'a>>> {
+        let Some(node) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let all: Vec<&Node> = match &node.value {
+            Value::List(all) => all.iter().collect(),
+            _ => vec![node],
+        };
+        if all.is_empty() {
+            let what = format!(
+                "`{key}` of {} is empty: leave it out, or say {must}",
+                self.what
+            );
+            return Err(Mistake::at(node.place, what));
+        }
+        let mut texts: Vec<Text<'a>> = Vec::new();
+        for one in all {
+            match &one.value {
+                Value::Text(text) if texts.iter().any(|(other, _)| other == text) => {
+                    let what = format!("`{key}` of {} has {} twice", self.what, shown(key, one));
+                    return Err(Mistake::at(one.place, what));
+                }
+                Value::Text(text) if !text.trim().is_empty() => texts.push((text, one.place)),
+                _ => return Err(self.wrong(key, one, must)),
+            }
+        }
+        Ok(texts)
+    }
+
+    /// A table in the table.
+    pub(super) fn table(&self, key: &'static str, must: &str) -> Read<Option<&'a [(Key, Node)]>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Node {
+                value: Value::Table(entries),
+                ..
+            }) if !entries.is_empty() => Ok(Some(entries)),
+            Some(node) => Err(self.wrong(key, node, must)),
+        }
+    }
+
+    /// The tables in the table of this key, by name: `[throttle.api]`.
+    pub(super) fn tables(&self, key: &'static str) -> Read<Vec<(&'a str, &'a Node, Table<'a>)>> {
+        let Some(node) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let Value::Table(all) = &node.value else {
+            return Err(self.wrong(
+                key,
+                node,
+                &format!("a table of tables, written `[{key}.NAME]`"),
+            ));
+        };
+        let each = all.iter().map(|(name, node)| match &node.value {
+            Value::Table(entries) => {
+                let what = format!("{key} `{}`", name.text);
+                Ok((
+                    name.text.as_str(),
+                    node,
+                    Table::new(what, name.place, entries),
+                ))
+            }
+            _ => {
+                let what = format!(
+                    "a {key} is a table with a name: write `[{key}.NAME]`, and below it `{} = ..`",
+                    name.text
+                );
+                Err(Mistake::at(name.place, what))
+            }
+        });
+        each.collect()
+    }
+
+    /// Keys that were not asked for.
+    pub(super) fn others(&self) -> Vec<(&'a Key, &'a Node)> {
+        let known = self.known.borrow();
+        let others = self.entries.iter();
+        let others = others.filter(|(key, _)| !known.contains(&key.text.as_str()));
+        others.map(|(key, node)| (key, node)).collect()
+    }
+
+    /// What was probably meant by a key that is not there.
+    pub(super) fn meant(&self, key: &str) -> Option<&'static str> {
+        nearest(key, self.known.borrow().iter().copied())
+    }
+
+    /// Refuses keys that nobody asked for.
+    pub(super) fn finish(&self) -> Read<()> {
+        let Some((key, _)) = self.others().into_iter().next() else {
+            return Ok(());
+        };
+        let hint = match self.meant(&key.text) {
+            Some(near) => format!(", did you mean `{near}`?"),
+            None => format!("; it has {}", self.known.borrow().join(", ")),
+        };
+        let what = format!("{} has no key `{}`{hint}", self.what, key.text);
+        Err(Mistake::at(key.place, what))
+    }
+}
+
+/// A value in a message. What may have a password in it is not shown.
+pub(super) fn shown(key: &str, node: &Node) -> String {
+    match &node.value {
+        Value::Text(text)
+            if key.starts_with("url") || key.starts_with("secret") || text.contains("://") =>
+        {
+            "this text, which may be secret".to_owned()
+        }
+        Value::Text(text) => format!("{text:?}"),
+        Value::Whole(number) | Value::Fraction(number) => number.clone(),
+        Value::Flag(flag) => flag.to_string(),
+        Value::List(all) if all.is_empty() => "an empty list".to_owned(),
+        Value::List(_) => "a list".to_owned(),
+        Value::Table(_) => "a table".to_owned(),
+        Value::Other(what) => (*what).to_owned(),
+    }
+}
+
+/// That a name is not there, and which was probably meant. Names are told in their order.
+pub(super) fn unknown<'n>(
+    kind: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'n str>,
+) -> String {
+    let mut all: Vec<&str> = known.into_iter().collect();
+    all.sort_unstable();
+    let hint = match nearest(name, all.iter().copied()) {
+        Some(near) => format!(", did you mean `{near}`?"),
+        None if all.is_empty() => "; there is none".to_owned(),
+        None => format!("; there are {}", all.join(", ")),
+    };
+    match name.contains("://") {
+        true => format!("there is no {kind} of this name, which may be secret{hint}"),
+        false => format!("there is no {kind} `{name}`{hint}"),
+    }
+}

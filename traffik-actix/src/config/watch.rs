@@ -1,0 +1,113 @@
+//! Files that change while they are in force.
+//!
+//! The file is read every second or so and compared. Times of change are coarse on some file systems, lie on others, and do not
+//! move when a ConfigMap is swapped by a link; events of the kernel need a crate and miss network file systems. To read a few kilobytes
+//! costs less than to explain any of this.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use actix_web::rt::task::JoinHandle;
+use futures_util::future::{Either, select};
+use traffik_core::Result;
+
+use super::{LimitsFile, Reloaded, Texts};
+
+impl LimitsFile {
+    /// Looks at the file this often, and [reloads](LimitsFile::reload) it when it has changed and is the same at the next look, so that one
+    /// that is being written is not read by halves; and at once on SIGHUP, where there is one. The log says at the level `info` what
+    /// has changed, and at `error` what is wrong with a file that therefore changes nothing.
+    ///
+    /// It goes on until the runtime ends, or the task is aborted that is returned.
+    ///
+    /// # Panics
+    ///
+    /// Outside of an actix runtime, such as that of `#[actix_web::main]`.
+    pub fn watch(&self, every: Duration) -> JoinHandle<()> {
+        actix_web::rt::spawn(run(self.clone(), every.max(Duration::from_millis(1))))
+    }
+
+    /// Logs what became of a reload.
+    fn tell(&self, reloaded: &Result<Reloaded>) {
+        match reloaded {
+            Ok(reloaded) => log::info!("{} is in force: {reloaded}", self.name()),
+            Err(error) => {
+                log::error!("{error}: nothing is changed, and what was in force stays so")
+            }
+        }
+    }
+
+    /// Looks at the file, and reloads it if it has settled.
+    fn look(&self, before: &mut Option<Texts>) {
+        match self.read() {
+            Ok(texts) if before.as_ref() == Some(&texts) => {
+                if let Some(reloaded) = self.reload_if(texts).transpose() {
+                    self.tell(&reloaded);
+                }
+            }
+            Ok(texts) => *before = Some(texts),
+            // Said once: until it is there again there is nothing to compare.
+            Err(error) => {
+                if before.take().is_some() {
+                    self.tell(&Err(error));
+                }
+            }
+        }
+    }
+}
+
+async fn run(file: LimitsFile, every: Duration) {
+    let mut hangups = Hangups::new();
+    let mut before = None;
+    loop {
+        let wait = tokio::time::sleep(every);
+        let is_asked = match select(pin!(wait), pin!(hangups.next())).await {
+            Either::Left(_) => false,
+            Either::Right(_) => true,
+        };
+        let (file, mut seen) = (file.clone(), before.take());
+        let looked = actix_web::rt::task::spawn_blocking(move || {
+            match is_asked {
+                true => file.tell(&file.reload()),
+                false => file.look(&mut seen),
+            }
+            seen
+        });
+        // What panicked in there has said so.
+        before = looked.await.unwrap_or_default();
+    }
+}
+
+/// Signals to reload.
+struct Hangups {
+    #[cfg(unix)]
+    signals: Option<tokio::signal::unix::Signal>,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    fn new() -> Hangups {
+        use tokio::signal::unix::{SignalKind, signal};
+        let signals = signal(SignalKind::hangup());
+        let signals = signals.inspect_err(|error| log::error!("SIGHUP reloads no limits: {error}"));
+        Hangups {
+            signals: signals.ok(),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> Hangups {
+        Hangups {}
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signals) = &mut self.signals
+            && signals.recv().await.is_some()
+        {
+            return;
+        }
+        poll_fn(|_| std::task::Poll::<()>::Pending).await;
+    }
+}

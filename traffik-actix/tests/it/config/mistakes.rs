@@ -1,0 +1,313 @@
+//! What is wrong in a file, where, and what would be right.
+
+use super::File;
+use crate::support::memory;
+
+fn refusal(text: &str) -> String {
+    let (_, backend) = memory();
+    let file = File::new(text);
+    let error = file.builder(&backend).load().expect_err(text).to_string();
+    let path = file.path().display().to_string();
+    error.strip_prefix(&path).expect(&error).to_owned()
+}
+
+/// Files, and all that is said about them.
+const MISTAKES: &[(&str, &str)] = &[
+    (
+        "",
+        ": there is no throttle in it: write `[throttle.NAME]`, and below it `rate = \"100/minute\"`",
+    ),
+    (
+        "[throttle.api]\nrate =\n",
+        ":2:7: string values must be quoted, expected literal string",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nrate = \"2/s\"",
+        ":3:1: duplicate key",
+    ),
+    (
+        "[throttle.api]\n",
+        ":1:11: throttle `api` needs `rate`: a text such as \"100/minute\"",
+    ),
+    (
+        "[throttle.api]\nrate = 100",
+        ":2:8: `rate` of throttle `api` must be a text such as \"100/minute\", not 100",
+    ),
+    (
+        "[throttle.api]\n  rate = \"many\"",
+        ":2:10: `rate` of throttle `api`: …",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\ncots = 2",
+        ":3:1: throttle `api` has no key `cots`, did you mean `cost`?",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\ncost = -2",
+        ":3:8: `cost` of throttle `api` must be a whole number from 0 to 4294967295, not -2",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nshared = \"yes\"",
+        ":3:10: `shared` of throttle `api` must be true or false, not \"yes\"",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nscope = \"rout\"",
+        ":3:9: `scope` of throttle `api` must be \"throttle\" or \"route\" or \"path\", not \"rout\"",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nwait_up_to = 5",
+        ":3:14: `wait_up_to` of throttle `api` must be a duration such as \"500ms\" or \"2 hours\", not 5",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nstrategy = \"token_buket\"",
+        ":3:12: `strategy` of throttle `api`: \"token_buket\" is no strategy, did you mean `token_bucket`?; there are …",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nstrategy = \"token_bucket\"\nbrust = 2",
+        ":4:1: throttle `api`: strategy token_bucket has no option `brust`, did you mean `burst`?; it has burst",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nstrategy = \"token_bucket\"\nburst = \"big\"",
+        ":4:9: throttle `api`: option `burst` of strategy token_bucket must be a whole number from 0 to 4294967295, not \"big\"",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nburst = [2]",
+        ":3:9: `burst` of throttle `api` must be a number, true, false, a text, or a table of numbers, not a list",
+    ),
+    (
+        "throttle = 5",
+        ":1:12: `throttle` of the file must be a table of tables, written `[throttle.NAME]`, not 5",
+    ),
+    (
+        "[throttle]\nrate = \"1/s\"",
+        ":2:1: a throttle is a table with a name: write `[throttle.NAME]`, and below it `rate = ..`",
+    ),
+    (
+        "[throtle.api]\nrate = \"1/s\"",
+        ":1:2: the file has no key `throtle`, did you mean `throttle`?",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nidentity = \"me\"",
+        ":3:12: there is no identity `me`; there is none",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\nbackend = \"redsi\"",
+        ":3:11: there is no backend `redsi`; there are default",
+    ),
+    ("[throttle.\"\"]\nrate = \"1/s\"", ":1:11: …"),
+    // Rules.
+    (
+        "[throttle.api]\nrate = \"1/s\"\n[[rule]]\n",
+        ":3:1: rule 1: `throttle` is missing: the name of a throttle, or a list of names",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\n[[rule]]\nthrottle = \"apj\"",
+        ":4:12: there is no throttle `apj`, did you mean `api`?",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\n[[rule]]\nthrottle = []",
+        ":4:12: `throttle` of rule 1 is empty: leave it out, or say the name of a throttle, or a list of names",
+    ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\n[[rule]]\nthrottle = [\"api\", \"api\"]",
+        ":4:20: `throttle` of rule 1 has \"api\" twice",
+    ),
+    (
+        "RULE\nmethods = [\"GET\", \"PSOT\"]",
+        ":5:19: there is no method `PSOT`, did you mean `POST`?",
+    ),
+    (
+        "RULE\nmethods = \"get\"",
+        ":5:11: there is no method `get`, did you mean `GET`?",
+    ),
+    (
+        "RULE\nmethods = []",
+        ":5:11: `methods` of rule 1 is empty: leave it out, or say methods such as [\"GET\", \"HEAD\"]",
+    ),
+    (
+        "RULE\nmethods = [1]",
+        ":5:12: `methods` of rule 1 must be methods such as [\"GET\", \"HEAD\"], not 1",
+    ),
+    (
+        "RULE\nmethod = \"GET\"",
+        ":5:1: rule 1 has no key `method`, did you mean `methods`?",
+    ),
+    (
+        "RULE\npath = \"\"",
+        ":5:8: `path` of rule 1 must be a pattern such as \"/api/\", not \"\"",
+    ),
+    ("RULE\npath = \"login\"", ":5:8: `path` of rule 1: …"),
+    (
+        "RULE\nhost = \"*example.com\"",
+        ":5:8: `host` of rule 1 must be a name such as \"api.example.com\", or \"*.example.com\" for all names below it, without \
+         scheme, port and path, not \"*example.com\"",
+    ),
+    (
+        "RULE\nheader = { x-beta = 1 }",
+        ":5:21: `x-beta` of rule 1 must be a text, or true if the header must be there, false if not, not 1",
+    ),
+    (
+        "RULE\nheader = { \"x beta\" = true }",
+        ":5:12: \"x beta\" is no name of a header: it has letters, digits and `-` only, such as \"x-api-key\"",
+    ),
+    (
+        "RULE\nheader = {}",
+        ":5:10: `header` of rule 1 must be a table such as { x-beta = true, x-plan = \"free\" }, not a table",
+    ),
+    (
+        "RULE\nwhen = \"bta\"",
+        ":5:8: there is no predicate `bta`, did you mean `beta`?: the program registers them by name",
+    ),
+    // Who asks.
+    (
+        "API\n[identity.who]\n",
+        ":3:11: identity `who`: `from` is missing: \"ip\", \"header\" or \"function\"",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"cookie\"",
+        ":4:8: `from` of identity `who` must be \"ip\" or \"header\" or \"function\", not \"cookie\"",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"function\"\nfunction = \"acount\"",
+        ":5:12: there is no identity function `acount`, did you mean `account`?: the program registers them by name",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"header\"",
+        ":3:11: identity `who`: `header` is missing: the name of a header such as \"x-api-key\"",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"header\"\nheader = \"x-key\"\notherwise = \"who\"",
+        ":3:11: identity `who`: `otherwise` leads back to itself: one of them must do without",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"ip\"\ntier_header_of_proxies = \"x-plan\"",
+        ":3:11: identity `who`: `tier_header_of_proxies` is believed from trusted proxies only: say which in `[proxies]`, as \
+         `trust = [\"10.0.0.0/8\"]`",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"ip\"\ntier_header = \"x-plan\"",
+        ":5:1: identity `who` has no key `tier_header`; it has from, tier, tier_header_of_proxies",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"ip\"\notherwise = \"x\"",
+        ":5:1: identity `who` has no key `otherwise`; it has from, tier, tier_header_of_proxies",
+    ),
+    (
+        "API\n[proxies]\nheader = \"forwarded\"",
+        ":3:1: proxies: it says whom to believe: `trust = [\"10.0.0.0/8\"]`, `trust_unix = true` or `trust_hops = 1`",
+    ),
+    ("API\n[proxies]\ntrust = [\"10.0.0.0/33\"]", ":4:10: …"),
+    // Where counts live.
+    (
+        "API\n[backend.b]\n",
+        ":3:10: backend `b`: `type` is missing: \"memory\" or \"redis\"",
+    ),
+    (
+        "API\n[backend.b]\ntype = \"reddis\"",
+        ":4:8: `type` of backend `b` must be \"memory\" or \"redis\", not \"reddis\"",
+    ),
+    (
+        "API\n[backend.b]\ntype = \"memory\"\nmax_keys = \"many\"",
+        ":5:12: `max_keys` of backend `b` must be a whole number from 0 to 4294967295, not \"many\"",
+    ),
+    (
+        "API\n[backend.default]\ntype = \"memory\"",
+        ":3:10: backend `default`: the program has a backend of this name: give this one another",
+    ),
+];
+
+#[test]
+fn a_mistake_was_accepted_or_not_told_with_its_place() {
+    let mut others = Vec::new();
+    for (text, said) in MISTAKES {
+        let text = text
+            .replace("RULE", "API\n[[rule]]\nthrottle = \"api\"")
+            .replace("API", "[throttle.api]\nrate = \"1/s\"");
+        let refusal = refusal(&text);
+        // What others say is theirs.
+        let is_it = match said.strip_suffix('…') {
+            Some(begin) => refusal.starts_with(begin) && refusal.len() > begin.len() + 10,
+            None => refusal == *said,
+        };
+        if !is_it {
+            others.push(format!("{text}\n{refusal}\n{said}\n"));
+        }
+    }
+    assert!(others.is_empty(), "{}", others.join("\n"));
+}
+
+/// Whoever reads a log is not meant to read a password.
+#[cfg(feature = "redis")]
+#[test]
+fn a_password_was_told() {
+    let texts = [
+        "url = \"redis://:hunter2@host:badport\"",
+        "url = \"redis://user@host/hunter2\"",
+        "url = [\"redis://:hunter2@host\"]",
+        "url_env = \"redis://:hunter2@host\"",
+        "url = \"redis://:hunter2@host\"\nurl_env = \"PATH\"",
+        "url = \"redis://:hunter2@host\"\nnamespace = \"a b\"",
+        "url = \"redis://:hunter2@host\"\nnodes = 3",
+        "url = \"redis://:hunter2@host\"\ndeadline = \"0ms\"",
+        "url = redis://:hunter2@host",
+        "secret_env = \"hunter2!\"\nurl = \"redis://:hunter2@host\"",
+        "namespace = \"redis://:hunter2@host\"",
+        "failover = \"redis://:hunter2@host\"\nurl = \"redis://host\"",
+    ];
+    for text in texts {
+        let said = refusal(&format!(
+            "[throttle.a]\nrate = \"1/s\"\n[backend.r]\ntype = \"redis\"\n{text}"
+        ));
+        assert!(!said.contains("hunter2"), "{text}\n{said}");
+    }
+    let (_, backend) = memory();
+    let text = "[throttle.a]\nrate = \"1/s\"\nbackend = \"r\"\n[[rule]]\nthrottle = \"a\"\n[backend.r]\ntype = \"redis\"\nurl = \"redis://:hunter2@localhost\"";
+    let file = File::new(text);
+    let loaded = file.builder(&backend).load().unwrap();
+    let req = actix_web::test::TestRequest::default().to_http_request();
+    let all = format!(
+        "{loaded:?} {} {} {:?} {:?}",
+        loaded.explain(&req),
+        loaded.summary(),
+        loaded.limits(),
+        loaded.middleware()
+    );
+    assert!(!all.contains("hunter2"), "{all}");
+}
+
+#[test]
+fn other_formats_say_what_and_their_own_mistakes_where() {
+    let read = |text: &str| {
+        let file = File::new(text);
+        let loaded = traffik_actix::LimitsFile::at(file.path())
+            .format(|text| Ok(serde_json::from_str(text)?));
+        let path = file.path().display().to_string();
+        let loaded = loaded.load().map(|file| file.limits().list().len());
+        loaded.map_err(|error| error.to_string().replace(&path, ""))
+    };
+    assert_eq!(
+        read(r#"{"throttle": {"api": {"rate": "1/s", "cost": 2}}, "rule": [{"throttle": "api"}]}"#),
+        Ok(1)
+    );
+    assert_eq!(
+        read(
+            r#"{"throttle": {"api": {"rate": "1/s"}}, "rule": [{"throttle": "api", "methods": ["PSOT"]}]}"#
+        ),
+        Err(": there is no method `PSOT`, did you mean `POST`?".to_owned())
+    );
+    assert_eq!(
+        read(r#"{"throttle": {"api": {"rate": "1/s", "cost": 1.5}}}"#),
+        Err(
+            ": `cost` of throttle `api` must be a whole number from 0 to 4294967295, not 1.5"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        read("{\n\"throttle\": }"),
+        Err(": expected value at line 2 column 13".to_owned())
+    );
+    assert_eq!(
+        read(r#"{"throttle": {"api": {"rate": "1/s", "rate": "2/s"}}}"#),
+        Err(": the key `rate` is given twice at line 1 column 51".to_owned())
+    );
+    assert!(read("[]").unwrap_err().starts_with(": it must be a table"));
+}

@@ -1,0 +1,244 @@
+//! Which requests meet which throttles.
+
+use std::net::SocketAddr;
+
+use actix_web::test::TestRequest;
+
+use super::File;
+use crate::support::{app, memory, send};
+
+/// Asks so often that whoever is limited to two is denied, and says how many were admitted.
+async fn admitted(text: &str, req: impl Fn() -> TestRequest) -> usize {
+    let (_, backend) = memory();
+    let file = File::new(text);
+    let loaded = file.builder(&backend).load().unwrap();
+    let app = app(loaded.middleware()).await;
+    let mut admitted = 0;
+    for _ in 0..4 {
+        let answer = send(&app, req()).await;
+        assert!(answer.status != 500 && answer.status != 503, "{answer:?}");
+        admitted += usize::from(!answer.is_throttled());
+    }
+    // What is explained is what is done.
+    let explained = loaded.explain(&req().to_http_request());
+    let is_limited = !explained.throttles().is_empty();
+    assert_eq!(is_limited, admitted < 4, "{explained}");
+    admitted
+}
+
+fn peer(address: &str) -> SocketAddr {
+    format!("{address}:9").parse().unwrap()
+}
+
+#[actix_web::test]
+async fn a_rule_met_other_requests_than_it_says() {
+    type Req = fn() -> TestRequest;
+    let get: Req = || {
+        TestRequest::get()
+            .uri("/items/1")
+            .peer_addr(peer("192.0.2.1"))
+    };
+    let post: Req = || TestRequest::post().uri("/").peer_addr(peer("192.0.2.1"));
+    let host: Req = || {
+        TestRequest::get()
+            .uri("/")
+            .insert_header(("host", "API.example.com:8080"))
+    };
+    let evil: Req = || {
+        TestRequest::get()
+            .uri("/")
+            .insert_header(("host", "evilexample.com"))
+    };
+    let forwarded: Req = || {
+        TestRequest::get()
+            .uri("/")
+            .insert_header(("host", "other.org"))
+            .insert_header(("x-forwarded-host", "api.example.com"))
+            .peer_addr(peer("192.0.2.1"))
+    };
+    let by_proxy: Req = || {
+        TestRequest::get()
+            .uri("/")
+            .insert_header(("host", "other.org"))
+            .insert_header(("x-forwarded-host", "api.example.com"))
+            .peer_addr(peer("10.0.0.1"))
+    };
+    let two_hosts: Req = || {
+        TestRequest::get()
+            .uri("http://other.org/")
+            .insert_header(("host", "api.example.com"))
+    };
+    let absolute: Req = || {
+        TestRequest::get()
+            .uri("http://api.example.com/")
+            .insert_header(("host", "other.org"))
+    };
+    let proxies = "[proxies]\ntrust = [\"10.0.0.0/8\"]\nhost_header = \"x-forwarded-host\"\n";
+    for (rule, proxies, req, expected) in [
+        ("", "", get, 2),
+        ("methods = [\"GET\", \"HEAD\"]", "", get, 2),
+        ("methods = \"GET\"", "", post, 4),
+        ("path = \"/items/\"", "", get, 2),
+        ("path = \"/items/*\"", "", get, 2),
+        ("path = \"/items/\"", "", post, 4),
+        ("path = \"/items/\"\nmethods = \"POST\"", "", get, 4),
+        ("host = \"api.example.com\"", "", host, 2),
+        ("host = [\"x.org\", \"*.example.com\"]", "", host, 2),
+        ("host = \"*.example.com\"", "", evil, 4),
+        ("host = \"api.example.com\"", "", forwarded, 4),
+        ("host = \"api.example.com\"", proxies, forwarded, 4),
+        ("host = \"api.example.com\"", proxies, by_proxy, 2),
+        ("host = \"other.org\"", proxies, by_proxy, 2),
+        ("host = \"api.example.com\"", "", two_hosts, 2),
+        ("host = \"api.example.com\"", "", absolute, 2),
+        ("header = { x-beta = true }", "", get, 4),
+        ("header = { x-beta = false }", "", get, 2),
+        ("header = { host = \"API.example.com:8080\" }", "", host, 2),
+        ("header = { host = \"api\" }", "", host, 4),
+        ("when = \"beta\"", "", get, 4),
+    ] {
+        let text = format!(
+            "{proxies}[throttle.api]\nrate = \"2/day\"\n[[rule]]\nthrottle = \"api\"\n{rule}"
+        );
+        assert_eq!(admitted(&text, req).await, expected, "{text}");
+    }
+}
+
+/// Two rules that lead to one throttle are not two hits.
+#[actix_web::test]
+async fn a_throttle_of_two_rules_was_charged_twice() {
+    let text = "[throttle.api]\nrate = \"2/day\"\n[[rule]]\nthrottle = \"api\"\npath = \"/items/\"\n[[rule]]\nthrottle = \"api\"\nmethods = \"GET\"";
+    let both = || TestRequest::get().uri("/items/1");
+    assert_eq!(admitted(text, both).await, 2);
+    assert_eq!(admitted(text, || TestRequest::get().uri("/")).await, 2);
+    assert_eq!(admitted(text, || TestRequest::post().uri("/")).await, 4);
+}
+
+#[actix_web::test]
+async fn who_asks_was_somebody_else() {
+    let (_, backend) = memory();
+    let file = File::new(
+        "[proxies]\ntrust = [\"10.0.0.0/8\"]\n\
+         [identity.key]\nfrom = \"header\"\nheader = \"x-key\"\notherwise = \"default\"\n\
+         [identity.strict]\nfrom = \"header\"\nheader = \"x-key\"\n\
+         [identity.default]\nfrom = \"ip\"\n\
+         [identity.account]\nfrom = \"function\"\nfunction = \"account\"\n\
+         [throttle.ip]\nrate = \"1/day\"\n\
+         [throttle.key]\nrate = \"1/day\"\nidentity = \"key\"\n\
+         [throttle.strict]\nrate = \"1/day\"\nidentity = \"strict\"\n\
+         [throttle.account]\nrate = \"1/day\"\nidentity = \"account\"\n\
+         [[rule]]\nthrottle = \"ip\"\nheader = { x-t = \"ip\" }\n\
+         [[rule]]\nthrottle = \"key\"\nheader = { x-t = \"key\" }\n\
+         [[rule]]\nthrottle = \"strict\"\nheader = { x-t = \"strict\" }\n\
+         [[rule]]\nthrottle = \"account\"\nheader = { x-t = \"account\" }\n",
+    );
+    let loaded = file.builder(&backend).load().unwrap();
+    let app = app(loaded.middleware()).await;
+    let ask = async |which: &str, from: &str, header: (&'static str, &'static str)| {
+        let req = TestRequest::get().uri("/").peer_addr(peer(from));
+        let req = req.insert_header(("x-t", which)).insert_header(header);
+        send(&app, req).await.status.as_u16()
+    };
+    let none = ("x-none", "");
+    assert_eq!(ask("ip", "192.0.2.1", none).await, 200);
+    assert_eq!(
+        ask("ip", "192.0.2.1", ("x-forwarded-for", "192.0.2.2")).await,
+        429
+    );
+    assert_eq!(
+        ask("ip", "10.0.0.1", ("x-forwarded-for", "192.0.2.2")).await,
+        200
+    );
+    assert_eq!(
+        ask("ip", "10.0.0.1", ("x-forwarded-for", "192.0.2.1")).await,
+        429
+    );
+    assert_eq!(ask("key", "192.0.2.1", ("x-key", "a")).await, 200);
+    assert_eq!(ask("key", "192.0.2.9", ("x-key", "a")).await, 429);
+    assert_eq!(ask("key", "192.0.2.1", ("x-key", "b")).await, 200);
+    assert_eq!(ask("key", "192.0.2.1", none).await, 200);
+    assert_eq!(ask("key", "192.0.2.1", none).await, 429);
+    assert_eq!(ask("strict", "192.0.2.1", none).await, 400);
+    assert_eq!(ask("account", "192.0.2.1", none).await, 400);
+    assert_eq!(ask("account", "192.0.2.1", ("x-account", "ann")).await, 200);
+    assert_eq!(ask("account", "192.0.2.2", ("x-account", "ann")).await, 429);
+}
+
+#[actix_web::test]
+async fn a_client_chose_its_tier() {
+    let (_, backend) = memory();
+    let file = File::new(
+        "[proxies]\ntrust = [\"10.0.0.0/8\"]\n\
+         [identity.told]\nfrom = \"ip\"\ntier_header_of_proxies = \"x-plan\"\n\
+         [identity.found]\nfrom = \"ip\"\ntier = \"plan\"\n\
+         [throttle.told]\nrate = \"1/day\"\nidentity = \"told\"\nstrategy = \"tiered_rate\"\ntiers = { free = 1, gold = 3 }\n\
+         default_tier = \"free\"\n\
+         [throttle.found]\nrate = \"1/day\"\nidentity = \"found\"\nstrategy = \"tiered_rate\"\ntiers = { free = 1, gold = 3 }\n\
+         default_tier = \"free\"\n\
+         [[rule]]\nthrottle = \"told\"\npath = \"/items/\"\n\
+         [[rule]]\nthrottle = \"found\"\npath = \"/$\"\n",
+    );
+    let loaded = file.builder(&backend).load().unwrap();
+    let app = app(loaded.middleware()).await;
+    let admitted = async |path: &str, from: &str, header: (&'static str, &'static str)| {
+        let mut admitted = 0;
+        for _ in 0..5 {
+            let req = TestRequest::get().uri(path).peer_addr(peer(from));
+            let req = req
+                .insert_header(header)
+                .insert_header(("x-forwarded-for", "192.0.2.7"));
+            admitted += usize::from(send(&app, req).await.is_ok());
+        }
+        admitted
+    };
+    assert_eq!(
+        admitted("/items/1", "192.0.2.1", ("x-plan", "gold")).await,
+        1,
+        "a client says so"
+    );
+    assert_eq!(
+        admitted("/items/1", "10.0.0.1", ("x-plan", "gold")).await,
+        3,
+        "a proxy says so"
+    );
+    assert_eq!(
+        admitted("/", "192.0.2.3", ("x-plan", "gold")).await,
+        1,
+        "a client says so"
+    );
+    assert_eq!(
+        admitted("/", "192.0.2.4", ("x-verified-plan", "gold")).await,
+        3,
+        "the program says so"
+    );
+}
+
+#[test]
+fn an_explanation_tells_what_is_met_and_why_not() {
+    let (_, backend) = memory();
+    let file = File::new(
+        "[throttle.all]\nrate = \"100/minute\"\n[throttle.writes]\nrate = \"10/minute\"\nstrategy = \"token_bucket\"\nburst = 5\n\
+         [[rule]]\nthrottle = \"all\"\n[[rule]]\nthrottle = [\"writes\", \"all\"]\nmethods = [\"POST\", \"PUT\"]\npath = \"/api/\"\n",
+    );
+    let loaded = file.builder(&backend).load().unwrap();
+    let req = TestRequest::post().uri("/api/x?y=1").to_http_request();
+    let path = file.path().display();
+    let both = loaded.explain(&req).to_string();
+    let expected = format!(
+        "POST /api/x?y=1\n\
+         rule 1 ({path}:7): every request\n  1. `all`\n     rate 100/minute\n     strategy fixed_window\n     \
+         for each: the address of the socket, unless the program's backend says otherwise\n     counts in `default` of the program\n\
+         rule 2 ({path}:9): the method is POST or PUT, and the path is as `/api/`\n  2. `writes`\n     rate 10/minute\n     \
+         strategy token_bucket,burst=5\n     for each: the address of the socket, unless the program's backend says otherwise\n     \
+         counts in `default` of the program\n  `all`, which is asked already\n\
+         all of them admit it, and are charged, or it is answered 429, and nothing is charged\n"
+    );
+    assert_eq!(both, expected);
+    let req = TestRequest::get().uri("/").to_http_request();
+    let one = loaded.explain(&req);
+    assert_eq!(one.throttles(), ["all"]);
+    let end = format!(
+        "not rule 2 ({path}:9): only if the method is POST or PUT, and the path is as `/api/`\n"
+    );
+    assert!(one.to_string().ends_with(&end), "{one}");
+}
