@@ -75,7 +75,7 @@ impl WsRule {
     /// A rule for every message, at the cost that the throttle says.
     ///
     /// What the throttle asks about its request (who asks, at what rate and cost, in which scope) it
-    /// asks about the handshake, once. `wait_up_to` lets a message wait for its turn instead of being
+    /// asks about the handshake, once, and again at a [login](crate::ThrottledSession::identify_as). `wait_up_to` lets a message wait for its turn instead of being
     /// denied; until then nothing more is decided, and little is read, so that the client is slowed down.
     pub fn new(throttle: HttpThrottle) -> WsRule {
         WsRule {
