@@ -175,6 +175,63 @@ mod pulse {
             }
         }
     }
+
+    #[cfg(test)]
+    mod tests {
+        use std::future::poll_fn;
+
+        use tokio::time::advance;
+
+        use super::*;
+
+        const LIMIT: Duration = Duration::from_millis(40);
+
+        /// Nor does it count for those who came while it went on, from when they came.
+        #[tokio::test(start_paused = true)]
+        async fn time_in_which_the_thread_does_not_run_counts_for_nobody() {
+            let mut pulse = Pulse::new(LIMIT);
+            let since = Instant::now();
+            let until = pulse.start(since);
+            assert_eq!(until, since + LIMIT);
+
+            let mut end = until;
+            let punctual = poll_fn(|context| pulse.poll(context)).await;
+            punctual.prolong(&mut end, since);
+            assert_eq!(end, until);
+
+            pulse.go_on(punctual.now, Some(end));
+            let waits = poll_fn(|context| Poll::Ready(pulse.poll(context).is_pending()));
+            assert!(waits.await);
+            advance(Duration::from_secs(1)).await;
+            let late = poll_fn(|context| pulse.poll(context)).await;
+            late.prolong(&mut end, since);
+            assert_eq!(end, until + (late.now - late.due));
+            assert!(late.now - late.due > Duration::from_millis(980));
+
+            let came = late.now - Duration::from_millis(300);
+            let mut end = came + LIMIT;
+            late.prolong(&mut end, came);
+            assert_eq!(end, late.now + LIMIT);
+        }
+
+        /// It is kept for whoever waits next, and tells nobody meanwhile.
+        #[tokio::test(start_paused = true)]
+        async fn it_stops_when_nobody_waits() {
+            let mut pulse = Pulse::new(LIMIT);
+            for _ in 0..3 {
+                let start = Instant::now();
+                pulse.start(start);
+                // Who comes later changes nothing.
+                pulse.start(start + LIMIT / 8);
+                let beat = poll_fn(|context| pulse.poll(context)).await;
+                assert_eq!(beat.due, start + LIMIT / 4);
+                pulse.go_on(beat.now, None);
+                advance(10 * LIMIT).await;
+                let waits = poll_fn(|context| Poll::Ready(pulse.poll(context).is_pending()));
+                assert!(waits.await);
+            }
+        }
+    }
 }
 
 /// The answer, if it has arrived.
