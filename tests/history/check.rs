@@ -130,7 +130,7 @@ enum Found {
 type Tries = std::cell::Cell<u64>;
 
 /// A second or two of a busy machine. Without hits whose answer was lost there are none.
-const MOST_TRIES: u64 = 100_000;
+const MOST_TRIES: u64 = 20_000;
 
 struct Search<'a> {
     world: &'a World,
@@ -234,6 +234,9 @@ impl<'a> Search<'a> {
         while self.frames.len() < self.events.len() {
             self.steps += 1;
             if self.steps > most_steps || self.tries.get() > MOST_TRIES {
+                if self.stuck.is_none() {
+                    self.stuck = Some((self.candidates(), self.cells.clone()));
+                }
                 return Found::Undecided;
             }
             let mut moves = match self.dead.contains(&self.place()) {

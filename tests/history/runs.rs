@@ -408,7 +408,11 @@ impl Runs {
     }
 
     fn faults(&self, tell: Tell<'_>) {
+        let only = std::env::var("TRAFFIK_HISTORY_FAULTS").unwrap_or_default();
         for scenario in scenarios().filter(|scenario| (self.scale.redis)(scenario)) {
+            if !scenario.name.contains(&only) {
+                continue;
+            }
             let mut network = Network::new();
             let two = [(); 2].map(|()| {
                 let builder = RedisBackend::builder(&network.url()).deny_cache(0);
