@@ -18,6 +18,10 @@ use crate::span::Span;
 /// and case do not matter. Units: `ms`, `s`, `m`, `h`, `d`, `w` and the usual longer names
 /// (`sec`, `seconds`, `mins`, `hours`, `days`, `weeks`, ...). `0/0` is unlimited.
 ///
+/// A `month` or a `year` is none of these lengths. [`CalendarWindow`](crate::CalendarWindow) takes them from
+/// the calendar. For buckets and logs they are as long as the Gregorian calendar's are on average: 365.2425
+/// days, and a twelfth of that. Strategies whose windows are a period long refuse them.
+///
 /// ```
 /// use std::time::Duration;
 /// use traffik_core::Rate;
@@ -113,6 +117,24 @@ impl Rate {
         Self::expect(Self::from_millis(limit as u64, DAY))
     }
 
+    /// `limit` per [month](Rate#text-form).
+    ///
+    /// # Panics
+    ///
+    /// If the limit is zero or above [`Rate::MAX_LIMIT`]; in a `const` that is a compile error.
+    pub const fn per_month(limit: u32) -> Rate {
+        Self::expect(Self::from_millis(limit as u64, MONTH))
+    }
+
+    /// `limit` per [year](Rate#text-form).
+    ///
+    /// # Panics
+    ///
+    /// If the limit is zero or above [`Rate::MAX_LIMIT`]; in a `const` that is a compile error.
+    pub const fn per_year(limit: u32) -> Rate {
+        Self::expect(Self::from_millis(limit as u64, YEAR))
+    }
+
     /// Parses the [text form](Rate#text-form).
     ///
     /// # Errors
@@ -187,6 +209,16 @@ impl Rate {
     /// The period in microseconds; zero if unlimited.
     pub const fn period_us(&self) -> u64 {
         self.period_us
+    }
+
+    /// How many months the period is, if it is one of months or years: 12 for a year.
+    pub const fn months(&self) -> Option<u32> {
+        let months = self.period_us / (MONTH * 1_000);
+        match months {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 12")]
+            1.. if self.period_us.is_multiple_of(MONTH * 1_000) => Some(months as u32),
+            _ => None,
+        }
     }
 
     /// Whether this is [`Rate::UNLIMITED`].
@@ -266,14 +298,20 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
+/// A twelfth of the 146,097 days that 400 years of the Gregorian calendar have: no whole number of days, so
+/// that no period of days is taken for one of months.
+const MONTH: u64 = 146_097 * DAY / (400 * 12);
+const YEAR: u64 = 12 * MONTH;
 
-const UNITS: [(&[&str], u64); 6] = [
+const UNITS: [(&[&str], u64); 8] = [
     (&["ms", "millisecond", "milliseconds", "msec", "msecs"], 1),
     (&["s", "sec", "secs", "second", "seconds"], SECOND),
     (&["m", "min", "mins", "minute", "minutes"], MINUTE),
     (&["h", "hr", "hrs", "hour", "hours"], HOUR),
     (&["d", "day", "days"], DAY),
     (&["w", "week", "weeks", "wk", "wks"], WEEK),
+    (&["month", "months"], MONTH),
+    (&["year", "years"], YEAR),
 ];
 
 /// Why a text or a pair of numbers is not a [`Rate`].
@@ -320,7 +358,7 @@ impl RateError {
             }
             Self::UnknownUnit => {
                 "the unit of a rate must be one of ms, s, m, h, d, w \
-                 (or millisecond, second, minute, hour, day, week and their plurals)"
+                 (or millisecond, second, minute, hour, day, week, month, year and their plurals)"
             }
             Self::LimitZero => "a limit of 0 admits nothing: for no limit write `0/0`",
             Self::LimitTooLarge => "the limit of a rate is at most 1000000000",
@@ -370,6 +408,8 @@ impl fmt::Display for Rate {
         let ms = self.period_us / 1_000;
         let (unit, name) = match ms {
             0 => return f.write_str("0/0"),
+            _ if ms.is_multiple_of(YEAR) => (YEAR, "year"),
+            _ if ms.is_multiple_of(MONTH) => (MONTH, "month"),
             _ if ms.is_multiple_of(DAY) => (DAY, "day"),
             _ if ms.is_multiple_of(HOUR) => (HOUR, "hour"),
             _ if ms.is_multiple_of(MINUTE) => (MINUTE, "minute"),
@@ -637,10 +677,34 @@ mod tests {
             "1/366days",
             "0/0",
             "9/7days",
+            "10000/month",
+            "5/3months",
+            "1/year",
         ] {
             assert_eq!(Rate::literal(text).to_string(), text);
         }
         assert_eq!(Rate::literal("1/w").to_string(), "1/7days");
+    }
+
+    #[test]
+    fn months_are_no_length() {
+        for (text, months) in [
+            ("5/month", Some(1)),
+            ("5 per 3 Months", Some(3)),
+            ("5/12months", Some(12)),
+            ("5/year", Some(12)),
+            ("5/2629746s", Some(1)),
+            ("5/30days", None),
+            ("5/31d", None),
+            ("5/366d", None),
+            ("5/s", None),
+            ("0/0", None),
+        ] {
+            assert_eq!(Rate::literal(text).months(), months, "{text}");
+        }
+        assert_eq!(Rate::per_month(5), Rate::literal("5/month"));
+        assert_eq!(Rate::per_year(5), Rate::literal("5/12 months"));
+        assert_eq!(Rate::parse("1/2years"), Err(RateError::PeriodTooLong));
     }
 
     #[test]

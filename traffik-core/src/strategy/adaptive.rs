@@ -294,7 +294,8 @@ impl Strategy for AdaptiveThrottle {
         Some(Lua::new(SETTLE_LUA, &arguments))
     }
 
-    fn validate(&self, _rate: &Rate) -> Result<()> {
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)?;
         for (what, ratio) in [
             ("the load threshold", self.threshold),
             ("the reduction factor", self.reduction),

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::ratio::Ratio;
 use super::shares::{self, Share, Shares};
-use super::{Details, Hit, Lua, Settlement, Sharing, Strategy};
+use super::{Details, Hit, Lua, Settlement, Sharing, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
 use crate::error::{Error, Result};
@@ -157,7 +157,8 @@ impl Strategy for DistributedFairness {
         Sharing::Everybody
     }
 
-    fn validate(&self, _rate: &Rate) -> Result<()> {
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)?;
         if self.instance.is_empty() {
             return Err(Error::invalid("the name of an instance must not be empty"));
         }

@@ -1,6 +1,7 @@
 use super::{Details, Hit, Lent, Loan, Lua, Settlement, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::error::Result;
 use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::time::Timestamp;
@@ -69,6 +70,10 @@ impl Strategy for FixedWindow {
 
     fn counts(&self) -> bool {
         true
+    }
+
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

@@ -194,7 +194,8 @@ impl Strategy for GeographicDistribution {
         Sharing::Everybody
     }
 
-    fn validate(&self, _rate: &Rate) -> Result<()> {
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)?;
         for (name, part) in &*self.regions {
             part.validate(&format!("the part of region `{name}`"), 0.0, 1.0)?;
         }

@@ -244,7 +244,8 @@ impl Strategy for QuotaWithRollover {
         Some(lua)
     }
 
-    fn validate(&self, _rate: &Rate) -> Result<()> {
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)?;
         self.percentage
             .validate("the rollover percentage", 0.0, 1.0)
     }

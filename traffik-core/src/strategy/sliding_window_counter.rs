@@ -2,6 +2,7 @@ use super::settle::{self, Settlement};
 use super::{Details, Hit, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::error::Result;
 use crate::identity::Attributes;
 use crate::rate::Rate;
 use crate::span::mul_div;
@@ -192,6 +193,10 @@ impl Strategy for SlidingWindowCounter {
         let [is_refund, amount, age] = settlement.words();
         let arguments = [rate.period_us(), is_refund, amount, age];
         Some(Lua::new(SETTLE_LUA, &arguments))
+    }
+
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

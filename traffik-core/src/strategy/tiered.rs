@@ -160,7 +160,8 @@ impl Strategy for TieredRate {
         Some(window::lend_lua(rate, cost, loan, limit))
     }
 
-    fn validate(&self, _rate: &Rate) -> Result<()> {
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)?;
         for (name, multiplier) in &*self.tiers {
             multiplier.validate(&format!("the multiplier of tier `{name}`"), 0.0, 1e6)?;
         }

@@ -4,6 +4,7 @@ use super::settle::{self, CLOCK_SLACK_US, Settlement};
 use super::{Hit, Lent, Loan, Lua};
 use crate::cell::Cell;
 use crate::decision::Decision;
+use crate::error::{Error, Result};
 use crate::rate::Rate;
 use crate::time::Timestamp;
 
@@ -140,6 +141,19 @@ pub(super) fn realigned(remembered: u64, hit: &Hit<'_>) -> u64 {
 pub(super) fn is_unaligned(cell: &Cell, hit: &Hit<'_>) -> bool {
     let start = cell.words().first();
     start.is_some_and(|start| realigned(*start, hit) != *start)
+}
+
+/// Refuses a rate by the month or year: windows that are a period long and follow each other from the epoch on
+/// would begin at any time of a month.
+pub(super) fn has_length(rate: &Rate) -> Result<()> {
+    match rate.months() {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(format!(
+            "`{rate}` has no windows that are all of one length: months and years begin anew with the strategy \
+             `calendar_window`; or give a length, such as `{}/30days`",
+            rate.limit()
+        ))),
+    }
 }
 
 /// The start of the window at the time of the hit.

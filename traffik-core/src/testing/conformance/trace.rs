@@ -381,7 +381,9 @@ impl Choices {
                 2 => 1 + self.below(u64::from(Rate::MAX_LIMIT)),
                 _ => 1 + self.below(20),
             };
-            let period_ms = match self.below(8) {
+            let period_ms = match self.below(9) {
+                // Months.
+                8 => [1, 3, 12][self.index(3)] * 2_629_746_000,
                 0 => 1,
                 1 => 31_622_400_000,
                 2 => 1 + self.below(31_622_400_000),

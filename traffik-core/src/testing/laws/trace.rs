@@ -141,6 +141,7 @@ pub(super) fn rate() -> impl Strategy<Value = Rate> {
     let period_ms = prop_oneof![
         3 => select(vec![1_000, 60_000, 3_600_000, DAY_MS]),
         1 => select(vec![1, 2, 7, 999, 1_001, 7 * DAY_MS, 31 * DAY_MS, 366 * DAY_MS]),
+        1 => select(vec![1, 3, 12]).prop_map(|months: u64| months * 2_629_746_000),
         1 => (0..34_u32, any::<u64>()).prop_map(|(bits, any)| {
             ((1 << bits) + any % (1 << bits)).min(366 * DAY_MS)
         }),
