@@ -25,12 +25,16 @@ const OPTIONS: &[&str] = &[
     "distributed_fairness,instance=mars,weight=2.5",
     "geographic_distribution,regions=eu-west:0.5|us-east:0.3|default:0.1,allow_spillover=false",
     "time_of_day,windows=9-18:0.5|22-6:3,timezone_offset_minutes=-210",
+    "calendar_window,week_starts_on=sunday,month_starts_on=31,timezone_offset_minutes=-210",
     "priority_queue,max_queue_size=4",
     "quota_with_rollover,rollover_percentage=0.9,max_rollover=7,cumulative=true",
 ];
 
 /// Fractions of a microsecond, and none; a window, and a day.
 const RATES: [&str; 4] = ["5/second", "7/3seconds", "100/minute", "3/day"];
+
+/// Those of a calendar, for whom they have windows.
+const CALENDAR: [&str; 4] = ["5/week", "7/month", "5/3months", "3/year"];
 
 const STEPS: usize = 40;
 
@@ -88,7 +92,11 @@ fn cases_of(name: &'static str) -> Vec<Value> {
     };
     let texts = std::iter::once(plain).chain(OPTIONS.iter().filter(is_of).copied());
     let cases = texts.flat_map(|text| {
-        let seeds = RATES.iter().enumerate();
+        let calendar = match name {
+            "calendar_window" => &CALENDAR[..],
+            _ => &[],
+        };
+        let seeds = RATES.iter().chain(calendar).enumerate();
         seeds.map(move |(seed, rate)| case_of(text, rate, seed as u64))
     });
     cases.collect()

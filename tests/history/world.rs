@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use traffik_core::strategy::TimeOfDay;
+use traffik_core::strategy::{CalendarWindow, TimeOfDay};
 use traffik_core::{
     AdaptiveThrottle, Attempt, Attributes, Backend, Batch, BoxFuture, Cell, CostBasedTokenBucket,
     Decision, Decisions, DistributedFairness, FixedWindow, Gcra, GeographicDistribution, Identity,
@@ -146,7 +146,7 @@ fn askers() -> Vec<Attributes> {
     ]
 }
 
-/// All sixteen, at and off their defaults.
+/// All of them, at and off their defaults.
 fn strategies() -> Vec<(Arc<dyn Strategy>, Most)> {
     let gauge = LoadGauge::new();
     gauge.set(0.9);
@@ -186,6 +186,7 @@ fn strategies() -> Vec<(Arc<dyn Strategy>, Most)> {
         ),
         // The largest limit of a part, in three parts at most.
         (Arc::new(TimeOfDay::new()), |limit| 6 * limit),
+        (Arc::new(CalendarWindow::new()), twice),
         (Arc::new(AdaptiveThrottle::new()), twice),
         (Arc::new(AdaptiveThrottle::new().load(&gauge)), twice),
         (Arc::new(PriorityQueue::new()), |limit| limit),

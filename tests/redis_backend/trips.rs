@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
+use traffik_core::strategy::Weekday;
 use traffik_core::{
-    Backend, Gcra, Hits, Identity, ManualClock, SlidingWindowLog, Strategy, Throttle, TokenBucket,
+    Backend, CalendarWindow, Gcra, Hits, Identity, ManualClock, SlidingWindowLog, Strategy,
+    Throttle, TokenBucket,
 };
 
 use super::{builder, throttle};
@@ -98,6 +100,44 @@ async fn every_strategy_decides_in_one_round_trip() {
             "{name}"
         );
     }
+}
+
+/// Scripts are told where some windows begin and end, not all of them.
+#[tokio::test]
+async fn a_calendar_of_another_time_than_was_thought_takes_two_trips_more_once() {
+    let (server, clock) = (RedisServer::start(), ManualClock::default());
+    let backend = server.builder().deny_cache(0).clock(clock.clone());
+    let backend = backend.build().unwrap();
+    let ann = Identity::of("ann");
+    let warm_up = throttle("warm-up", "1/day", backend.clone());
+    assert!(warm_up.hit(&ann).await.unwrap().is_allowed());
+    let strategy = CalendarWindow::new()
+        .zone("Europe/Berlin")
+        .week_starts_on(Weekday::Sunday);
+    let month = builder("month", "2/month", backend.clone()).strategy(strategy.clone());
+    let week = builder("week", "1000/week", backend).strategy(strategy);
+    let both = [month.build().unwrap(), week.build().unwrap()];
+    let batch = Hits::from_iter(both.iter().map(|throttle| (throttle, &ann)));
+    let hit = async |admitted, trips| {
+        server.calls();
+        assert_eq!(batch.decide().await.unwrap().is_allowed(), admitted);
+        assert_eq!(server.calls()["evalsha"], trips);
+    };
+    // It is 2024 there.
+    hit(true, 3).await;
+    hit(true, 1).await;
+    hit(false, 1).await;
+    // January is over in Berlin an hour earlier. The next month was told, the week after next was not.
+    const DAY_US: u64 = 24 * 60 * 60 * 1_000_000;
+    clock.advance_micros(31 * DAY_US - DAY_US / 24 - 1);
+    hit(false, 2).await;
+    clock.advance_micros(1);
+    hit(true, 1).await;
+    clock.advance_micros(100 * DAY_US);
+    hit(true, 3).await;
+    hit(true, 1).await;
+    hit(false, 1).await;
+    assert_eq!(both[1].stat(&ann).await.unwrap().remaining, 998);
 }
 
 #[test]

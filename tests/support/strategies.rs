@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use traffik_core::strategy::TimeOfDay;
+use traffik_core::strategy::{CalendarWindow, TimeOfDay, Weekday};
 use traffik_core::{
     AdaptiveThrottle, CostBasedTokenBucket, DistributedFairness, FixedWindow, Gcra,
     GeographicDistribution, LeakyBucket, LeakyBucketWithQueue, LoadGauge, PriorityQueue,
@@ -58,6 +58,13 @@ pub(crate) fn strategies() -> Vec<Arc<dyn Strategy>> {
             TimeOfDay::new()
                 .windows([(9, 18, 0.5), (22, 6, 3.0)])
                 .timezone_offset_minutes(-210),
+        ),
+        Arc::new(CalendarWindow::new()),
+        Arc::new(
+            CalendarWindow::new()
+                .zone("America/New_York")
+                .week_starts_on(Weekday::Sunday)
+                .month_starts_on(31),
         ),
         Arc::new(PriorityQueue::new()),
         Arc::new(PriorityQueue::new().max_queue_size(4)),

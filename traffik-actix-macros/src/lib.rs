@@ -107,7 +107,8 @@ mod value;
 /// | `"adaptive_throttle"` | `load_threshold = 0.8`, `reduction_factor = 0.6`, `recovery_rate = 0.1`, `min_limit_ratio = 0.3`, `load = &GAUGE` |
 /// | `"priority_queue"` | `default_priority = "low"`, `max_queue_size = 1000` |
 /// | `"quota_with_rollover"` | `rollover_percentage = 0.5`, `max_rollover = 500`, `cumulative = true` |
-/// | `"time_of_day"` | `windows = [(8, 17, 1.0), (17, 8, 3.0)]`, `windows_by_minute = ..`, `timezone_offset = -5`, `timezone_offset_minutes = 330`, `zone = ..` |
+/// | `"time_of_day"` | `windows = [(8, 17, 1.0), (17, 8, 3.0)]`, `windows_by_minute = ..`, `timezone_offset = -5`, `timezone_offset_minutes = 330`, `zone = "Europe/Berlin"` |
+/// | `"calendar_window"` | `week_starts_on = "sunday"`, `month_starts_on = 15`, `timezone_offset = -5`, `timezone_offset_minutes = 330`, `zone = "Europe/Berlin"` |
 /// | `"cost_based_token_bucket"` | `burst = 20`, `cost_window = 100`, `min_refill_rate = 0.5` |
 /// | `"distributed_fairness"` | `instance = "a"` (required), `weight = 1.0`, `fairness_window = "1m"` |
 /// | `"geographic_distribution"` | `regions = [("eu", 0.5), ("us", 0.5)]`, `allow_spillover = false`, `default_region = "eu"` |

@@ -60,6 +60,8 @@ pub(crate) enum Kind {
     Choice(&'static Choice),
     /// A function or a closure.
     Function,
+    /// The name of a time zone.
+    Zone,
     /// Only an expression.
     Expression,
 }
@@ -292,10 +294,23 @@ pub(crate) const STRATEGIES: &[Strategy] = &[
             Key::new("windows_by_minute", Kind::Expression),
             Key::new("timezone_offset", Kind::Signed),
             Key::new("timezone_offset_minutes", Kind::Signed),
-            Key::new("zone", Kind::Expression),
+            Key::new("zone", Kind::Zone),
         ],
         new_takes: None,
         is_uniform: false,
+    },
+    Strategy {
+        name: "calendar_window",
+        of: "CalendarWindow",
+        options: &[
+            Key::new("week_starts_on", Kind::Choice(&WEEKDAY)),
+            Key::new("month_starts_on", Kind::Count(1)),
+            Key::new("timezone_offset", Kind::Signed),
+            Key::new("timezone_offset_minutes", Kind::Signed),
+            Key::new("zone", Kind::Zone),
+        ],
+        new_takes: None,
+        is_uniform: true,
     },
     Strategy {
         name: "cost_based_token_bucket",
@@ -339,6 +354,19 @@ const PRIORITY: Choice = Choice {
         ("normal", "Normal"),
         ("high", "High"),
         ("critical", "Critical"),
+    ],
+};
+
+const WEEKDAY: Choice = Choice {
+    of: "Weekday",
+    variants: &[
+        ("monday", "Monday"),
+        ("tuesday", "Tuesday"),
+        ("wednesday", "Wednesday"),
+        ("thursday", "Thursday"),
+        ("friday", "Friday"),
+        ("saturday", "Saturday"),
+        ("sunday", "Sunday"),
     ],
 };
 

@@ -54,7 +54,7 @@ impl Value {
                 None => refuse(&value),
             },
             (Kind::Signed, Lit::Int(_))
-            | (Kind::Text, Lit::Str(_))
+            | (Kind::Text | Kind::Zone, Lit::Str(_))
             | (Kind::Bool, Lit::Bool(_)) => Ok(Value::Expr(value)),
             (Kind::Duration, Lit::Str(text)) => duration(text).map(Value::Duration),
             (Kind::Switch, Lit::Bool(on)) => Ok(Value::Switch(on.value)),
@@ -86,6 +86,10 @@ fn expectation(key: &Key) -> String {
         Kind::Signed => "a whole number, or an expression that gives one".to_owned(),
         Kind::Number => "a number from 0, or an expression of type `f64`".to_owned(),
         Kind::Text => "a text, or an expression that gives one".to_owned(),
+        Kind::Zone => {
+            "the name of a time zone such as `\"Europe/Berlin\"`, or an expression such as `MyZone::new()`"
+                .to_owned()
+        }
         Kind::Duration => {
             "a text such as `\"500ms\"`, or an expression of type `Duration`".to_owned()
         }

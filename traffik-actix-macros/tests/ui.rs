@@ -5,4 +5,6 @@
 fn ui() {
     let cases = trybuild::TestCases::new();
     cases.compile_fail("tests/ui/*/*.rs");
+    #[cfg(feature = "time-zone")]
+    cases.compile_fail("tests/zones/*.rs");
 }

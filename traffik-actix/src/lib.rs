@@ -111,7 +111,7 @@ pub use traffik_core::{
     self, Backend, BackendExt, Backoff, Batch, BoxFuture, Busy, CircuitBreaker, Clock, Concurrency,
     Decision, Decisions, Error, Flow, Identity, InFlight, Lease, LeaseInfo, Leased, ManualClock,
     MemoryBackend, OnDrop, OnError, Op, Permit, Priority, Rate, Retry, ShadowReport, Stat,
-    Timestamp, Verdict, strategy,
+    Timestamp, Verdict, strategy, strategy::Weekday,
 };
 #[cfg(feature = "store")]
 #[doc(no_inline)]

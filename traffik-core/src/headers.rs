@@ -31,13 +31,16 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// Appends an item of `RateLimit-Policy`: `"api";q=100;w=60`, for a quota that is earned in a
-/// [window](crate::Strategy::window). Windows are whole seconds there: they are rounded up.
+/// [window](crate::Strategy::window). Windows are whole seconds there: they are rounded up. One of no length is
+/// not told: `w` is optional, and a policy says the same all the time.
 pub fn push_policy(out: &mut String, name: &str, quota: u64, window: Duration) {
     push_name(out, name);
     out.push_str(";q=");
     push_number(out, quota.min(MAX_INTEGER));
-    out.push_str(";w=");
-    push_number(out, whole_seconds(window).max(1));
+    if !window.is_zero() {
+        out.push_str(";w=");
+        push_number(out, whole_seconds(window));
+    }
 }
 
 /// Appends an item of `RateLimit-Policy`: `"uploads";q=4;qu="concurrent-requests"`, for a limit on how many
@@ -209,7 +212,11 @@ mod tests {
         let mut policy = String::new();
         push_policy(&mut policy, "api", 100, Duration::from_secs(60));
         push_policy(&mut policy, "a\"b\\c", 5, Duration::from_millis(1_500));
-        assert_eq!(policy, r#""api";q=100;w=60,"a\"b\\c";q=5;w=2"#);
+        push_policy(&mut policy, "month", 7, Duration::ZERO);
+        assert_eq!(
+            policy,
+            r#""api";q=100;w=60,"a\"b\\c";q=5;w=2,"month";q=7"#
+        );
 
         let mut limit = String::new();
         push_limit(

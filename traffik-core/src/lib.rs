@@ -36,7 +36,7 @@
 //!   `redis-sentinel` and `redis-tls` the other ways to reach one.
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
 //!   passes, for your own types.
-//! * `time-zone`: [`TimeOfDay`] in IANA time zones, with daylight saving time.
+//! * `time-zone`: [`CalendarWindow`] and [`TimeOfDay`] in IANA time zones, with daylight saving time.
 //! * `tracing`: an event (target `traffik`) for each denial at the level `debug`, with the fields `throttle`, `outcome`,
 //!   `limit`, `wait_us` and `degraded`, and one for each change of the state of a backend or breaker at `warn`, which is a
 //!   line of the log otherwise. A span `decide` is around what may have to be waited for. A span of yours that has the fields
@@ -118,10 +118,10 @@ pub use span::Span;
 pub use store::{Entry, Store};
 #[doc(inline)]
 pub use strategy::{
-    AdaptiveThrottle, CostBasedTokenBucket, Details, DistributedFairness, FixedWindow, Gcra,
-    GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, Lent, LoadGauge, Loan,
-    PriorityQueue, QuotaWithRollover, Settlement, Sharing, SlidingWindowCounter, SlidingWindowLog,
-    Strategy, TieredRate, TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
+    AdaptiveThrottle, CalendarWindow, CostBasedTokenBucket, Details, DistributedFairness,
+    FixedWindow, Gcra, GeographicDistribution, Hit, LeakyBucket, LeakyBucketWithQueue, Lent,
+    LoadGauge, Loan, PriorityQueue, QuotaWithRollover, Settlement, Sharing, SlidingWindowCounter,
+    SlidingWindowLog, Strategy, TieredRate, TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
 };
 #[doc(hidden)]
 pub use throttle::Expected;

@@ -17,6 +17,7 @@
 //! | [`TieredRate`] | 2 × the tier's limit | 2 words | plans |
 //! | [`QuotaWithRollover`] | 2 × limit + rollover | 3 words | plans whose rest is not lost |
 //! | [`TimeOfDay`] | limits of the parts touched | 2 words | cheap nights |
+//! | [`CalendarWindow`] | 2 × limit, around midnight or the end of a month | 2 words | quotas of contracts |
 //! | [`AdaptiveThrottle`] | 2 × limit, less under load | 3 words | shedding load |
 //! | [`PriorityQueue`] | limit, anywhere | 16 bytes per hit | important hits beside others |
 //! | [`DistributedFairness`] | 2 × limit, of all instances | 32 bytes per instance | one limit, many instances |
@@ -32,7 +33,7 @@
 //!
 //! | strategies | what was taken under the old rate |
 //! |---|---|
-//! | [`FixedWindow`], [`TieredRate`], [`SlidingWindowCounter`], [`AdaptiveThrottle`], [`QuotaWithRollover`], [`TimeOfDay`], [`DistributedFairness`], [`GeographicDistribution`] | is a count, and counts until the new period is over that begins where the old window did, or around that |
+//! | [`FixedWindow`], [`TieredRate`], [`SlidingWindowCounter`], [`AdaptiveThrottle`], [`QuotaWithRollover`], [`TimeOfDay`], [`CalendarWindow`], [`DistributedFairness`], [`GeographicDistribution`] | is a count, and counts until the new period is over that begins where the old window did, or around that |
 //! | [`SlidingWindowLog`], [`PriorityQueue`] | counts for the new period from when it was taken |
 //! | [`TokenBucket`], [`TokenBucketWithDebt`], [`LeakyBucket`], [`LeakyBucketWithQueue`], [`Gcra`], [`CostBasedTokenBucket`] | is owed as a time, and goes on to be: 30 s are 30 s at any rate, but no more than the new rate's whole capacity. So whoever had used up `1/day` waits for a minute at most once it is `1/minute` |
 //!
@@ -52,6 +53,8 @@
 //! next one, a bucket is empty, a log was made now.
 
 mod adaptive;
+mod calendar;
+mod calendar_window;
 #[cfg(test)]
 mod changes;
 mod cost_based;
@@ -89,6 +92,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use adaptive::{AdaptiveThrottle, AdaptiveThrottleStat, LoadGauge};
+pub use calendar::Weekday;
+pub use calendar_window::{CalendarWindow, CalendarWindowStat};
 pub use cost_based::{CostBasedTokenBucket, CostBasedTokenBucketStat};
 pub use details::DetailsOf;
 pub use distributed_fairness::{DistributedFairness, DistributedFairnessStat};
@@ -122,7 +127,7 @@ pub use tiered::{TieredRate, TieredRateStat};
 pub use time_of_day::{TimeOfDay, TimeOfDayStat};
 pub use token_bucket::{TokenBucket, TokenBucketStat};
 pub use token_bucket_with_debt::{TokenBucketWithDebt, TokenBucketWithDebtStat};
-pub use zone::Zone;
+pub use zone::{IntoZone, Zone};
 
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -348,7 +353,8 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     }
 
     /// In what time a rate earns a whole quota, which is the [limit](Decision::limit) that decisions
-    /// tell: the window that clients are told of. Default: the period, in which windows begin anew.
+    /// tell: the window that clients are told of. Zero if it has no length, so that they are told of none.
+    /// Default: the period, in which windows begin anew.
     fn window(&self, rate: &Rate, quota: u64) -> Duration {
         let _ = quota;
         rate.period()
@@ -523,6 +529,8 @@ pub enum Details {
     CostBasedTokenBucket(CostBasedTokenBucketStat),
     /// Of a [`TimeOfDay`].
     TimeOfDay(TimeOfDayStat),
+    /// Of a [`CalendarWindow`].
+    CalendarWindow(CalendarWindowStat),
     /// Of a strategy of your own.
     Custom {
         /// Names and values.

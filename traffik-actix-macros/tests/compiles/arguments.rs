@@ -211,6 +211,20 @@ async fn stacked() -> &'static str {
 #[throttle("9/s", strategy = "geographic_distribution", allow_spillover = false)]
 #[throttle("9/s", strategy = "time_of_day", windows = [(22, 6, 2.0)], timezone_offset = -5, cost = 10)]
 #[throttle("9/s", strategy = "time_of_day", windows_by_minute = [(90, 100, 2.0)], timezone_offset_minutes = 330)]
+#[throttle(
+    "99/month",
+    strategy = "calendar_window",
+    month_starts_on = 15,
+    timezone_offset = 9,
+    cost = 99
+)]
+#[throttle(
+    "9/week",
+    strategy = "calendar_window",
+    week_starts_on = "sunday",
+    timezone_offset_minutes = 330
+)]
+#[throttle("9/year", strategy = "calendar_window", week_starts_on = traffik_actix::Weekday::Friday)]
 async fn strategies() -> &'static str {
     "strategies"
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use sfv::{BareItem, List, ListEntry, Parser};
-use traffik_actix::strategy::{FixedWindow, Gcra, Strategy, TieredRate, TokenBucket};
+use traffik_actix::strategy::{
+    CalendarWindow, FixedWindow, Gcra, Strategy, TieredRate, TokenBucket,
+};
 use traffik_actix::{
     HeaderStyle, Headers, HttpThrottleBuilder, Identity, ManualClock, Rule, ThrottleBackend,
     ThrottleMiddleware, Timestamp,
@@ -89,6 +91,34 @@ async fn a_policy_tells_what_can_be_available_and_in_what_time() {
     let ok = one_answer(gold).await;
     let policy = [item("api", &[("q", 25), ("w", 5)])];
     assert_eq!(items(&ok.header("ratelimit-policy").unwrap()), policy);
+}
+
+/// `w` would be different each month, and a policy is the same all the time.
+#[actix_web::test]
+async fn a_month_has_no_length_and_ends_when_the_calendar_says() {
+    const DAY: i64 = 24 * 60 * 60;
+    let billed = CalendarWindow::new().month_starts_on(15).timezone_offset(9);
+    // On the first of January, at nine in the morning and twelve seconds.
+    for (rate, window, ends) in [
+        ("1/month", None, 14 * DAY - 9 * 60 * 60 - 12),
+        ("1/year", None, 14 * DAY - 9 * 60 * 60 - 12),
+        ("1/week", Some(7 * DAY), 7 * DAY - 9 * 60 * 60 - 12),
+        ("1/day", Some(DAY), 15 * 60 * 60 - 12),
+        ("1/6hours", Some(6 * 60 * 60), 3 * 60 * 60 - 12),
+    ] {
+        let (ok, denied) = two_answers(throttle("plan", rate).strategy(billed.clone())).await;
+        let policy: Vec<_> = [("q", 1)]
+            .into_iter()
+            .chain(window.map(|w| ("w", w)))
+            .collect();
+        for answer in [&ok, &denied] {
+            let told = items(&answer.header("ratelimit-policy").unwrap());
+            assert_eq!(told, [item("plan", &policy)], "{rate}");
+            let left = items(&answer.header("ratelimit").unwrap());
+            assert_eq!(left, [item("plan", &[("r", 0), ("t", ends)])], "{rate}");
+        }
+        assert_eq!(denied.header("retry-after"), Some(ends.to_string()));
+    }
 }
 
 #[actix_web::test]

@@ -148,6 +148,41 @@ fn a_lowered_limit_holds_at_once() {
     }
 }
 
+/// `100/month` would have been windows of 30.44 days, that begin at any time of a month.
+#[test]
+fn windows_that_are_a_period_long_refuse_months_and_years() {
+    let even = [
+        "calendar_window",
+        "cost_based_token_bucket",
+        "gcra",
+        "leaky_bucket",
+        "leaky_bucket_with_queue",
+        "priority_queue",
+        "sliding_window_log",
+        "token_bucket",
+        "token_bucket_with_debt",
+    ];
+    for strategy in all() {
+        for (rate, text) in [
+            (Rate::per_month(9), "9/month"),
+            (Rate::literal("9/2months"), "9/2months"),
+            (Rate::per_year(9), "9/year"),
+        ] {
+            let refused = strategy
+                .validate(&rate)
+                .err()
+                .map(|error| error.to_string());
+            let expected = (!even.contains(&strategy.id())).then(|| {
+                format!(
+                    "`{text}` has no windows that are all of one length: months and years begin anew with the \
+                     strategy `calendar_window`; or give a length, such as `9/30days`"
+                )
+            });
+            assert_eq!(refused, expected, "{strategy:?}");
+        }
+    }
+}
+
 /// It lasts as long as its price says, under the same rate, and is not taken for a mistake.
 #[test]
 fn what_buckets_were_charged_beyond_their_limit_is_paid_in_full() {

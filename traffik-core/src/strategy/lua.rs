@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    adaptive, cost_based, gcra, leaky_bucket_with_queue, log, quota_with_rollover, schedule,
-    shares, sliding_window_counter, time_of_day, window,
+    adaptive, calendar_window, cost_based, gcra, leaky_bucket_with_queue, log, quota_with_rollover,
+    schedule, shares, sliding_window_counter, time_of_day, window,
 };
 use crate::cell::Cell;
 
@@ -95,7 +95,7 @@ impl Lua {
 
 /// The steps of this crate; Redis gets them all as one script, so that it is loaded once.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BUILT_IN: [&str; 9] = [
+pub(crate) const BUILT_IN: [&str; 10] = [
     window::LUA,
     schedule::PREPAID_LUA,
     gcra::LUA,
@@ -105,6 +105,7 @@ pub(crate) const BUILT_IN: [&str; 9] = [
     shares::LUA,
     cost_based::LUA,
     time_of_day::LUA,
+    calendar_window::LUA,
 ];
 
 /// Those of them that read and write their cells themselves, because these may be large.
@@ -114,7 +115,7 @@ pub(crate) const IN_PLACE: [&str; 2] = [log::WINDOW_LUA, leaky_bucket_with_queue
 /// What is done with cells beside steps: in a script of its own, with the steps, lest whoever only
 /// steps sends twice as much to a Redis that does not know it yet.
 #[cfg_attr(not(feature = "redis"), expect(dead_code))]
-pub(crate) const BESIDE: [&str; 12] = [
+pub(crate) const BESIDE: [&str; 14] = [
     window::SETTLE_LUA,
     schedule::SETTLE_LUA,
     sliding_window_counter::SETTLE_LUA,
@@ -123,10 +124,12 @@ pub(crate) const BESIDE: [&str; 12] = [
     shares::SETTLE_LUA,
     cost_based::SETTLE_LUA,
     time_of_day::SETTLE_LUA,
+    calendar_window::SETTLE_LUA,
     window::LEND_LUA,
     schedule::LEND_LUA,
     quota_with_rollover::LEND_LUA,
     time_of_day::LEND_LUA,
+    calendar_window::LEND_LUA,
 ];
 
 /// The same for those in place.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use self::options::{Configured, Options};
 use self::values::{
-    count, duration, flag, hours, minutes, number, priority, regions, reserves, signed, tiers, word,
+    count, duration, flag, hours, minutes, number, priority, regions, reserves, signed, tiers,
+    weekday, word,
 };
 use super::{
-    AdaptiveThrottle, CostBasedTokenBucket, DistributedFairness, FixedWindow, Gcra,
+    AdaptiveThrottle, CalendarWindow, CostBasedTokenBucket, DistributedFairness, FixedWindow, Gcra,
     GeographicDistribution, LeakyBucket, LeakyBucketWithQueue, PriorityQueue, QuotaWithRollover,
     SlidingWindowCounter, SlidingWindowLog, Strategy, TieredRate, TimeOfDay, TokenBucket,
     TokenBucketWithDebt,
@@ -33,6 +34,7 @@ pub const NAMES: &[&str] = &[
     "priority_queue",
     "quota_with_rollover",
     "time_of_day",
+    "calendar_window",
     "cost_based_token_bucket",
     "distributed_fairness",
     "geographic_distribution",
@@ -49,6 +51,7 @@ pub const NAMES: &[&str] = &[
 /// | `tiered_rate` | `tiers=free:1\|gold:4.5` |
 /// | `priority_queue` | `reserve=high:0.1\|critical:0.2` |
 /// | `time_of_day` | `windows=9-17:2\|22-6:0.5`, `windows_by_minute=570-1050:2`, `zone=Europe/Berlin` (with the feature `time-zone`) |
+/// | `calendar_window` | `week_starts_on=sunday`, `month_starts_on=15`, `zone=Europe/Berlin` (with the feature `time-zone`) |
 /// | `geographic_distribution` | `regions=eu:0.6\|us:0.4` |
 ///
 /// ```
@@ -143,6 +146,21 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
                     signed,
                     TimeOfDay::timezone_offset_minutes,
                 )?,
+            TimeOfDay::zone,
+        )?
+        .done(),
+        "calendar_window" => zoned(
+            options
+                .of(CalendarWindow::new())
+                .set("week_starts_on", weekday, CalendarWindow::week_starts_on)?
+                .set("month_starts_on", count, CalendarWindow::month_starts_on)?
+                .set("timezone_offset", signed, CalendarWindow::timezone_offset)?
+                .set(
+                    "timezone_offset_minutes",
+                    signed,
+                    CalendarWindow::timezone_offset_minutes,
+                )?,
+            CalendarWindow::zone,
         )?
         .done(),
         "cost_based_token_bucket" => options
@@ -196,14 +214,20 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
 }
 
 #[cfg(feature = "time-zone")]
-fn zoned<'o, 'a>(day: Configured<'o, 'a, TimeOfDay>) -> Result<Configured<'o, 'a, TimeOfDay>> {
-    day.set("zone", values::zone, TimeOfDay::zone)
+fn zoned<'o, 'a, S: Strategy>(
+    strategy: Configured<'o, 'a, S>,
+    zone: fn(S, crate::IanaZone) -> S,
+) -> Result<Configured<'o, 'a, S>> {
+    strategy.set("zone", values::zone, zone)
 }
 
 #[cfg(not(feature = "time-zone"))]
 #[expect(clippy::unnecessary_wraps, reason = "as with the feature")]
-fn zoned<'o, 'a>(day: Configured<'o, 'a, TimeOfDay>) -> Result<Configured<'o, 'a, TimeOfDay>> {
-    Ok(day.elsewhere("zone (with the feature `time-zone`)"))
+fn zoned<'o, 'a, S: Strategy>(
+    strategy: Configured<'o, 'a, S>,
+    _zone: fn(S, &'static str) -> S,
+) -> Result<Configured<'o, 'a, S>> {
+    Ok(strategy.elsewhere("zone (with the feature `time-zone`)"))
 }
 
 #[cfg(test)]
@@ -213,6 +237,7 @@ mod tests {
     use super::*;
     use crate::identity::Priority;
     use crate::rate::Rate;
+    use crate::strategy::Weekday;
 
     fn refusal(text: &str) -> String {
         named(text).expect_err("should be refused").to_string()
@@ -301,6 +326,21 @@ mod tests {
                 .windows_by_minute([(570, 1050, 2.0)])
                 .parameters()
         );
+        // Whatever they are set to, a calendar window keeps its place.
+        assert_eq!(
+            format!(
+                "{:?}",
+                named("calendar_window,week_starts_on=sunday,month_starts_on=15,timezone_offset=9")
+                    .unwrap()
+            ),
+            format!(
+                "{:?}",
+                CalendarWindow::new()
+                    .week_starts_on(Weekday::Sunday)
+                    .month_starts_on(15)
+                    .timezone_offset(9)
+            )
+        );
         assert_eq!(
             parameters("geographic_distribution,regions=eu:0.6|us:0.4,allow_spillover=false"),
             GeographicDistribution::new()
@@ -366,6 +406,10 @@ mod tests {
                 "minutes of the day and their multipliers such as `570-1050:2|1320-360:0.5`",
             ),
             (
+                "calendar_window,week_starts_on=sun",
+                "monday, tuesday, wednesday, thursday, friday, saturday or sunday",
+            ),
+            (
                 "tiered_rate,tiers=free:1|gold",
                 "tiers and their multipliers such as `free:1|gold:4.5`",
             ),
@@ -405,11 +449,15 @@ mod tests {
                 .parameters(),
             berlin.parameters()
         );
-        assert_eq!(
-            refusal("time_of_day,zone=Mars"),
-            "option `zone` of strategy time_of_day must be a time zone of the IANA database such \
-             as `Europe/Berlin`, not \"Mars\""
-        );
+        for name in ["time_of_day", "calendar_window"] {
+            assert_eq!(
+                refusal(&format!("{name},zone=Mars")),
+                format!(
+                    "option `zone` of strategy {name} must be a time zone of the IANA database such \
+                     as `Europe/Berlin`, not \"Mars\""
+                )
+            );
+        }
     }
 
     #[cfg(not(feature = "time-zone"))]

@@ -1,9 +1,8 @@
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::ratio::Ratio;
 use super::settle::{self, Settlement};
-use super::zone::{FixedOffset, Zone};
+use super::zone::{IntoZone, Place};
 use super::{Details, Hit, Lent, Loan, Lua, Strategy, window};
 use crate::cell::Cell;
 use crate::decision::Decision;
@@ -40,8 +39,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug)]
 pub struct TimeOfDay {
     hours: Cow<'static, [Hours]>,
-    /// `None` is UTC.
-    zone: Option<Arc<dyn Zone>>,
+    place: Place,
 }
 
 /// From one minute of the day, included, to another, excluded; over midnight if that is earlier.
@@ -95,7 +93,7 @@ impl TimeOfDay {
     pub const fn new() -> TimeOfDay {
         TimeOfDay {
             hours: Cow::Borrowed(&DEFAULT_HOURS),
-            zone: None,
+            place: Place::Utc,
         }
     }
 
@@ -126,26 +124,20 @@ impl TimeOfDay {
     }
 
     /// Sets how many minutes local time is ahead of UTC: 330 in India.
-    pub fn timezone_offset_minutes(self, minutes: i32) -> TimeOfDay {
-        self.zone(FixedOffset {
-            seconds: minutes.saturating_mul(60),
-        })
-    }
-
-    /// Sets the time zone.
-    pub fn zone(mut self, zone: impl Zone) -> TimeOfDay {
-        self.zone = Some(Arc::new(zone));
+    pub fn timezone_offset_minutes(mut self, minutes: i32) -> TimeOfDay {
+        self.place = Place::at_offset_minutes(minutes);
         self
     }
 
-    fn offset_seconds(&self, at_us: u64) -> i32 {
-        let zone = self.zone.as_ref();
-        zone.map_or(0, |zone| zone.offset_seconds(Timestamp::from_micros(at_us)))
+    /// Sets the time zone, or its name (with the feature `time-zone`): `"Europe/Berlin"`.
+    pub fn zone(mut self, zone: impl IntoZone) -> TimeOfDay {
+        self.place = Place::of(zone);
+        self
     }
 
     /// The local time of the day, in µs.
     fn local(&self, at_us: u64) -> u64 {
-        let offset_us = i64::from(self.offset_seconds(at_us)) * 1_000_000;
+        let offset_us = i64::from(self.place.offset_seconds(at_us)) * 1_000_000;
         let day = DAY_US.cast_signed();
         // Both are less than a day, so that the sum is.
         let of_day = (at_us % DAY_US).cast_signed() + offset_us % day;
@@ -189,11 +181,8 @@ impl TimeOfDay {
             })
             .min();
         let edge = after_us.saturating_add(ahead.unwrap_or(DAY_US));
-        let change = self
-            .zone
-            .as_ref()
-            .and_then(|zone| zone.next_change(Timestamp::from_micros(after_us)));
-        change.map_or(edge, |change| edge.min(change.as_micros()))
+        let change = self.place.next_change(after_us);
+        change.map_or(edge, |change| edge.min(change))
     }
 
     fn part(&self, cell: &Cell, hit: &Hit<'_>) -> Part {
@@ -301,8 +290,7 @@ impl Strategy for TimeOfDay {
     }
 
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
-        let changes = |zone: &Arc<dyn Zone>| zone.next_change(Timestamp::EPOCH).is_some();
-        if self.zone.as_ref().is_some_and(changes) {
+        if self.place.next_change(0).is_some() {
             return None;
         }
         let limit = u64::from(rate.limit());
@@ -383,7 +371,8 @@ impl Strategy for TimeOfDay {
         Some(lua)
     }
 
-    fn validate(&self, _rate: &Rate) -> Result<()> {
+    fn validate(&self, rate: &Rate) -> Result<()> {
+        window::has_length(rate)?;
         if self.hours.is_empty() {
             return Err(Error::invalid("the hours of a time of day are missing"));
         }
@@ -399,13 +388,7 @@ impl Strategy for TimeOfDay {
                 .multiplier
                 .validate("the multiplier of some hours", 0.000_001, 1e6)?;
         }
-        let offset = self.offset_seconds(0);
-        if offset.unsigned_abs() > 26 * 60 * 60 {
-            return Err(Error::invalid(format!(
-                "local time is less than 26 hours ahead of UTC or behind, not {offset} seconds"
-            )));
-        }
-        Ok(())
+        self.place.validate()
     }
 
     fn details(&self, cell: &Cell, hit: &Hit<'_>) -> Details {

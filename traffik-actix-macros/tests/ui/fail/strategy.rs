@@ -61,6 +61,24 @@ async fn offset_out_of_range() {}
 #[throttle("5/day", strategy = "time_of_day", timezone_offset = "Europe/Berlin")]
 async fn text_for_an_offset() {}
 
+#[throttle("10000/month")]
+async fn month_without_a_calendar() {}
+
+#[throttle("5/7hours", strategy = "calendar_window")]
+async fn window_that_no_day_has() {}
+
+#[throttle("5/month", strategy = "calendar_window", month_starts_on = 32)]
+async fn day_that_no_month_has() {}
+
+#[throttle("5/week", strategy = "calendar_window", week_starts_on = "sun")]
+async fn unknown_weekday() {}
+
+#[throttle("5/day", strategy = "calendar_window", zone = 1)]
+async fn number_for_a_zone() {}
+
+#[throttle("5/day", strategy = "calendar_window", per = "month")]
+async fn unit_that_the_rate_says() {}
+
 #[throttle("1/366d", strategy = "token_bucket", burst = 200)]
 async fn unsuitable_for_the_rate() {}
 

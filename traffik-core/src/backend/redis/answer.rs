@@ -28,7 +28,8 @@ type Bytes = SmallVec<[u8; 32]>;
 pub(super) enum Outcome {
     Admitted,
     Denied,
-    /// A cell to swap was no longer what it had been.
+    /// A cell to swap was no longer what it had been; or a step was asked about a time that it was told
+    /// nothing about.
     Raced,
 }
 

@@ -12,7 +12,7 @@
 --            and to the latter if it is admitted whatever its strategy says
 --
 -- Returns the time and how many cells had been lost, in eight bytes each; and for every batch, 1 if
--- it was admitted, 0 if not, 2 if another writer came first, in one byte, followed by its cells as
+-- it was admitted, 0 if not, 2 if another writer came first or a step does not know, in one byte, followed by its cells as
 -- they were, each after its length in four bytes, which is 0 where there is none. All that is one
 -- text, because Redis and its clients take longer for many small values.
 --

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::identity::Priority;
 use crate::rate::Rate;
+use crate::strategy::Weekday;
 
 /// A value, or what it must be.
 pub(super) type Result<T> = std::result::Result<T, &'static str>;
@@ -36,6 +37,19 @@ pub(super) fn duration(text: &str) -> Result<Duration> {
 
 pub(super) fn priority(text: &str) -> Result<Priority> {
     level(text).ok_or("low, normal, high or critical")
+}
+
+pub(super) fn weekday(text: &str) -> Result<Weekday> {
+    Ok(match text {
+        "monday" => Weekday::Monday,
+        "tuesday" => Weekday::Tuesday,
+        "wednesday" => Weekday::Wednesday,
+        "thursday" => Weekday::Thursday,
+        "friday" => Weekday::Friday,
+        "saturday" => Weekday::Saturday,
+        "sunday" => Weekday::Sunday,
+        _ => return Err("monday, tuesday, wednesday, thursday, friday, saturday or sunday"),
+    })
 }
 
 pub(super) fn reserves(text: &str) -> Result<Vec<(Priority, f64)>> {
