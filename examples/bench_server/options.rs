@@ -72,6 +72,8 @@ Strategies with their options, of which each may be left out, but for an instanc
   time_of_day,windows=9-17:2|22-6:0.5,timezone_offset=-5
   time_of_day,windows_by_minute=570-1050:2,timezone_offset_minutes=330
   time_of_day,zone=Europe/Berlin           (if built with `--features time-zone`)
+  calendar_window,week_starts_on=sunday,timezone_offset=-5
+  calendar_window,month_starts_on=15,zone=Europe/Berlin       (if built with `--features time-zone`)
   cost_based_token_bucket,burst=20,cost_window=50,min_refill_rate=0.1
   distributed_fairness,instance=a,weight=2.5,fairness_window=30s
   geographic_distribution,regions=eu:0.6|us:0.4,allow_spillover=false,default_region=eu

@@ -74,6 +74,31 @@ fn until_denied(send: impl FnMut() -> String) -> String {
     denied.expect("one of a hundred is denied")
 }
 
+#[test]
+fn monthly_quota_is_told_and_ends() {
+    let example = Example::start("monthly_quota");
+    let key = "x-api-key: key-of-ann\r\n";
+    let quota = example.send("GET", "/quota", key);
+    assert!(quota.contains("100 of 100 left"), "{quota}");
+    let first = example.send("GET", "/", key);
+    assert!(
+        first.contains("ratelimit-policy: \"month\";q=100"),
+        "{first}"
+    );
+    assert!(!first.contains("\"month\";q=100;w="), "{first}");
+    // A month may end in between: 201 requests exceed even two of them.
+    let statuses: Vec<_> = (0..201).map(|_| example.status("GET", "/", key)).collect();
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let quota = example.send("GET", "/quota", key);
+    assert!(
+        quota.contains(" of 100 left") && !quota.contains("100 of 100"),
+        "{quota}"
+    );
+    // Everybody has their own, and who has no key has none.
+    assert_eq!(example.status("GET", "/", "x-api-key: key-of-ben\r\n"), 200);
+    assert_eq!(example.status("GET", "/", ""), 401);
+}
+
 /// Issue 9, F 20: a limit by what is in a body, and one by address, as one decision.
 #[test]
 fn login_counts_accounts_as_they_are_looked_up_and_addresses() {
@@ -472,6 +497,7 @@ fn examples_say_that_their_port_is_taken() {
         "llm_budget",
         "downloads",
         "whats_left",
+        "monthly_quota",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {
