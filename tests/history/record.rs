@@ -86,8 +86,9 @@ impl Client {
 
     fn choose(&mut self, number: u64) -> Vec<Hit> {
         let stays = usize::try_from(number / STAY).expect("few");
-        // In a while all cells had their turn, whatever their number.
-        let group = stays * 7 % self.world.groups();
+        // In a while all cells had their turn, whatever their number: it is less than this prime. With 7, of
+        // 21 groups three were asked.
+        let group = stays * 101 % self.world.groups();
         let together = match self.plan.batches && self.random.below(3) == 0 {
             true => 2 + self.below(2),
             false => 1,
