@@ -213,10 +213,7 @@ mod tests {
         push_policy(&mut policy, "api", 100, Duration::from_secs(60));
         push_policy(&mut policy, "a\"b\\c", 5, Duration::from_millis(1_500));
         push_policy(&mut policy, "month", 7, Duration::ZERO);
-        assert_eq!(
-            policy,
-            r#""api";q=100;w=60,"a\"b\\c";q=5;w=2,"month";q=7"#
-        );
+        assert_eq!(policy, r#""api";q=100;w=60,"a\"b\\c";q=5;w=2,"month";q=7"#);
 
         let mut limit = String::new();
         push_limit(

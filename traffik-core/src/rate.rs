@@ -215,7 +215,6 @@ impl Rate {
     pub const fn months(&self) -> Option<u32> {
         let months = self.period_us / (MONTH * 1_000);
         match months {
-            #[expect(clippy::cast_possible_truncation, reason = "at most 12")]
             1.. if self.period_us.is_multiple_of(MONTH * 1_000) => Some(months as u32),
             _ => None,
         }

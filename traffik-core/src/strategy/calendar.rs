@@ -132,8 +132,11 @@ impl Place {
         local_us.div_euclid(DAY_US.cast_signed())
     }
 
+    /// Never further than is allowed, even of a zone that nobody validated.
     fn offset_us(&self, at_us: u64) -> i64 {
-        i64::from(self.offset_seconds(at_us)) * 1_000_000
+        let farthest = FARTHEST_US.cast_signed();
+        let offset_us = i64::from(self.offset_seconds(at_us)) * 1_000_000;
+        offset_us.clamp(-farthest, farthest)
     }
 
     /// The first instant at which the calendar shows this day, or a later one if this is skipped.

@@ -99,7 +99,7 @@ impl CalendarWindow {
     /// What the calendar is divided into, and into how long windows that.
     fn divided(&self, rate: &Rate) -> (Stretch, u64) {
         if let Some(months) = rate.months() {
-            let start_on = self.month_starts_on.into();
+            let start_on = self.month_starts_on.clamp(1, 31).into();
             let count = months.into();
             return (Stretch::Months { count, start_on }, WHOLE);
         }
@@ -120,7 +120,7 @@ impl CalendarWindow {
     fn window_at(&self, rate: &Rate, at: u64) -> Window {
         let (stretch, length) = self.divided(rate);
         let (from, to) = self.place.bounds(stretch, at);
-        let start = at - (at - from) % length;
+        let start = at - at.saturating_sub(from) % length;
         Window {
             start,
             end: start.saturating_add(length).min(to),
@@ -489,6 +489,29 @@ mod tests {
             trial.hit(1).wait(),
             31 * DAY + 14 * DAY + Duration::from_micros(5)
         );
+    }
+
+    /// Nobody validates the rates of attempts, nor zones of the user's at all times.
+    #[test]
+    fn what_is_refused_still_decides() {
+        for (strategy, rate) in [
+            (CalendarWindow::new().month_starts_on(0), "2/month"),
+            (CalendarWindow::new().month_starts_on(u32::MAX), "2/year"),
+            (CalendarWindow::new().timezone_offset(99), "2/day"),
+            (CalendarWindow::new().timezone_offset(i32::MIN), "2/hour"),
+            (CalendarWindow::new(), "2/7hours"),
+            (CalendarWindow::new(), "2/36hours"),
+        ] {
+            let rate = Rate::literal(rate);
+            assert!(strategy.validate(&rate).is_err(), "{rate}");
+            let valid = CalendarWindow::new();
+            let mut trial = Trial::of(&valid, "2/week");
+            (trial.strategy, trial.rate) = (&strategy, rate);
+            assert_eq!(trial.admitted_of(9), 2, "{rate}");
+            let wait = trial.hit(1).wait();
+            trial.advance(wait);
+            assert_eq!(trial.admitted_of(9), 2, "{rate}");
+        }
     }
 
     #[test]
