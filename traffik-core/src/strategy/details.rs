@@ -1,10 +1,11 @@
 //! What one strategy keeps, by its type.
 
 use super::{
-    AdaptiveThrottleStat, CostBasedTokenBucketStat, Details, DistributedFairnessStat,
-    FixedWindowStat, GcraStat, GeographicDistributionStat, LeakyBucketStat,
-    LeakyBucketWithQueueStat, PriorityQueueStat, QuotaWithRolloverStat, SlidingWindowCounterStat,
-    SlidingWindowLogStat, TieredRateStat, TimeOfDayStat, TokenBucketStat, TokenBucketWithDebtStat,
+    AdaptiveThrottleStat, CalendarWindowStat, CostBasedTokenBucketStat, Details,
+    DistributedFairnessStat, FixedWindowStat, GcraStat, GeographicDistributionStat,
+    LeakyBucketStat, LeakyBucketWithQueueStat, PriorityQueueStat, QuotaWithRolloverStat,
+    SlidingWindowCounterStat, SlidingWindowLogStat, TieredRateStat, TimeOfDayStat, TokenBucketStat,
+    TokenBucketWithDebtStat,
 };
 
 /// What a strategy keeps, such as a [`TokenBucketStat`]: one of [`Details`]. For
@@ -53,4 +54,5 @@ details_of!(
     GeographicDistribution(GeographicDistributionStat),
     CostBasedTokenBucket(CostBasedTokenBucketStat),
     TimeOfDay(TimeOfDayStat),
+    CalendarWindow(CalendarWindowStat),
 );
