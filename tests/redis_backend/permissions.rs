@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use traffik_core::{
-    Backend, FixedWindow, Identity, Lock, LockConfig, ManualClock, RedisBackend, RedisStore, Store,
-    Strategy, Throttle,
+    Backend, Busy, Concurrency, FixedWindow, Identity, InFlight, Lock, LockConfig, ManualClock,
+    RedisBackend, RedisStore, Store, Strategy, Throttle,
 };
 
 use super::builder;
@@ -23,7 +23,7 @@ fn documented() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
         Some((what, commands.collect()))
     };
     let rows: BTreeMap<_, _> = section.lines().filter_map(row).collect();
-    assert_eq!(rows.len(), 8, "{rows:?}");
+    assert_eq!(rows.len(), 9, "{rows:?}");
     rows
 }
 
@@ -293,6 +293,46 @@ async fn a_store_and_its_locks_need_what_is_documented() {
             assert_named(&errors, missing, what);
         }
     }
+}
+
+#[tokio::test]
+async fn permits_to_be_in_flight_need_what_is_documented() {
+    let server = RedisServer::start();
+    let all = row("a [`Concurrency`]");
+    allow(&server, "~shop:*", all.iter().copied());
+    assert_eq!(uses_permits(&server, "all").await, BTreeSet::new());
+    for missing in &all {
+        allow(&server, "~shop:*", without(&all, missing));
+        let errors = uses_permits(&server, missing).await;
+        assert!(!errors.is_empty(), "{missing} is not needed");
+        assert_named(&errors, missing, "permits");
+    }
+}
+
+async fn uses_permits(server: &RedisServer, name: &str) -> BTreeSet<String> {
+    let limit = Concurrency::builder(name).in_flight(1);
+    // If it cannot be given back, it ends.
+    let limit = limit
+        .backend(backend(server))
+        .lease(Duration::from_millis(50));
+    let limit = limit.build().unwrap();
+    let ann = Identity::of("ann");
+    let one = limit.acquire(&ann, Duration::ZERO).await;
+    let waiter = tokio::spawn({
+        let (limit, ann) = (limit.clone(), ann.clone());
+        async move { limit.acquire(&ann, Duration::MAX).await }
+    });
+    while limit.info().waiting == 0 && !waiter.is_finished() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let failure = |outcome: &Result<InFlight, Busy>| {
+        let failure = outcome.as_ref().err().and_then(Busy::failure);
+        failure.map(ToString::to_string)
+    };
+    let first = failure(&one);
+    drop(one);
+    let second = failure(&waiter.await.unwrap());
+    first.into_iter().chain(second).collect()
 }
 
 async fn uses_the_store(store: &RedisStore) -> BTreeSet<String> {

@@ -17,6 +17,8 @@ pub use memcached::{MemcachedBackend, MemcachedBackendBuilder};
 pub use memory::{MemoryBackend, MemoryBackendBuilder};
 #[cfg(all(feature = "redis", feature = "store"))]
 pub use redis::RedisStore;
+#[cfg(all(feature = "redis", feature = "tokio"))]
+pub(crate) use redis::permits;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBackend, RedisBackendBuilder};
 use smallvec::SmallVec;

@@ -1,7 +1,11 @@
 //! How many at a time.
 
 mod builder;
+#[cfg(feature = "redis")]
+mod outage;
 mod place;
+#[cfg(feature = "redis")]
+mod remote;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -12,13 +16,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use builder::ConcurrencyBuilder;
+#[cfg(feature = "redis")]
+pub use outage::OnOutage;
 use place::Place;
+#[cfg(feature = "redis")]
+use remote::Remote;
 use table::{Entered, Table};
 
+use crate::error::Error;
 use crate::identity::Identity;
 use crate::key::KeyHasher;
 
-/// How many may be under way at a time: for each identity, or all together. Exact, in this process.
+/// How many may be under way at a time: for each identity, or all together. Exact: in this process, or over all
+/// processes on one [backend](ConcurrencyBuilder::backend).
 ///
 /// Who is admitted holds an [`InFlight`], and is under way until that is dropped, however that comes about.
 /// Who is not may wait for their turn, in the order in which they came. An identity of which nothing is under
@@ -51,21 +61,25 @@ struct Inner {
     waiting: AtomicUsize,
     hasher: KeyHasher,
     table: Table,
+    /// Where permits are had, if not here. The table has then whoever waits the longest, of each count one.
+    #[cfg(feature = "redis")]
+    remote: Option<Remote>,
 }
 
 /// Somebody is under way, until this is dropped.
 #[must_use = "whoever drops this is under way no more"]
 pub struct InFlight {
-    /// Nothing for those whom nothing limits.
-    held: Option<(Concurrency, u128)>,
+    /// Nothing for those whom nothing limits. The permit is 0 in this process.
+    held: Option<(Concurrency, u128, u64)>,
     remaining: u32,
 }
 
 /// Nobody more may be under way at present.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Busy {
     limit: u32,
     waited: bool,
+    failure: Option<Error>,
 }
 
 /// What a [`Concurrency`] knows.
@@ -101,14 +115,33 @@ impl Concurrency {
         self.0.is_shared
     }
 
+    /// Whether it counts in this process, and need not wait for an answer.
+    pub fn is_local(&self) -> bool {
+        #[cfg(feature = "redis")]
+        if self.0.remote.is_some() {
+            return false;
+        }
+        true
+    }
+
+    /// What it does while its backend cannot be asked; `None` if it has none.
+    #[cfg(feature = "redis")]
+    pub fn on_outage(&self) -> Option<OnOutage> {
+        self.0.remote.as_ref().map(Remote::on_outage)
+    }
+
     /// Admits at once, or not at all. Who waits comes first.
     ///
     /// # Errors
     ///
-    /// If as many as may be are under way.
+    /// If as many as may be are under way; or if it counts on a backend, which has to be waited for, by
+    /// [`acquire`](Concurrency::acquire).
     pub fn try_acquire(&self, identity: &Identity) -> Result<InFlight, Busy> {
         if identity.is_exempt() {
             return Ok(InFlight::of_nobody(self.0.limit));
+        }
+        if !self.is_local() {
+            return Err(self.unasked());
         }
         let key = self.key(identity);
         match self.0.table.enter(key, self.0.limit) {
@@ -125,12 +158,19 @@ impl Concurrency {
     /// # Errors
     ///
     /// If the wait is over, or too many wait already: [in all](ConcurrencyBuilder::max_waiters), or
-    /// [of this identity](ConcurrencyBuilder::max_waiters_per_client).
+    /// [of this identity](ConcurrencyBuilder::max_waiters_per_client). If its backend cannot be asked, and that is
+    /// [what is done](ConcurrencyBuilder::on_outage) then.
     ///
     /// # Panics
     ///
-    /// If it has to wait outside of a tokio runtime (actix-rt has one).
+    /// If it has to wait outside of a tokio runtime (actix-rt has one), be it for a backend.
     pub async fn acquire(&self, identity: &Identity, max_wait: Duration) -> Result<InFlight, Busy> {
+        #[cfg(feature = "redis")]
+        if let Some(remote) = &self.0.remote
+            && !identity.is_exempt()
+        {
+            return Box::pin(self.acquire_there(remote, identity, max_wait)).await;
+        }
         if identity.is_exempt() || max_wait.is_zero() {
             return self.try_acquire(identity);
         }
@@ -156,19 +196,31 @@ impl Concurrency {
         }
     }
 
-    /// How many are under way where this identity counts.
+    /// How many are under way where this identity counts, of this process.
     pub fn in_flight(&self, identity: &Identity) -> u32 {
+        #[cfg(feature = "redis")]
+        if let Some(remote) = &self.0.remote {
+            return remote.in_flight(remote.who(identity, self.0.is_shared));
+        }
         self.0.table.in_flight(self.key(identity))
     }
 
-    /// How many are under way, and how many wait.
+    /// How many are under way, and how many wait, of this process.
     pub fn info(&self) -> ConcurrencyInfo {
-        let (in_flight, counts) = self.0.table.sum();
+        let (in_flight, counts) = self.sum();
         ConcurrencyInfo {
             in_flight,
             counts,
             waiting: self.0.waiting.load(Ordering::Relaxed) as u64,
         }
+    }
+
+    fn sum(&self) -> (u64, u64) {
+        #[cfg(feature = "redis")]
+        if let Some(remote) = &self.0.remote {
+            return remote.sum();
+        }
+        self.0.table.sum()
     }
 
     /// Where an identity counts.
@@ -180,12 +232,33 @@ impl Concurrency {
     }
 
     fn busy(&self, waited: bool) -> Busy {
-        let limit = self.0.limit;
-        Busy { limit, waited }
+        Busy {
+            limit: self.0.limit,
+            waited,
+            failure: None,
+        }
+    }
+
+    #[cold]
+    fn unasked(&self) -> Busy {
+        Busy {
+            failure: Some(Error::invalid(
+                "a limit on a backend is asked by `acquire`, since the answer has to be waited for",
+            )),
+            ..self.busy(false)
+        }
     }
 
     /// One is under way no more: whoever waits the longest is in its stead.
-    fn release(&self, key: u128) {
+    fn release(&self, key: u128, permit: u64) {
+        #[cfg(feature = "redis")]
+        if permit != 0
+            && let Some(remote) = &self.0.remote
+        {
+            return remote.release(self.0.limit, key, permit);
+        }
+        #[cfg(not(feature = "redis"))]
+        let _ = permit;
         if let Some(turn) = self.0.table.leave(key, &self.0.waiting) {
             turn.wake();
         }
@@ -205,7 +278,15 @@ impl fmt::Debug for Concurrency {
 impl InFlight {
     fn of(limit: Concurrency, key: u128, remaining: u32) -> InFlight {
         InFlight {
-            held: Some((limit, key)),
+            held: Some((limit, key, 0)),
+            remaining,
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    fn there(limit: Concurrency, key: u128, permit: u64, remaining: u32) -> InFlight {
+        InFlight {
+            held: Some((limit, key, permit)),
             remaining,
         }
     }
@@ -230,15 +311,15 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some((limit, key)) = self.held.take() {
-            limit.release(key);
+        if let Some((limit, key, permit)) = self.held.take() {
+            limit.release(key, permit);
         }
     }
 }
 
 impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.held.as_ref().map(|(limit, _)| limit.name());
+        let name = self.held.as_ref().map(|(limit, ..)| limit.name());
         f.debug_struct("InFlight")
             .field("limit", &name)
             .finish_non_exhaustive()
@@ -255,10 +336,18 @@ impl Busy {
     pub fn waited(&self) -> bool {
         self.waited
     }
+
+    /// Why it is not even known how many are under way, if the backend could not be asked.
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
 }
 
 impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(failure) = &self.failure {
+            return write!(f, "it is not known how many are under way: {failure}");
+        }
         match self.limit {
             1 => f.write_str("one is under way already"),
             limit => write!(f, "{limit} are under way already"),
@@ -266,4 +355,8 @@ impl fmt::Display for Busy {
     }
 }
 
-impl std::error::Error for Busy {}
+impl std::error::Error for Busy {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failure.as_ref().map(|failure| failure as _)
+    }
+}

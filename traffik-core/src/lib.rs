@@ -90,6 +90,8 @@ pub use backend::RedisBackend;
 pub use backend::RedisStore;
 pub use backend::{Backend, Batch, BoxFuture, MemoryBackend, Op};
 pub use cell::{Cell, Mark, Queue};
+#[cfg(all(feature = "redis", feature = "tokio"))]
+pub use concurrency::OnOutage;
 #[cfg(feature = "tokio")]
 pub use concurrency::{Busy, Concurrency, ConcurrencyBuilder, ConcurrencyInfo, InFlight};
 pub use decision::{Decision, Decisions, Stat, Verdict};

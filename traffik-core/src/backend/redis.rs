@@ -11,6 +11,8 @@ mod link;
 #[cfg(feature = "redis-cluster")]
 mod map;
 mod node;
+#[cfg(feature = "tokio")]
+pub(crate) mod permits;
 mod pipe;
 #[cfg(feature = "store")]
 mod redlock;
@@ -106,6 +108,7 @@ use crate::time::{Clock, Timestamp, micros};
 /// |---|---|
 /// | every decision | `+evalsha +eval +get +set +setrange +time` |
 /// | [`SlidingWindowLog`](crate::SlidingWindowLog), [`PriorityQueue`](crate::PriorityQueue), [`LeakyBucketWithQueue`](crate::LeakyBucketWithQueue) | `+getrange +strlen +pexpire` |
+/// | a [`Concurrency`](crate::Concurrency) | `+evalsha +eval +time +zadd +zcard +zrangebyscore +zrem +zremrangebyscore +pttl +pexpire` |
 /// | a URL with a database | `+select` |
 /// | `reset`, and `close` unless persistent | `+scan +unlink +set +time` |
 /// | a cluster | `+cluster|slots` |
@@ -159,6 +162,8 @@ struct Inner {
     start: Instant,
     denials: Denials,
     hints: Hints,
+    #[cfg(feature = "tokio")]
+    permits: permits::Permits,
     closed: AtomicBool,
 }
 

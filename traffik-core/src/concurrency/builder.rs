@@ -1,6 +1,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+#[cfg(feature = "redis")]
+use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use super::outage::OnOutage;
+#[cfg(feature = "redis")]
+use super::remote::Remote;
 use super::table::Table;
 use super::{Concurrency, Inner};
 use crate::error::{Error, Result};
@@ -16,6 +22,17 @@ pub struct ConcurrencyBuilder {
     is_shared: bool,
     max_waiters: usize,
     max_waiters_per_client: Option<usize>,
+    #[cfg(feature = "redis")]
+    there: There,
+}
+
+/// Where permits are had, if not here.
+#[cfg(feature = "redis")]
+#[derive(Clone, Debug, Default)]
+struct There {
+    backend: Option<crate::RedisBackend>,
+    lease: Option<Duration>,
+    on_outage: Option<OnOutage>,
 }
 
 impl ConcurrencyBuilder {
@@ -26,6 +43,8 @@ impl ConcurrencyBuilder {
             is_shared: false,
             max_waiters: 1_000,
             max_waiters_per_client: None,
+            #[cfg(feature = "redis")]
+            there: There::default(),
         }
     }
 
@@ -54,12 +73,73 @@ impl ConcurrencyBuilder {
         self
     }
 
+    /// Counts on a Redis, over all processes that have a limit of this name on it. Default: in this process.
+    ///
+    /// **Exact**: as long as Redis is up no more are under way than may be. Each permit is a *lease*, which this
+    /// process renews for as long as it has it, all of them in one trip a period; when a process crashes, its leases
+    /// end. To be admitted takes one round trip; what is under way no more is told in the background, which nobody
+    /// waits for. Who waits is served in order in its process, and of several processes whoever waited first is first.
+    ///
+    /// * **Crash**: what a process had under way counts until its [lease](ConcurrencyBuilder::lease) ends.
+    /// * **A process that is paused** for longer than a lease, or cut off from Redis, has its requests still under way
+    ///   but not counted: at most as many too many, until they end. When it goes on it tells of them, and nobody is
+    ///   admitted until there are fewer again.
+    /// * **Redis down**: what [is said](ConcurrencyBuilder::on_outage). No answer is waited for longer than the deadline
+    ///   of the backend, and after a few in vain none is waited for.
+    /// * **Redis lost its memory**: each process tells what it has at its next question for the same count, else
+    ///   within a third of a lease. What others have may be admitted once more in between.
+    /// * **A lost reply** leaves a permit that nobody has, until it is given back a moment later, or its lease ends.
+    ///
+    /// The clock is Redis's (or that of the [backend](crate::backend::RedisBackendBuilder::clock)). On a cluster a
+    /// count is in the slot of its identity.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use traffik_core::{Concurrency, Identity, OnOutage, RedisBackend};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let redis = RedisBackend::builder("redis://10.0.0.5").namespace("shop").build()?;
+    /// let exports = Concurrency::builder("exports")
+    ///     .in_flight(10)
+    ///     .backend(redis)
+    ///     .on_outage(OnOutage::Share(3)) // of three servers
+    ///     .build()?;
+    /// let in_flight = exports.acquire(&Identity::of("ann"), Duration::from_secs(2)).await?;
+    /// drop(in_flight); // when it is done
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "redis")]
+    pub fn backend(mut self, backend: crate::RedisBackend) -> Self {
+        self.there.backend = Some(backend);
+        self
+    }
+
+    /// Sets for how long a permit on a backend counts if its process says nothing more: from 10 ms to an hour. It is
+    /// renewed three times as often, so that two renewals may fail. Default: 10 seconds.
+    ///
+    /// Shorter frees sooner what a crashed process had; longer bears longer failures of Redis, and pauses of a process,
+    /// without anybody too many. Ten seconds are about what it takes to start a crashed process again, or to
+    /// promote a replica, for a trip in three seconds.
+    #[cfg(feature = "redis")]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.there.lease = Some(lease);
+        self
+    }
+
+    /// Sets what is done while the backend cannot be asked. Default: [deny](OnOutage::Deny).
+    #[cfg(feature = "redis")]
+    pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
+        self.there.on_outage = Some(on_outage);
+        self
+    }
+
     /// The limit.
     ///
     /// # Errors
     ///
-    /// If the name is empty, not printable ASCII or longer than 256 bytes, or if it is not said how many may be
-    /// under way, or none.
+    /// If the name is empty, not printable ASCII or longer than 256 bytes; if it is not said how many may be
+    /// under way, or none; if a lease is too short or too long, or is one of no backend.
     pub fn build(self) -> Result<Concurrency> {
         let name = self.name;
         if name.is_empty() || !name.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
@@ -79,7 +159,11 @@ impl ConcurrencyBuilder {
             Some(0) => return wrong("nothing would ever be admitted if none"),
             Some(limit) => limit,
         };
+        #[cfg(feature = "redis")]
+        let remote = self.there.build(&name)?;
         Ok(Concurrency(Arc::new(Inner {
+            #[cfg(feature = "redis")]
+            remote,
             name,
             limit,
             is_shared: self.is_shared,
@@ -91,5 +175,37 @@ impl ConcurrencyBuilder {
             hasher: *KeyHasher::local(),
             table: Table::new(),
         })))
+    }
+}
+
+#[cfg(feature = "redis")]
+impl There {
+    const LEASE: Duration = Duration::from_secs(10);
+    const SHORTEST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(3_600);
+
+    fn build(self, name: &str) -> Result<Option<Remote>> {
+        let wrong = |what: String| Err(Error::invalid(format!("limit `{name}`: {what}")));
+        let Some(backend) = self.backend else {
+            let stray = match (self.lease, self.on_outage) {
+                (None, None) => return Ok(None),
+                (Some(_), _) => "lease",
+                (None, Some(_)) => "on_outage",
+            };
+            return wrong(format!(
+                "`{stray}` is about a backend, and this limit counts in its process: write `.backend(redis)`"
+            ));
+        };
+        let lease = self.lease.unwrap_or(Self::LEASE);
+        if !(Self::SHORTEST..=Self::LONGEST).contains(&lease) {
+            return wrong(format!(
+                "a lease is from 10ms to an hour, such as 10s, not {lease:?}"
+            ));
+        }
+        let on_outage = self.on_outage.unwrap_or_default();
+        if on_outage == OnOutage::Share(0) {
+            return wrong("no process at all has a share: write how many there are".into());
+        }
+        Ok(Some(Remote::new(name, backend, lease, on_outage)))
     }
 }

@@ -45,7 +45,7 @@ impl Drop for Place {
         let inner = &self.limit.0;
         if !inner.table.give_up(self.key, &turn, &inner.waiting) {
             // Its turn came, and nobody knows: the next one's it is.
-            self.limit.release(self.key);
+            self.limit.release(self.key, 0);
         }
     }
 }

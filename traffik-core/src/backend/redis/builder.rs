@@ -207,6 +207,8 @@ impl RedisBackendBuilder {
             start: Instant::now(),
             denials: Denials::new(self.deny_cache),
             hints: Hints::new(hints),
+            #[cfg(feature = "tokio")]
+            permits: Default::default(),
             closed: AtomicBool::new(false),
         })))
     }

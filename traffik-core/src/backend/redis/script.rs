@@ -17,8 +17,8 @@ macro_rules! script {
     };
 }
 
-// For the scripts of the store beside it.
-#[cfg(feature = "store")]
+// For the scripts of what is beside it.
+#[cfg(any(feature = "store", feature = "tokio"))]
 pub(super) use script;
 
 /// A script with the strategies it knows.
@@ -61,6 +61,18 @@ impl Program {
             .replacen("--{strategies}\n", &branches(false), 1);
         let sha = redis::Script::new(&text).get_hash().to_owned();
         Program { text, sha, sources }
+    }
+
+    /// A script that decides no batches.
+    #[cfg(feature = "tokio")]
+    pub(super) fn alone(source: &str) -> Program {
+        let text = lean(source);
+        let sha = redis::Script::new(&text).get_hash().to_owned();
+        Program {
+            text,
+            sha,
+            sources: Vec::new(),
+        }
     }
 
     /// The script that everybody needs.

@@ -1,0 +1,134 @@
+//! Somebody who renews the leases, and tells of what has ended.
+//!
+//! A thread of its own for each Redis: a handler that blocks its worker must not let the leases of all others
+//! end, and a permit may be dropped where there is no runtime.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::super::{Inner, RedisBackend};
+use super::trips::{News, push_ended, push_renewed};
+use super::{Ended, RENEWALS, RETRY, Shared, State};
+
+impl RedisBackend {
+    /// Has somebody tend to it.
+    pub(super) fn tend(&self, state: &mut State) {
+        if state.is_tended {
+            return;
+        }
+        let tended = Tended(Arc::clone(self.permits()));
+        let backend = Arc::downgrade(&self.0);
+        let thread = std::thread::Builder::new().name("traffik-permits".into());
+        match thread.spawn(move || run(&tended, &backend)) {
+            Ok(_) => state.is_tended = true,
+            Err(error) => log::error!("nobody renews the leases of what is in flight: {error}"),
+        }
+    }
+}
+
+struct Tended(Arc<Shared>);
+
+impl Drop for Tended {
+    fn drop(&mut self) {
+        self.0.lock().is_tended = false;
+    }
+}
+
+fn run(tended: &Tended, backend: &Weak<Inner>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(tend(&tended.0, backend)),
+        Err(error) => log::error!("nobody renews the leases of what is in flight: {error}"),
+    }
+}
+
+async fn tend(permits: &Shared, backend: &Weak<Inner>) {
+    loop {
+        let due = permits.lock().due;
+        let news = permits.news.notified();
+        match due {
+            Some(due) => drop(tokio::time::timeout_at(due.into(), news).await),
+            None => news.await,
+        }
+        let Some(backend) = backend.upgrade() else {
+            return;
+        };
+        round(permits, &RedisBackend(backend)).await;
+    }
+}
+
+/// One trip, if there is anything to tell.
+async fn round(permits: &Shared, backend: &RedisBackend) {
+    let (news, ended) = permits.lock().collect();
+    if news.is_empty() {
+        return;
+    }
+    let told = backend.tell(&news).await;
+    if let Err(error) = &told {
+        log::debug!("what is in flight could not be told: {error}");
+    }
+    let mut state = permits.lock();
+    // Whoever waits looks for itself, also if the server could not be told.
+    for one in &ended {
+        if let Some(head) = state.heads.get(&one.count) {
+            head.notify_one();
+        }
+    }
+    state.conclude(ended, told.is_ok());
+    let backend = match state.ended.is_empty() {
+        true => state.backend.take(),
+        false => None,
+    };
+    // The last one ends what this is the state of.
+    drop(state);
+    drop(backend);
+}
+
+impl State {
+    /// All that has ended, and if leases are to be renewed all that is under way.
+    fn collect(&mut self) -> (Vec<News>, Vec<Ended>) {
+        let now = Instant::now();
+        let mut news = Vec::new();
+        if self.due.is_some_and(|due| due <= now) {
+            for (key, held) in &self.held {
+                push_renewed(&mut news, *key, held);
+            }
+            let shortest = self.held.values().map(|held| held.lease).min();
+            self.due = shortest.map(|lease| now + lease / RENEWALS);
+        }
+        let ended = std::mem::take(&mut self.ended);
+        for one in &ended {
+            push_ended(&mut news, one);
+        }
+        (news, ended)
+    }
+
+    fn conclude(&mut self, ended: Vec<Ended>, is_told: bool) {
+        let now = Instant::now();
+        let again = ended.into_iter().filter_map(|one| match is_told {
+            // Once more, at the next renewal.
+            true if one.is_doubtful => Some(Ended {
+                is_doubtful: false,
+                ..one
+            }),
+            true => None,
+            false => (one.until > now).then_some(one),
+        });
+        let before = self.ended.len();
+        self.ended.extend(again);
+        if !is_told {
+            for held in self.held.values_mut() {
+                // Whatever is told of from now on includes all that there are.
+                held.untold = held.untold.max(Some(0));
+            }
+        }
+        if !is_told || self.ended.len() > before {
+            let soon = now + RETRY;
+            if self.due.is_none_or(|due| soon < due) {
+                self.due = Some(soon);
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What is asked and told.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value};
+
+use super::super::RedisBackend;
+use super::super::link::Lost;
+use super::super::script::Program;
+use super::{ASK, Count, Ended, Held, Member, Place, RENEW, WAITS, waiters};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::time::Timestamp;
+
+/// What becomes of a question for a permit.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Granted {
+        remaining: u32,
+    },
+    Denied {
+        place: Vec<u8>,
+    },
+    /// The server knows of none, where the asker has some.
+    Forgotten,
+}
+
+/// What is new about the permits of one key.
+#[derive(Debug)]
+pub(super) struct News {
+    key: Key,
+    lease: Duration,
+    renewed: Vec<u64>,
+    /// The latest among them that the server has yet to hear of.
+    untold: Option<u64>,
+    ended: Vec<Member>,
+}
+
+/// How many permits a command tells of: a millisecond of the server's time.
+const MOST_TOLD: usize = 1_000;
+
+/// Rounded up, so that nothing ends early.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+impl RedisBackend {
+    pub(super) async fn ask_for(
+        &self,
+        count: Count,
+        permit: u64,
+        has: u32,
+        place: Option<&Place>,
+    ) -> Result<Answer> {
+        let keys = [count.key, waiters(&count.key)];
+        let asked = self.run(&ASK, &keys, |command| {
+            command.arg(count.limit).arg(millis(count.lease));
+            command.arg(self.0.slack_ms());
+            command.arg(&*self.permits().member(permit)).arg(has);
+            match place {
+                Some(place) => command.arg(millis(WAITS)).arg(&place.text),
+                None => command.arg(0).arg(""),
+            };
+        });
+        let reply = asked.await?;
+        let (kind, remaining, place): (u8, u32, Vec<u8>) =
+            redis::from_redis_value(reply).map_err(|error| {
+                Error::other("redis answered with something else than a permit").with_source(error)
+            })?;
+        Ok(match kind {
+            0 => Answer::Denied { place },
+            1 => Answer::Granted { remaining },
+            _ => Answer::Forgotten,
+        })
+    }
+
+    /// Tells of all that is under way of one count.
+    pub(super) async fn tell_of(&self, count: Key) -> Result<()> {
+        let mut news = Vec::new();
+        if let Some(held) = self.permits().lock().held.get(&count) {
+            push_renewed(&mut news, count, held);
+        }
+        self.tell(&news).await
+    }
+
+    /// Tells of what is under way, and of what is no more. Whatever ended while it travelled is told of once more: the
+    /// server may have heard of that first.
+    pub(super) async fn tell(&self, news: &[News]) -> Result<()> {
+        let told = self.tell_once(news).await;
+        let permits = self.permits();
+        let mut state = permits.lock();
+        for one in news {
+            let held = state.held.get_mut(&one.key);
+            // Unless there is a later one by now.
+            let held = held.map(|held| {
+                if told.is_ok() && held.untold == one.untold {
+                    held.untold = None;
+                }
+                &*held
+            });
+            let is_held = |permit: &u64| held.is_some_and(|held| held.permits.contains(permit));
+            let ended: Vec<u64> = one
+                .renewed
+                .iter()
+                .copied()
+                .filter(|one| !is_held(one))
+                .collect();
+            for permit in ended {
+                let ended = Ended {
+                    count: one.key,
+                    key: one.key,
+                    member: permits.member(permit),
+                    until: Instant::now() + one.lease,
+                    is_doubtful: false,
+                };
+                state.ended.push(ended);
+                permits.news.notify_one();
+            }
+        }
+        told
+    }
+
+    async fn tell_once(&self, news: &[News]) -> Result<()> {
+        let has_slots = self.0.links.connect().has_slots();
+        let mut rest = news;
+        while !rest.is_empty() {
+            let mut size = 0;
+            let fit = rest.iter().take_while(|one| {
+                size += 1 + one.renewed.len() + one.ended.len();
+                size <= MOST_TOLD
+            });
+            let fit = if has_slots { 1 } else { fit.count().max(1) };
+            let (now, later) = rest.split_at(fit);
+            rest = later;
+            let keys: Vec<Key> = now.iter().map(|one| one.key).collect();
+            self.run(&RENEW, &keys, |command| {
+                command.arg(self.0.slack_ms());
+                for one in now {
+                    one.write(self, command);
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// One round trip, or two where the server does not know the script.
+    async fn run(
+        &self,
+        program: &Arc<Program>,
+        keys: &[Key],
+        arguments: impl Fn(&mut Cmd),
+    ) -> Result<Value> {
+        let inner = &self.0;
+        inner.check_open()?;
+        let link = inner.links.of_this_thread()?;
+        let (mut resent, mut loaded, mut patience) = (false, false, None);
+        loop {
+            let line = link.line().await?;
+            let mut command = match loaded || link.brings(line.epoch(), program) {
+                false => start("EVALSHA", &program.sha),
+                true => start("EVAL", &program.text),
+            };
+            command.arg(keys.len());
+            for key in keys {
+                command.arg(format!("{}:{key}", inner.namespace));
+            }
+            match inner.now().map(Timestamp::as_micros) {
+                Some(now) => command.arg(now / 1_000),
+                None => command.arg(""),
+            };
+            arguments(&mut command);
+            match link.ask(line, &command, &mut patience).await {
+                Ok(reply) => return Ok(reply),
+                Err(lost) if lost.is_unknown_script() && !loaded => {
+                    (loaded, patience) = (true, None);
+                }
+                Err(Lost::Unexecuted(_)) if !resent => resent = true,
+                Err(lost) => return Err(lost.into()),
+            }
+        }
+    }
+}
+
+fn start(name: &str, script: &str) -> Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(script);
+    command
+}
+
+/// All that is under way of a count, in as many pieces as it takes.
+pub(super) fn push_renewed(news: &mut Vec<News>, key: Key, held: &Held) {
+    let permits: Vec<u64> = held.permits.iter().copied().collect();
+    news.extend(permits.chunks(MOST_TOLD - 1).map(|part| News {
+        key,
+        lease: held.lease,
+        renewed: part.to_vec(),
+        untold: held.untold,
+        ended: Vec::new(),
+    }));
+}
+
+/// Beside what else there is to tell of that key.
+pub(super) fn push_ended(news: &mut Vec<News>, ended: &Ended) {
+    let has_room = |one: &&mut News| {
+        one.key == ended.key && one.ended.len() + one.renewed.len() < MOST_TOLD - 1
+    };
+    match news.iter_mut().rev().find(has_room) {
+        Some(one) => one.ended.push(ended.member.clone()),
+        None => news.push(News {
+            key: ended.key,
+            lease: Duration::ZERO,
+            renewed: Vec::new(),
+            untold: None,
+            ended: vec![ended.member.clone()],
+        }),
+    }
+}
+
+impl News {
+    fn write(&self, backend: &RedisBackend, command: &mut Cmd) {
+        command.arg(millis(self.lease));
+        command.arg(self.renewed.len()).arg(self.ended.len());
+        for permit in &self.renewed {
+            command.arg(&*backend.permits().member(*permit));
+        }
+        for member in &self.ended {
+            command.arg(&**member);
+        }
+    }
+}
