@@ -1,4 +1,5 @@
-//! Two downloads at a time for each client, a hundred for the server, however long each of them takes.
+//! Two downloads at a time for each client, a hundred for the server, however long each of them takes. With the
+//! feature `redis` and a `REDIS_URL`, two for each client over all servers.
 
 use std::time::Duration;
 
@@ -21,8 +22,14 @@ async fn download() -> HttpResponse {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let each = ConcurrencyLimit::builder("downloads")
         .in_flight(2)
-        .retry_after(Duration::from_secs(5))
-        .build()?;
+        .retry_after(Duration::from_secs(5));
+    // Over all servers: `cargo run --example downloads --features redis`.
+    #[cfg(feature = "redis")]
+    let each = match std::env::var("REDIS_URL") {
+        Ok(url) => each.backend(traffik_actix::RedisBackend::at(&url)?),
+        Err(_) => each,
+    };
+    let each = each.build()?;
     // What is too much for the server waits for a moment, in order, and is answered 503 then.
     let server = ConcurrencyLimit::builder("server")
         .in_flight(100)

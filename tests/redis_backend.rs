@@ -9,6 +9,7 @@ mod conformance;
 mod decisions;
 mod denials;
 mod failures;
+mod in_flight;
 mod keys;
 mod lags;
 mod losses;

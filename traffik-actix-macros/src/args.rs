@@ -423,7 +423,7 @@ fn suits(key: &Key, about: About) -> std::result::Result<(), String> {
     match (key.about, about) {
         (About::Rate, About::InFlight) => Err(about_rates(name)),
         (About::InFlight, About::Rate) => Err(format!(
-            "`{name}` is about how many at a time: add `in_flight = 10`; a rate knows when to come back"
+            "`{name}` is about how many at a time: add `in_flight = 10`"
         )),
         (About::Either, About::Both) => Err(format!(
             "`{name}` could be meant for the rate or for `in_flight`: give `in_flight` an attribute of its own, \

@@ -77,6 +77,7 @@ mod value;
 /// | `max_waiters` | a whole number: how many may wait at a time | `1000` |
 /// | `max_waiters_per_client` | a whole number: how many of one client may wait at a time | a quarter of them |
 /// | `retry_after` | `"5s"`: when those are told to come back of whom too many are in flight | `"1s"` |
+/// | `lease`, `on_outage` | `"10s"`; `"deny"`, `"allow"`, `"raise"` or an expression: of what is in flight on a Redis | `"10s"`, `"deny"` |
 /// | `on_error` | `"allow"`, `"throttle"`, `"raise"`, or an expression | the backend's |
 /// | `on_error_by` | an async function of `&Failed` that gives a `Result<Decision>` | the backend's |
 /// | `on_denied`, `on_denied_async` | a function of `&Denial` that gives the response | the backend's |
@@ -157,7 +158,8 @@ mod value;
 ///
 /// What is in flight is asked before all rates, wherever it stands, so that what is denied for it is charged
 /// nowhere. Beside a rate `name`, `identify`, `shared` and `headers` hold for both, and the limit is called
-/// `name#in_flight`; `wait_up_to`, `max_waiters` and `on_denied` (of `&BusyDenial`) want an attribute of its own.
+/// `name#in_flight`; `wait_up_to`, `max_waiters`, `on_denied` (of `&BusyDenial`) and `backend` (a `RedisBackend`, to
+/// count over all servers) want an attribute of its own.
 ///
 /// # What becomes of the function
 ///

@@ -111,9 +111,11 @@ pub(crate) const KEYS: &[Key] = &[
     Key::new("headers", Kind::Choice(&HEADERS)).about(About::Both),
     Key::new("header_style", Kind::Choice(&HEADER_STYLE)),
     Key::new("own_headers", Kind::Function),
-    Key::new("backend", Kind::Expression),
+    Key::new("backend", Kind::Expression).about(About::Either),
     Key::new("backend_by", Kind::Function),
     Key::new("backend_by_async", Kind::Function),
+    Key::new("lease", Kind::Duration).about(About::InFlight),
+    Key::new("on_outage", Kind::Choice(&ON_OUTAGE)).about(About::InFlight),
 ];
 
 const SCOPE: Choice = Choice {
@@ -132,6 +134,12 @@ const ON_ERROR: Choice = Choice {
         ("throttle", "Throttle"),
         ("raise", "Raise"),
     ],
+};
+
+/// `Share` takes a number: an expression.
+const ON_OUTAGE: Choice = Choice {
+    of: "OnOutage",
+    variants: &[("deny", "Deny"), ("allow", "Allow"), ("raise", "Raise")],
 };
 
 const HEADERS: Choice = Choice {

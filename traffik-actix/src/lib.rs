@@ -100,9 +100,6 @@ pub use actix_ws;
 #[cfg(feature = "memcached")]
 #[doc(no_inline)]
 pub use traffik_core::MemcachedBackend;
-#[cfg(feature = "redis")]
-#[doc(no_inline)]
-pub use traffik_core::RedisBackend;
 #[cfg(all(feature = "redis", feature = "store"))]
 #[doc(no_inline)]
 pub use traffik_core::RedisStore;
@@ -116,6 +113,9 @@ pub use traffik_core::{
 #[cfg(feature = "store")]
 #[doc(no_inline)]
 pub use traffik_core::{Entry, Lock, LockConfig, Locked, Store, lock};
+#[cfg(feature = "redis")]
+#[doc(no_inline)]
+pub use traffik_core::{OnOutage, RedisBackend};
 
 /// For the code that `#[throttle]` expands to.
 #[doc(hidden)]

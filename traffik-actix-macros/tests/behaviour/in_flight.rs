@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use traffik_actix::BusyDenial;
 
 use super::{
-    App, FROZEN, HttpResponse, Identity, MessageBody, Request, Service, ServiceResponse,
-    StatusCode, answer, ask, client, get, post, test, throttle, web,
+    App, HttpResponse, Identity, MessageBody, Request, Service, ServiceResponse, StatusCode,
+    answer, ask, client, get, post, test, throttle, web,
 };
 
 /// Where a handler waits until it is let on.
@@ -105,7 +105,7 @@ async fn a_streamed_response_is_in_flight_until_its_body_ends_or_is_dropped() {
 }
 
 /// Stays until it is dropped.
-#[throttle("3/day", in_flight = 1, identify = client, backend = FROZEN.backend())]
+#[throttle("3/day", strategy = "token_bucket", in_flight = 1, identify = client)]
 async fn both() -> &'static str {
     std::future::pending().await
 }
@@ -223,7 +223,7 @@ async fn unbuildable() -> &'static str {
     "unreachable"
 }
 
-#[throttle("1/day", in_flight = 1, backend = FROZEN.backend())]
+#[throttle("1/day", in_flight = 1)]
 async fn reads(body: web::Bytes) -> String {
     body.len().to_string()
 }

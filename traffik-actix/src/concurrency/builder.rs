@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse};
 use traffik_core::{Concurrency, ConcurrencyBuilder, Error, Identity, Result, headers};
+#[cfg(feature = "redis")]
+use traffik_core::{OnOutage, RedisBackend};
 
 use crate::concurrency::busy::{BusyDenial, ByNumber};
 use crate::concurrency::limit::{ConcurrencyLimit, Settings};
@@ -46,6 +48,45 @@ impl ConcurrencyLimitBuilder {
     /// then 503 Service Unavailable.
     pub fn shared(mut self) -> Self {
         self.inner = self.inner.shared();
+        self
+    }
+
+    /// Counts on a Redis, over all servers that have a limit of this name on it: exactly, with a round trip for each
+    /// request, which is not waited for when it ends. What a crashed server had in flight ends with its
+    /// [lease](ConcurrencyLimitBuilder::lease). Default: in this process. Needs the feature `redis`.
+    ///
+    /// See [there](ConcurrencyBuilder::backend) what pauses, outages and losses mean.
+    ///
+    /// ```no_run
+    /// use traffik_actix::{ConcurrencyLimit, OnOutage, RedisBackend};
+    ///
+    /// let redis = RedisBackend::builder("redis://10.0.0.5").namespace("shop").build()?;
+    /// let exports = ConcurrencyLimit::builder("exports")
+    ///     .in_flight(10)
+    ///     .backend(redis)
+    ///     .on_outage(OnOutage::Share(3)) // while Redis is away, each of three servers gives a third
+    ///     .build()?;
+    /// # let _ = exports;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    #[cfg(feature = "redis")]
+    pub fn backend(mut self, backend: RedisBackend) -> Self {
+        self.inner = self.inner.backend(backend);
+        self
+    }
+
+    /// Sets for how long a request counts on a backend if its server says nothing more: from 10 ms to an hour. Default:
+    /// 10 seconds, renewed every third of it.
+    #[cfg(feature = "redis")]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.inner = self.inner.lease(lease);
+        self
+    }
+
+    /// Sets what is done while the backend cannot be asked. Default: [deny](OnOutage::Deny).
+    #[cfg(feature = "redis")]
+    pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
+        self.inner = self.inner.on_outage(on_outage);
         self
     }
 
@@ -128,8 +169,8 @@ impl ConcurrencyLimitBuilder {
     ///
     /// # Errors
     ///
-    /// If the name is empty, not printable ASCII or longer than 256 bytes, or if it is not said how many may be in
-    /// flight, or none.
+    /// If the name is empty, not printable ASCII or longer than 256 bytes; if it is not said how many may be in
+    /// flight, or none; if a lease is too short or too long, or is one of no backend.
     pub fn build(self) -> Result<ConcurrencyLimit, Error> {
         let counter = self.inner.build()?;
         let mut policy = String::new();

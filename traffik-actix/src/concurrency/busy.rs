@@ -48,6 +48,7 @@ impl BusyDenial<'_> {
             name: self.limit.name().to_owned(),
             is_shared: self.limit.counter().is_shared(),
             most: self.busy.limit(),
+            is_known: self.busy.failure().is_none(),
             wait: self.retry_after(),
             answer: None,
         }
@@ -60,6 +61,8 @@ pub struct TooManyInFlight {
     name: String,
     is_shared: bool,
     most: u32,
+    /// Not while the backend of the limit cannot be asked.
+    is_known: bool,
     wait: Duration,
     /// What it is answered, if a function has said so.
     answer: Option<Arc<Answer>>,
@@ -91,6 +94,9 @@ impl TooManyInFlight {
 
 impl fmt::Display for TooManyInFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_known {
+            return write!(f, "how many are in flight by {} is not known", self.name);
+        }
         write!(f, "{} requests are in flight by {}", self.most, self.name)
     }
 }
@@ -112,18 +118,20 @@ impl ResponseError for TooManyInFlight {
             true => REDUCED_CAPACITY,
             false => QUOTA_EXCEEDED,
         };
-        let what = match (self.is_shared, self.most) {
-            (true, _) => "The server is busy".to_owned(),
-            (false, 1) => "Your last request is not answered yet".to_owned(),
-            (false, most) => format!("{most} of your requests are not answered yet"),
+        let what = match (self.is_known, self.is_shared, self.most) {
+            (false, ..) => "Requests cannot be counted at the moment".to_owned(),
+            (true, true, _) => "The server is busy".to_owned(),
+            (true, false, 1) => "Your last request is not answered yet".to_owned(),
+            (true, false, most) => format!("{most} of your requests are not answered yet"),
         };
         let detail = match whole_seconds(self.wait).max(1) {
             1 => format!("{what}. Retry in 1 second."),
             seconds => format!("{what}. Retry in {seconds} seconds."),
         };
-        let violated = match self.is_shared {
-            true => Vec::new(),
-            false => vec![self.name.clone()],
+        // Nobody violated what could not be counted.
+        let violated = match self.is_known && !self.is_shared {
+            true => vec![self.name.clone()],
+            false => Vec::new(),
         };
         Problem {
             kind,

@@ -15,10 +15,12 @@ use crate::request::source::Source;
 use crate::response::handler::DeniedHandler;
 use crate::response::headers::{Headers, RATELIMIT, RATELIMIT_POLICY, text, write_wait};
 use crate::response::reply::Reply;
+use crate::response::unavailable::Unavailable;
 use crate::throttle::admission;
 use crate::throttle::backend::ThrottleBackend;
 
-/// How many requests may be in flight at a time: of each client, or of all together. In this process.
+/// How many requests may be in flight at a time: of each client, or of all together. In this process, or over all
+/// servers on one Redis (feature `redis`: [`backend`](ConcurrencyLimitBuilder)).
 ///
 /// A request is in flight until its response has ended: the body, if it is streamed, not its head alone, and a
 /// WebSocket until it is closed. It ends as well when the client is gone, or the handler panics.
@@ -147,6 +149,9 @@ impl ConcurrencyLimit {
         Err(match refused {
             Refused::Unresolved(error) => admission::refusal(error),
             Refused::Busy(busy) => {
+                if let Some(failure) = self.raised(&busy) {
+                    return Err(failure.into());
+                }
                 let cause = self.denial(req, busy.clone()).cause();
                 cause.answered(self.deny(req, busy).get().await)
             }
@@ -160,6 +165,9 @@ impl ConcurrencyLimit {
             Some(Err(error)) => return Entry::Denied(self.unresolved(error)),
             None => return Entry::Waits(None),
         };
+        if !self.0.counter.is_local() {
+            return Entry::Waits(Some(who));
+        }
         match self.0.counter.try_acquire(&who) {
             Ok(in_flight) => Entry::InFlight(in_flight),
             Err(busy) if self.0.max_wait.is_zero() => Entry::Denied(Refused::Busy(busy)),
@@ -227,29 +235,45 @@ impl ConcurrencyLimit {
     }
 
     fn deny(&self, req: &HttpRequest, busy: Busy) -> Reply {
+        let is_known = busy.failure().is_none();
+        if let Some(failure) = self.raised(&busy) {
+            return Reply::now(HttpResponse::from_error(failure));
+        }
+        let finish = move |limit: &Self, response| limit.finish(response, is_known);
         match &self.0.on_denied {
-            None => Reply::now(self.finish(self.denial(req, busy).default_response())),
+            None => Reply::now(finish(self, self.denial(req, busy).default_response())),
             Some(DeniedHandler::Now(handler)) => {
-                Reply::now(self.finish(handler(&self.denial(req, busy))))
+                Reply::now(finish(self, handler(&self.denial(req, busy))))
             }
             Some(DeniedHandler::Later(handler)) => {
                 let (handler, limit, req) = (Arc::clone(handler), self.clone(), req.clone());
                 Reply::Later(Box::pin(async move {
-                    limit.finish(handler.answer(&limit.denial(&req, busy)).await)
+                    finish(&limit, handler.answer(&limit.denial(&req, busy)).await)
                 }))
             }
         }
     }
 
     /// Adds what every denial says.
-    fn finish(&self, mut response: HttpResponse) -> HttpResponse {
+    fn finish(&self, mut response: HttpResponse, is_known: bool) -> HttpResponse {
         let headers = response.headers_mut();
         write_wait(headers, Some(self.0.retry_after));
-        if self.0.headers.on_denied() {
+        // Nobody violated what could not be counted.
+        if self.0.headers.on_denied() && is_known {
             let seconds = headers::whole_seconds(self.0.retry_after).max(1);
             self.write(headers, 0, seconds);
         }
         response
+    }
+
+    /// What failed, if that is to be told as such.
+    fn raised(&self, busy: &Busy) -> Option<Unavailable> {
+        #[cfg(feature = "redis")]
+        let raises = self.0.counter.on_outage() == Some(traffik_core::OnOutage::Raise);
+        #[cfg(not(feature = "redis"))]
+        let raises = false;
+        let failure = busy.failure().filter(|_| raises)?;
+        Some(Unavailable(failure.clone()))
     }
 
     /// What the response to an admitted request is to say.

@@ -37,6 +37,15 @@ async fn an_argument_of_this_for_a_rate() {}
 #[throttle("100/minute", in_flight = 10, wait_up_to = "2s")]
 async fn whose_wait() {}
 
+#[throttle("100/minute", in_flight = 10, backend = redis)]
+async fn whose_backend() {}
+
+#[throttle("100/minute", lease = "5s")]
+async fn a_lease_of_a_rate() {}
+
+#[throttle(in_flight = 10, on_outage = "share")]
+async fn no_such_policy() {}
+
 #[throttle(in_flight = 10, name = "same")]
 #[throttle("100/minute", name = "same")]
 async fn same_names() {}
