@@ -5,6 +5,7 @@ mod cluster;
 mod cluster_changes;
 mod cold_start;
 mod company;
+mod config;
 mod conformance;
 mod decisions;
 mod denials;

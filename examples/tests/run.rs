@@ -498,6 +498,7 @@ fn examples_say_that_their_port_is_taken() {
         "downloads",
         "whats_left",
         "monthly_quota",
+        "config_file",
     ];
     for name in names.iter().chain(redis) {
         for addr in [&addr, "--help"] {
@@ -507,6 +508,66 @@ fn examples_say_that_their_port_is_taken() {
             assert!(error.contains(&complaint), "{name}: {error}");
         }
     }
+}
+
+/// Its file is changed while it runs: by SIGHUP and because it is looked at; with a mistake in between, which changes nothing; and one
+/// is tried beside it and moved over it.
+#[cfg(unix)]
+#[test]
+fn config_file_follows_its_file() {
+    let limits = include_str!("../limits.toml");
+    let path = std::env::temp_dir().join(format!("traffik-limits-{}.toml", std::process::id()));
+    let next = path.with_extension("next.toml");
+    let rate = |rate: &str| limits.replace("\"2/minute\"", rate);
+    // Nothing ends while the test runs.
+    std::fs::write(&path, rate("\"2/day\"")).unwrap();
+    let example = Example::start_with("config_file", &[path.to_str().unwrap()]);
+    let order = |who: &str| {
+        let headers = format!("authorization: Bearer {who}\r\n");
+        example.status("POST", "/orders", &headers)
+    };
+    assert_eq!([(); 3].map(|()| order("bob")), [200, 200, 429]);
+    assert_eq!(order("nobody"), 401);
+    std::fs::write(&path, rate("\"many\"")).unwrap();
+    let hangup = || {
+        let pid = example.pid().to_string();
+        let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+        assert!(sent.success());
+    };
+    hangup();
+    assert_eq!(order("bob"), 429);
+    std::fs::write(&path, rate("\"3/day\"")).unwrap();
+    hangup();
+    let until = |what: &dyn Fn() -> bool| {
+        let start = std::time::Instant::now();
+        while !what() {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "it was not followed"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    until(&|| order("bob") == 200);
+    assert_eq!(order("bob"), 429);
+    // Looked at.
+    std::fs::write(&path, rate("\"4/day\"")).unwrap();
+    until(&|| order("bob") == 200);
+    assert_eq!(order("bob"), 429);
+    // Tried, and moved over it.
+    std::fs::write(&next, rate("\"5/day\"")).unwrap();
+    hangup();
+    until(&|| {
+        example
+            .send("GET", "/tried", "")
+            .contains("throttle `orders`, rule 2: ")
+    });
+    assert_eq!(order("bob"), 429);
+    std::fs::rename(&next, &path).unwrap();
+    hangup();
+    until(&|| order("bob") == 200);
+    assert_eq!(order("bob"), 429);
+    std::fs::remove_file(path).unwrap();
 }
 
 /// On a Redis of its own.

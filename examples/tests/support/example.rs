@@ -25,6 +25,17 @@ impl Example {
         Self::run(command)
     }
 
+    /// The same with more to say.
+    pub(crate) fn start_with(name: &str, more: &[&str]) -> Example {
+        let mut command = Command::new(binary(name));
+        command.arg("127.0.0.1:0").args(more);
+        Self::run(command)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The server with every strategy and backend behind flags.
     pub(crate) fn bench(flags: &str) -> Example {
         let mut command = Command::new(binary("bench_server"));
