@@ -462,7 +462,20 @@ impl<'a> Search<'a> {
                 cells
             })
         });
-        for mut cells in [fresh.clone(), known.clone()].into_iter().chain(once) {
+        // Of a queue an excerpt is seen: what seems to be lost beside it may not be.
+        let some = (1..1_usize << others.len()).map(|lost| {
+            let mut cells = now.clone();
+            for (_, place) in others
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| lost >> at & 1 == 1)
+            {
+                cells[*place] = Cell::fresh();
+            }
+            cells
+        });
+        let all = [fresh.clone(), known.clone()];
+        for mut cells in all.into_iter().chain(some).chain(once) {
             if self.decides(event, &mut cells) {
                 return Some(Move {
                     forgot: 1,
