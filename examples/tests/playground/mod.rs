@@ -1,12 +1,11 @@
 //! The page answers what it is asked, and shows it.
 
 use std::net::TcpStream;
-use std::process::Command;
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, WebSocket};
 
-use crate::support::{Example, talk};
+use crate::support::{Example, assert_page_shows, talk};
 
 fn ask(socket: &mut WebSocket<TcpStream>, question: &Value) -> Value {
     serde_json::from_str(&talk(socket, &question.to_string())).unwrap()
@@ -136,21 +135,5 @@ fn the_page_shows_what_was_decided() {
         "class=\"sum\"",
         "failover, nodes said",
     ];
-    let mut page = String::new();
-    // Time is virtual there, and may be over before an answer came on a busy machine.
-    for _ in 0..10 {
-        let dumped = Command::new("chromium")
-            .args(["--headless", "--no-sandbox", "--disable-gpu"])
-            .args(["--virtual-time-budget=5000", "--dump-dom"])
-            .arg(example.url("/"))
-            .output();
-        let Ok(dumped) = dumped else {
-            return eprintln!("skipped: there is no chromium to look at the page with");
-        };
-        page = String::from_utf8_lossy(&dumped.stdout).into_owned();
-        if shown.iter().all(|text| page.contains(text)) {
-            return;
-        }
-    }
-    panic!("{shown:?} are not all in {page}");
+    assert_page_shows(&example, &shown);
 }

@@ -1,5 +1,6 @@
 //! Examples that run, and the servers they need.
 
+mod browser;
 mod example;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 #[allow(dead_code, reason = "tests of the backends need more of it")]
@@ -12,6 +13,7 @@ mod process;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod servers;
 
+pub(crate) use self::browser::assert_page_shows;
 pub(crate) use self::example::{Example, binary, ends, receive, status_of, talk};
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) use self::process::Process;

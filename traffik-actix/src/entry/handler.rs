@@ -96,17 +96,19 @@ impl HandlerLimits {
     }
 
     fn built(&self) -> Option<&[HttpThrottle]> {
-        let built = self.built.get_or_init(|| {
-            let built: Result<Vec<_>> = (self.build)().into_iter().collect();
-            // What the macro could not see, such as an expression: it is the same for every request.
-            built
-                .inspect_err(|error| {
-                    log::error!("a `#[throttle]` is invalid, its handler is not served: {error}");
-                })
-                .ok()
-        });
+        let built = self.built.get_or_init(|| all((self.build)()));
         built.as_deref()
     }
+}
+
+/// What was made for a handler, unless some of it could not be: that the log tells.
+pub(crate) fn all<T>(made: Vec<Result<T>>) -> Option<Vec<T>> {
+    let made: Result<Vec<_>> = made.into_iter().collect();
+    // What the macro could not see, such as an expression: it is the same for every request.
+    made.inspect_err(|error| {
+        log::error!("a `#[throttle]` is invalid, its handler is not served: {error}");
+    })
+    .ok()
 }
 
 /// The answer of a handler whose limits are invalid: nothing passes unlimited, and the log says why.

@@ -9,7 +9,7 @@ use traffik_core::{Error, InFlight, Result};
 
 use crate::concurrency::body::InFlightBody;
 use crate::concurrency::limit::{ConcurrencyLimit, Entry, Stamp};
-use crate::entry::handler::{HandlerLimits, answer, broken};
+use crate::entry::handler::{HandlerLimits, all, answer, broken};
 use crate::response::reply::Reply;
 use crate::throttle::admission;
 
@@ -35,14 +35,7 @@ impl HandlerInFlight {
     }
 
     fn built(&self) -> Option<&[ConcurrencyLimit]> {
-        let built = self.built.get_or_init(|| {
-            let built: Result<Vec<_>> = (self.build)().into_iter().collect();
-            built
-                .inspect_err(|error| {
-                    log::error!("a `#[throttle]` is invalid, its handler is not served: {error}");
-                })
-                .ok()
-        });
+        let built = self.built.get_or_init(|| all((self.build)()));
         built.as_deref()
     }
 

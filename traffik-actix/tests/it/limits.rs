@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use actix_http::Request;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, HttpRequest, HttpResponse, web};
@@ -100,6 +103,24 @@ const WAYS: &[(&str, &str)] = &[
     ("/by-job", "by-job"),
 ];
 
+/// How many of nine requests pass; the others are denied.
+async fn admitted_of_nine<S, B>(app: &S, path: &str) -> u32
+where
+    S: Service<Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    B: MessageBody,
+{
+    let mut admitted = 0;
+    for _ in 0..9 {
+        let answer = send(app, get(path)).await;
+        assert!(
+            answer.is_ok() || answer.is_throttled(),
+            "{path}: {answer:?}"
+        );
+        admitted += u32::from(answer.is_ok());
+    }
+    admitted
+}
+
 macro_rules! all_ways {
     ($limits:expr, $backend:expr) => {{
         let (limits, backend) = (&$limits, &$backend);
@@ -139,18 +160,7 @@ async fn a_change_is_in_force_with_the_next_request_wherever_the_throttle_is() {
     let limits = Limits::new();
     let app = all_ways!(limits, backend);
     for (path, name) in WAYS {
-        let admitted = async || {
-            let mut admitted = 0;
-            for _ in 0..9 {
-                let answer = send(&app, get(path)).await;
-                assert!(
-                    answer.is_ok() || answer.is_throttled(),
-                    "{path}: {answer:?}"
-                );
-                admitted += u32::from(answer.is_ok());
-            }
-            admitted
-        };
+        let admitted = async || admitted_of_nine(&app, path).await;
         assert_eq!(admitted().await, 2, "{path}");
         // What was taken goes on to count.
         limits.update(name, |one| one.rate("5/minute")).unwrap();
@@ -203,13 +213,7 @@ async fn all_are_switched_off_and_on_at_once() {
     let (_, backend) = memory();
     let limits = Limits::new();
     let app = all_ways!(limits, backend);
-    let admitted = async |path| {
-        let mut admitted = 0;
-        for _ in 0..9 {
-            admitted += u32::from(send(&app, get(path)).await.is_ok());
-        }
-        admitted
-    };
+    let admitted = async |path| admitted_of_nine(&app, path).await;
     limits.disable_all();
     for (path, _) in WAYS {
         assert_eq!(admitted(path).await, 9, "{path}");
@@ -232,18 +236,7 @@ async fn a_removed_throttle_went_on_limiting_or_took_the_requests_of_another() {
     let app = all_ways!(limits, backend);
     for path in ["/around", "/rules", "/named"] {
         let name = path.trim_start_matches('/');
-        let admitted = async || {
-            let mut admitted = 0;
-            for _ in 0..9 {
-                let answer = send(&app, get(path)).await;
-                assert!(
-                    answer.is_ok() || answer.is_throttled(),
-                    "{path}: {answer:?}"
-                );
-                admitted += u32::from(answer.is_ok());
-            }
-            admitted
-        };
+        let admitted = async || admitted_of_nine(&app, path).await;
         let handle = limits.get(name).unwrap();
         assert_eq!(admitted().await, 2, "{path}");
         limits.remove(name).unwrap();
