@@ -140,6 +140,47 @@ async fn a_calendar_of_another_time_than_was_thought_takes_two_trips_more_once()
     assert_eq!(both[1].stat(&ann).await.unwrap().remaining, 998);
 }
 
+#[actix_rt::test]
+async fn levels_of_several_identities_are_one_round_trip() {
+    use actix_web::http::StatusCode;
+    use actix_web::test::{TestRequest, call_service, init_service};
+    use actix_web::{App, HttpRequest, web};
+    use traffik_actix::{HttpThrottle, Rule, ThrottleMiddleware};
+
+    let server = RedisServer::start();
+    let level = |name, rate, header: &'static str| {
+        let throttle = HttpThrottle::builder(name).rate(rate);
+        let who = move |req: &HttpRequest| {
+            Identity::of(req.headers().get(header).unwrap().to_str().unwrap())
+        };
+        throttle.identify(who).build().unwrap()
+    };
+    let levels = Rule::new(level("user", "2/day", "x-user"))
+        .and(level("organisation", "3/day", "x-org"))
+        .and(level("everybody", "1000/day", "x-all"));
+    let limits = ThrottleMiddleware::new(levels).backend(server.backend());
+    let app = App::new().wrap(limits);
+    let app = init_service(app.route("/", web::get().to(async || "hello"))).await;
+    let get = async |user: &str| {
+        let req = TestRequest::get().insert_header(("x-user", user));
+        let req = req
+            .insert_header(("x-org", "acme"))
+            .insert_header(("x-all", "all"));
+        call_service(&app, req.to_request()).await.status()
+    };
+    assert_eq!(get("ann").await, StatusCode::OK);
+    for (user, status) in [
+        ("ann", StatusCode::OK),
+        ("ann", StatusCode::TOO_MANY_REQUESTS),
+        ("ben", StatusCode::OK),
+        ("ben", StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        server.calls();
+        assert_eq!(get(user).await, status, "{user}");
+        assert_eq!(server.calls()["evalsha"], 1, "{user}");
+    }
+}
+
 #[test]
 fn every_thread_has_one_connection() {
     let server = RedisServer::start();

@@ -106,6 +106,10 @@ fn address(backend: &ThrottleBackend) -> usize {
 
 impl ThrottleMiddleware {
     /// Applies a throttle or a rule.
+    ///
+    /// # Panics
+    ///
+    /// As [`rule`](ThrottleMiddleware::rule), for the throttles of a rule that has several.
     pub fn new(rule: impl IntoRule) -> ThrottleMiddleware {
         let mut limits = Limits::default();
         limits.push(rule.into_rule());
@@ -130,11 +134,7 @@ impl ThrottleMiddleware {
     /// If another throttle of this middleware has the same name, strategy and scope, so that both share
     /// their counts, but another rate: one of the limits would not hold.
     pub fn rule(mut self, rule: impl IntoRule) -> ThrottleMiddleware {
-        let rule = rule.into_rule();
-        for other in &self.0.now().rules {
-            rule.throttle.must_agree_with(&other.throttle);
-        }
-        Arc::make_mut(&mut self.0).push(rule);
+        Arc::make_mut(&mut self.0).push(rule.into_rule());
         self
     }
 
@@ -178,6 +178,13 @@ impl From<HttpThrottle> for ThrottleMiddleware {
 
 impl Limits {
     fn push(&mut self, rule: Rule) {
+        rule.apart().for_each(|rule| self.push_one(rule));
+    }
+
+    fn push_one(&mut self, rule: Rule) {
+        for other in &self.now().rules {
+            rule.throttle.must_agree_with(&other.throttle);
+        }
         if let Some(registry) = rule.throttle.registry()
             && !self.registries.iter().any(|one| Arc::ptr_eq(one, registry))
         {
@@ -234,8 +241,12 @@ impl Limits {
         let req = req.request();
         let outer = self.backend.as_ref();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
+        let mut matches = true;
         for rule in &self.rules {
-            if rule.is_for_all() || rule.matches_now(req).ok_or(Waiting::UNMATCHED)? {
+            if !rule.follows() {
+                matches = rule.is_for_all() || rule.matches_now(req).ok_or(Waiting::UNMATCHED)?;
+            }
+            if matches {
                 matching.push(&rule.throttle);
             }
         }
@@ -306,8 +317,12 @@ impl Limits {
         match waiting.rules {
             Some(rules) => matching.extend(rules.iter().map(|at| &self.rules[*at].throttle)),
             None => {
+                let mut matches = true;
                 for rule in &self.rules {
-                    if rule.matches(req).await {
+                    if !rule.follows() {
+                        matches = rule.matches(req).await;
+                    }
+                    if matches {
                         matching.push(&rule.throttle);
                     }
                 }

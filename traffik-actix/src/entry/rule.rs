@@ -6,7 +6,7 @@ use crate::request::pattern::PathPattern;
 use crate::request::source::{IntoValue, Source};
 use crate::throttle::HttpThrottle;
 
-/// A throttle and the requests it is for: those that match the methods, the path and the
+/// A throttle, or several, and the requests it is for: those that match the methods, the path and the
 /// predicate, asked in this order.
 ///
 /// ```
@@ -24,6 +24,10 @@ use crate::throttle::HttpThrottle;
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub(crate) throttle: HttpThrottle,
+    /// What the same requests meet as well, until the rule is taken [apart](Rule::apart).
+    levels: Vec<HttpThrottle>,
+    /// Whether it is for the requests that the rule before it is for, whatever its conditions.
+    follows: bool,
     conditions: Conditions,
     /// It is for requests that meet any of these as well.
     others: Vec<Conditions>,
@@ -42,6 +46,8 @@ impl Rule {
     pub fn new(throttle: HttpThrottle) -> Rule {
         Rule {
             throttle,
+            levels: Vec::new(),
+            follows: false,
             conditions: Conditions::default(),
             others: Vec::new(),
         }
@@ -55,10 +61,42 @@ impl Rule {
             false => conditions.remove(0),
         };
         Rule {
-            throttle,
             conditions: first,
             others: conditions,
+            ..Rule::new(throttle)
         }
+    }
+
+    /// For the same requests this throttle as well, for the levels of a hierarchy: a user, the organisation
+    /// that it is of, and everybody; an address, and the network around it.
+    ///
+    /// They are one decision, as rules that match the same request are: on one Redis in one round trip,
+    /// and all of them are charged, or none is. A denial names the levels that deny, by the names of their throttles;
+    /// headers tell of all, in this order. The predicate is asked once.
+    ///
+    /// ```
+    /// use actix_web::HttpRequest;
+    /// use traffik_actix::{ClientIp, HttpThrottle, Rule};
+    ///
+    /// let near = ClientIp::peer(); // of IPv6 the /64
+    /// let far = ClientIp::peer().ipv6_prefix(48).ipv4_prefix(24);
+    /// let address = HttpThrottle::builder("address")
+    ///     .rate("60/minute")
+    ///     .identify(move |req: &HttpRequest| near.identity(req))
+    ///     .build()?;
+    /// let network = HttpThrottle::builder("network")
+    ///     .rate("600/minute")
+    ///     .identify(move |req: &HttpRequest| far.identity(req))
+    ///     .build()?;
+    /// let everybody = HttpThrottle::builder("everybody").rate("6000/minute").shared().build()?;
+    ///
+    /// let levels = Rule::new(address).and(network).and(everybody).path("/api/")?;
+    /// # let _ = levels;
+    /// # Ok::<(), traffik_actix::Error>(())
+    /// ```
+    pub fn and(mut self, throttle: HttpThrottle) -> Rule {
+        self.levels.push(throttle);
+        self
     }
 
     /// Only these methods.
@@ -108,6 +146,23 @@ impl Rule {
         self
     }
 
+    /// A rule for each of its throttles; all but the first follow the one before them.
+    pub(crate) fn apart(mut self) -> impl Iterator<Item = Rule> {
+        let levels = std::mem::take(&mut self.levels);
+        let follows = !self.is_for_all();
+        let levels = levels.into_iter().map(move |throttle| Rule {
+            follows,
+            ..Rule::new(throttle)
+        });
+        std::iter::once(self).chain(levels)
+    }
+
+    /// Whether the rule is for the requests that the one before it is for.
+    #[inline]
+    pub(crate) fn follows(&self) -> bool {
+        self.follows
+    }
+
     /// The same for another throttle.
     pub(crate) fn with(&self, throttle: HttpThrottle) -> Rule {
         Rule {
@@ -116,10 +171,13 @@ impl Rule {
         }
     }
 
-    /// Puts its throttle into [shadow](crate::HttpThrottleBuilder::shadow), wherever else it is used: give a rule that is tried
-    /// a throttle of its own. `throttle.set_shadow(false)` of any clone ends it.
+    /// Puts the throttles that it has so far into [shadow](crate::HttpThrottleBuilder::shadow), wherever else they are used: give a
+    /// rule that is tried throttles of its own. `throttle.set_shadow(false)` of any clone ends it.
     pub fn shadow(self) -> Rule {
         self.throttle.set_shadow(true);
+        for level in &self.levels {
+            level.set_shadow(true);
+        }
         self
     }
 

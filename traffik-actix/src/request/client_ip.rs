@@ -6,7 +6,7 @@ mod forwarded;
 mod properties;
 mod unheard;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, HeaderValue};
@@ -57,6 +57,7 @@ pub struct ClientIp {
     hops: u8,
     header: ProxyHeader,
     ipv6_prefix: u8,
+    ipv4_prefix: u8,
 }
 
 /// The header in which trusted proxies name their client.
@@ -86,6 +87,7 @@ impl ClientIp {
             hops: 0,
             header: ProxyHeader::XForwardedFor,
             ipv6_prefix: 64,
+            ipv4_prefix: 32,
         }
     }
 
@@ -134,6 +136,13 @@ impl ClientIp {
     /// Groups IPv6 addresses by a prefix of this many bits, up to 128. Default: 64.
     pub const fn ipv6_prefix(mut self, bits: u8) -> ClientIp {
         self.ipv6_prefix = if bits > 128 { 128 } else { bits };
+        self
+    }
+
+    /// Groups IPv4 addresses by a prefix of this many bits, up to 32, for limits on whole networks. Default: 32,
+    /// which tells all of them apart.
+    pub const fn ipv4_prefix(mut self, bits: u8) -> ClientIp {
+        self.ipv4_prefix = if bits > 32 { 32 } else { bits };
         self
     }
 
@@ -216,15 +225,24 @@ impl ClientIp {
     }
 
     fn group(&self, address: IpAddr) -> IpAddr {
-        let IpAddr::V6(address) = address else {
-            return address;
+        let counted = match address {
+            IpAddr::V6(address) => address::counts_as(address),
+            IpAddr::V4(_) => None,
         };
-        address::counts_as(address).unwrap_or_else(|| {
-            let mask = u128::MAX
-                .checked_shl(128 - u32::from(self.ipv6_prefix))
-                .unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from(u128::from(address) & mask))
-        })
+        match counted.unwrap_or(address) {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX
+                    .checked_shl(32 - u32::from(self.ipv4_prefix))
+                    .unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX
+                    .checked_shl(128 - u32::from(self.ipv6_prefix))
+                    .unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+            }
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod direct;
 mod duplicates;
 mod functions;
 mod headers;
+mod levels;
 mod limits;
 mod middleware;
 mod on_error;

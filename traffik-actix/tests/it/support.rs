@@ -52,6 +52,13 @@ impl Answer {
         headers.map(|(name, value)| (&**name, &**value))
     }
 
+    /// The names of the policies that it tells of.
+    pub(crate) fn policies(&self) -> String {
+        let told = self.header("ratelimit-policy").unwrap_or_default();
+        let names: Vec<_> = told.split('"').skip(1).step_by(2).collect();
+        names.join(" ")
+    }
+
     pub(crate) fn is_ok(&self) -> bool {
         self.status == StatusCode::OK
     }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use actix_web::test::TestRequest;
+use traffik_actix::Rule;
 
 use super::File;
-use crate::support::{app, memory, send};
+use crate::support::{app, get, memory, send, throttle};
 
 /// Asks so often that whoever is limited to two is denied, and says how many were admitted.
 async fn admitted(text: &str, req: impl Fn() -> TestRequest) -> usize {
@@ -112,6 +113,31 @@ async fn a_throttle_of_two_rules_was_charged_twice() {
     assert_eq!(admitted(text, both).await, 2);
     assert_eq!(admitted(text, || TestRequest::get().uri("/")).await, 2);
     assert_eq!(admitted(text, || TestRequest::post().uri("/")).await, 4);
+}
+
+/// Rules of the file come first, and what follows one of the program's follows none of them.
+#[actix_web::test]
+async fn levels_of_the_program_are_for_their_requests_beside_a_file() {
+    let (_, backend) = memory();
+    let file = File::new(
+        "[throttle.api]\nrate = \"9/day\"\n[[rule]]\nthrottle = \"api\"\nheader = { x-api = true }\n[[rule]]\nthrottle = \"api\"\nheader = { x-beta = true }",
+    );
+    let level = |name| throttle(name, "9/day").build().unwrap();
+    let levels = Rule::new(level("first")).and(level("second"));
+    let limits = file.builder(&backend).load().unwrap().middleware();
+    let limits = limits.rule(levels.path("/items/").unwrap());
+    let app = app(limits.backend(backend)).await;
+    for (path, header, policies) in [
+        ("/items/1", "x-api", "api first second"),
+        ("/items/1", "x-beta", "api first second"),
+        ("/items/1", "x-none", "first second"),
+        ("/", "x-api", "api"),
+        ("/", "x-beta", "api"),
+        ("/", "x-none", ""),
+    ] {
+        let answer = send(&app, get(path).insert_header((header, "yes"))).await;
+        assert_eq!(answer.policies(), policies, "{path} with {header}");
+    }
 }
 
 #[actix_web::test]
