@@ -226,22 +226,26 @@ impl ClientIp {
 
     fn group(&self, address: IpAddr) -> IpAddr {
         let counted = match address {
-            IpAddr::V6(address) => address::counts_as(address),
-            IpAddr::V4(_) => None,
+            IpAddr::V4(address) => IpAddr::V4(address),
+            IpAddr::V6(address) => match address::counts_as(address) {
+                // One that counts as a whole has an IPv4 address somewhere in it, and its prefix is everybody's.
+                Some(counted) => counted,
+                None => {
+                    let mask = u128::MAX
+                        .checked_shl(128 - u32::from(self.ipv6_prefix))
+                        .unwrap_or(0);
+                    IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+                }
+            },
         };
-        match counted.unwrap_or(address) {
+        match counted {
             IpAddr::V4(address) => {
                 let mask = u32::MAX
                     .checked_shl(32 - u32::from(self.ipv4_prefix))
                     .unwrap_or(0);
                 IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
             }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX
-                    .checked_shl(128 - u32::from(self.ipv6_prefix))
-                    .unwrap_or(0);
-                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
-            }
+            whole => whole,
         }
     }
 }
@@ -543,6 +547,30 @@ mod tests {
             identity("2001:db8::5efe:1.2.3.5")
         );
         assert_eq!(identity("2001:1:102:304::1"), identity("2001:1:102:304::2"));
+    }
+
+    #[test]
+    fn ipv4_addresses_are_grouped_in_every_form() {
+        let group = |bits, peer: &str| {
+            let client_ip = ClientIp::peer().ipv6_prefix(48).ipv4_prefix(bits);
+            client_ip.group(peer.parse().unwrap()).to_string()
+        };
+        for (bits, peer, expected) in [
+            (0, "203.0.113.77", "0.0.0.0"),
+            (1, "203.0.113.77", "128.0.0.0"),
+            (24, "203.0.113.77", "203.0.113.0"),
+            (31, "203.0.113.77", "203.0.113.76"),
+            (32, "203.0.113.77", "203.0.113.77"),
+            (255, "203.0.113.77", "203.0.113.77"),
+            (24, "::ffff:203.0.113.77", "203.0.113.0"),
+            (24, "64:ff9b::203.0.113.77", "203.0.113.0"),
+            (24, "2002:cb00:714d::7", "203.0.113.0"),
+            // As a whole, whatever the prefix: where the IPv4 address is in it nobody knows.
+            (24, "64:ff9b:1:102:3:400::", "64:ff9b:1:102:3:400::"),
+            (24, "2001:db8:7:8::9", "2001:db8:7::"),
+        ] {
+            assert_eq!(group(bits, peer), expected, "{peer} by {bits}");
+        }
     }
 
     #[test]
