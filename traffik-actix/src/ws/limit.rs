@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
-use traffik_core::{Attempt, Decision, Identity, Permit, Result, Timestamp};
+use traffik_core::{Attempt, Decision, Identity, Permit, Rate, Result, Strategy};
 
 use super::excess::Excess;
 use super::recent::Recents;
@@ -95,10 +95,10 @@ impl Limit {
         let throttle = throttle.throttle();
         let cost = cost.or(resolved.cost).unwrap_or(throttle.cost());
         let rate = resolved.rate.unwrap_or(throttle.rate());
-        let window = throttle.strategy().window(&rate, decision.limit());
+        let window_us = counts_for_us(throttle.strategy(), &rate, decision.limit());
         let at = self.backend().backend.now();
         let mut recents = self.recents.borrow_mut();
-        recents.add(room, cost, at, micros(window));
+        recents.add(room, cost, at, window_us);
     }
 
     /// Charges somebody with what the connection took lately as somebody else, whether it fits or not.
@@ -119,8 +119,8 @@ impl Limit {
             // No more than counts still: what drains is not taken along.
             let stat = throttle.stat_on(&**backend, &before).await?;
             let counted = stat.limit.saturating_sub(stat.remaining);
-            let window = throttle.strategy().window(&stat.rate, stat.limit);
-            let taken = self.taken(room, backend.now(), window);
+            let window_us = counts_for_us(throttle.strategy(), &stat.rate, stat.limit);
+            let taken = self.recents.borrow().taken(room, backend.now(), window_us);
             let carried = taken.min(u32::try_from(counted).unwrap_or(u32::MAX));
             let none = after.cost(0);
             let expected = Permit::expecting([(throttle, none, backend.clone())]);
@@ -129,10 +129,6 @@ impl Limit {
             }
         }
         Ok(())
-    }
-
-    fn taken(&self, room: Option<&str>, at: Timestamp, window: Duration) -> u32 {
-        self.recents.borrow().taken(room, at, micros(window))
     }
 
     /// Tells the client, unless it was told lately.
@@ -241,6 +237,15 @@ pub(super) fn in_room(resolved: &Resolved, room: Option<&str>) -> Option<String>
     Some(format!("{outer}\n{room}"))
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+/// For how many microseconds at most what is taken counts. A window that has no length is none of zero: what is of
+/// months counts for the longest ones, what is of nothing known for good.
+fn counts_for_us(strategy: &dyn Strategy, rate: &Rate, quota: u64) -> u64 {
+    // No month has more days than 31, and clocks may change in it.
+    const MONTH_US: u64 = 32 * 24 * 60 * 60 * 1_000_000;
+    let window = strategy.window(rate, quota);
+    match rate.months() {
+        _ if !window.is_zero() => u64::try_from(window.as_micros()).unwrap_or(u64::MAX),
+        Some(months) => MONTH_US.saturating_mul(months.into()),
+        None => u64::MAX,
+    }
 }

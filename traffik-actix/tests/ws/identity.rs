@@ -174,6 +174,28 @@ async fn a_login_on_the_socket_is_no_fresh_budget() {
     }
 }
 
+/// A month has no length that could be told, which was taken for none: all that was taken in it was forgotten at once.
+#[actix_web::test]
+async fn a_login_was_a_fresh_budget_for_the_month() {
+    for rate in ["5/day", "5/week", "5/month", "5/3months", "5/year"] {
+        let (clock, backend) = memory();
+        clock.advance(Duration::from_secs(86_400 / 2));
+        let five = throttle("said", rate).strategy("calendar_window");
+        let addr = serve(said(five.backend(backend))).await;
+        let mut tab = Client::connect(addr, "address").await;
+        assert_eq!(passes(&mut tab, 2, "hi").await, 2, "{rate}");
+        clock.advance(Duration::from_secs(3_600));
+        login(&mut tab, "ann").await;
+        assert_eq!(passes(&mut tab, 20, "hi").await, 3, "{rate}");
+        login(&mut tab, "ben").await;
+        assert_eq!(passes(&mut tab, 20, "hi").await, 0, "{rate}");
+        // What is over is not taken along.
+        clock.advance(Duration::from_secs(367 * 86_400));
+        login(&mut tab, "cat").await;
+        assert_eq!(passes(&mut tab, 20, "hi").await, 5, "{rate}");
+    }
+}
+
 #[actix_web::test]
 async fn a_login_takes_along_only_what_this_connection_took_and_what_still_counts() {
     for strategy in STRATEGIES {
