@@ -1,7 +1,7 @@
 //! Who asks, as a file says it.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::HeaderName;
+use actix_web::http::header::{FORWARDED, HeaderName};
 use traffik_core::{Error, Identity};
 
 use super::document::{Mistake, Place, Read};
@@ -83,6 +83,12 @@ impl Proxies {
             client_ip = client_ip.ipv6_prefix(bits);
         }
         let host_header = header_name(&table, "host_header")?;
+        // Its hosts are written `host=..`, so that no rule would be met.
+        if host_header.as_ref().is_some_and(|name| name == FORWARDED) {
+            return Err(table.mistake(
+                "`host_header` must be a header that has the host alone, such as \"x-forwarded-host\", not `forwarded`",
+            ));
+        }
         table.finish()?;
         Ok(Proxies {
             client_ip,

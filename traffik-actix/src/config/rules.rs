@@ -202,6 +202,8 @@ enum Host {
     Is(String),
     /// With the dot.
     Ends(String),
+    /// However it is written.
+    Address(Ipv6Addr),
 }
 
 fn hosts(table: &Table<'_>, proxies: &Proxies, checks: &mut Vec<Check>) -> Read<()> {
@@ -246,14 +248,13 @@ impl Host {
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             !label.is_empty() && label.len() < 64 && label.bytes().all(legal)
         };
-        let address = name
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'));
-        match address {
-            Some(address) => address.parse::<Ipv6Addr>().ok().filter(|_| !is_below)?,
-            None if name.split('.').all(is_label) => Ipv6Addr::UNSPECIFIED,
-            None => return None,
-        };
+        if name.starts_with('[') {
+            let address = address_of(name.as_bytes()).filter(|_| !is_below);
+            return address.map(Host::Address);
+        }
+        if !name.split('.').all(is_label) {
+            return None;
+        }
         Some(match is_below {
             true => Host::Ends(format!(".{name}")),
             false => Host::Is(name.to_owned()),
@@ -267,8 +268,14 @@ impl Host {
                 host.len() > end.len()
                     && host[host.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
             }
+            Host::Address(address) => address_of(host) == Some(*address),
         }
     }
+}
+
+fn address_of(host: &[u8]) -> Option<Ipv6Addr> {
+    let address = host.strip_prefix(b"[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(address).ok()?.parse().ok()
 }
 
 /// Whether any of the hosts that a request names is wanted: a router looks at one of them, and a client that names two must
@@ -365,6 +372,11 @@ mod tests {
             ("*.example.com", ".example.com", false),
             ("[::1]", "[::1]:8080", true),
             ("[::1]", "[::2]", false),
+            ("[::1]", "::1", false),
+            // An address may be written in many ways, and a client chooses.
+            ("[::1]", "[0:0:0:0:0:0:0:1]:80", true),
+            ("[2001:db8::A]", "[2001:0DB8:0::0:a]", true),
+            ("[2001:DB8:0::a]", "[2001:db8::a]", true),
             ("localhost", "", false),
         ] {
             let parsed = Host::parse(pattern).unwrap();

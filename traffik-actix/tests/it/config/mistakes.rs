@@ -195,6 +195,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "API\n[proxies]\nheader = \"forwarded\"",
         ":3:1: proxies: it says whom to believe: `trust = [\"10.0.0.0/8\"]`, `trust_unix = true` or `trust_hops = 1`",
     ),
+    (
+        "[throttle.api]\nrate = \"1/s\"\n[proxies]\ntrust_hops = 1\nhost_header = \"Forwarded\"",
+        ":3:1: proxies: `host_header` must be a header that has the host alone, such as \"x-forwarded-host\", not `forwarded`",
+    ),
     ("API\n[proxies]\ntrust = [\"10.0.0.0/33\"]", ":4:10: …"),
     // Where counts live.
     (
