@@ -7,7 +7,7 @@ use actix_ws::AggregatedMessage;
 use bytestring::ByteString;
 use futures_util::future::{Either, select};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::connection::Connection;
 use super::spent::SendError;
@@ -43,7 +43,7 @@ pub struct Outbox(mpsc::Sender<AggregatedMessage>);
 
 impl Outbox {
     pub(super) fn open(connection: &Rc<Connection>, messages: usize) -> Outbox {
-        let (sender, receiver) = mpsc::channel(messages.max(1));
+        let (sender, receiver) = mpsc::channel(messages.clamp(1, Semaphore::MAX_PERMITS));
         spawn(deliver(
             Rc::downgrade(connection),
             receiver,
