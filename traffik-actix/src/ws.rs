@@ -4,6 +4,7 @@ mod ask;
 mod assembly;
 mod connection;
 mod excess;
+mod held;
 mod limit;
 mod messages;
 mod outbox;

@@ -1,6 +1,6 @@
 //! One connection meets its limits.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use actix_web::{HttpRequest, ResponseError};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
 use smallvec::SmallVec;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use traffik_core::{Decision, Decisions, Error, Hits, Identity, Result};
 
@@ -48,8 +47,6 @@ pub(crate) struct Connection {
     waits: Cell<bool>,
     /// Messages that were not sent because of their limits.
     pub(super) unsent: Cell<u64>,
-    /// Gone when this is.
-    gone: OnceCell<watch::Sender<()>>,
 }
 
 /// Which way a message goes.
@@ -90,7 +87,6 @@ impl Connection {
             denials: Cell::new(0),
             waits: Cell::new(false),
             unsent: Cell::new(0),
-            gone: OnceCell::new(),
         };
         let mut limits = Vec::new();
         for rule in &connection.settings.rules {
@@ -253,12 +249,6 @@ impl Connection {
     /// Who it turned out to be.
     pub(super) fn who(&self) -> Option<Identity> {
         self.who.borrow().clone()
-    }
-
-    /// Fails when this is gone.
-    pub(super) fn gone(&self) -> watch::Receiver<()> {
-        let gone = self.gone.get_or_init(|| watch::channel(()).0);
-        gone.subscribe()
     }
 
     /// What the throttle's function says about the handshake, if it has one that says where to count.

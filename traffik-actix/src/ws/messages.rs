@@ -15,6 +15,7 @@ use traffik_core::InFlight;
 
 use super::assembly::{Assembly, Whole};
 use super::connection::{Connection, Verdict, Way};
+use super::held::Held;
 use super::rule::payload;
 use super::session::ThrottledSession;
 
@@ -32,7 +33,7 @@ const STRETCH: u32 = 32;
 /// dropped, or when the client vanishes, a message that waits for its turn gives its place away. To notice
 /// that, up to 64 messages or 64 KiB are read ahead; a client that sent more keeps its turn.
 pub struct ThrottledMessages {
-    connection: Rc<Connection>,
+    connection: Rc<Held>,
     frames: MessageStream,
     assembly: Assembly,
     /// What came while the message before was decided.
@@ -87,7 +88,7 @@ impl ThrottledMessages {
     ) -> ThrottledMessages {
         ThrottledMessages {
             assembly: Assembly::new(connection.bounds()),
-            connection,
+            connection: Held::new(connection),
             frames,
             ahead: Ahead::default(),
             stretch: 0,
@@ -162,7 +163,7 @@ impl ThrottledMessages {
             self.connection.passed(&charges);
             return Some(message);
         }
-        let judged = Rc::clone(&self.connection).judge(message, charges, decided);
+        let judged = Rc::clone(&self.connection.connection).judge(message, charges, decided);
         self.state = State::Deciding(Box::pin(judged));
         None
     }
@@ -185,7 +186,7 @@ impl ThrottledMessages {
     }
 
     fn fail(&mut self, error: ProtocolError) {
-        let connection = Rc::clone(&self.connection);
+        let connection = Rc::clone(&self.connection.connection);
         self.state = State::Closing(Box::pin(async move {
             if let Some(code) = close_code(&error) {
                 connection.close(code.into()).await;

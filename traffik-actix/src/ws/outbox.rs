@@ -5,11 +5,12 @@ use actix_web::rt::spawn;
 use actix_web::web::Bytes;
 use actix_ws::AggregatedMessage;
 use bytestring::ByteString;
-use futures_util::future::{Either, select};
+use futures_util::future::select;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::{Semaphore, watch};
 
 use super::connection::Connection;
+use super::held::Held;
 use super::spent::SendError;
 
 /// Messages to one client, for whoever speaks to many of them and must not be held up by one. Made by
@@ -42,13 +43,14 @@ use super::spent::SendError;
 pub struct Outbox(mpsc::Sender<AggregatedMessage>);
 
 impl Outbox {
-    pub(super) fn open(connection: &Rc<Connection>, messages: usize) -> Outbox {
+    pub(super) fn open(held: &Rc<Held>, messages: usize) -> Outbox {
         let (sender, receiver) = mpsc::channel(messages.clamp(1, Semaphore::MAX_PERMITS));
-        spawn(deliver(
-            Rc::downgrade(connection),
-            receiver,
-            connection.gone(),
-        ));
+        let (connection, mut gone) = (Rc::downgrade(&held.connection), held.gone());
+        spawn(async move {
+            let deliver = pin!(deliver(connection, receiver));
+            // Also while a message waits for its turn, or for a client that reads nothing.
+            select(pin!(gone.changed()), deliver).await;
+        });
         Outbox(sender)
     }
 
@@ -83,18 +85,10 @@ impl Outbox {
     }
 }
 
-/// Sends what is put in, until the connection is gone.
-async fn deliver(
-    connection: Weak<Connection>,
-    mut messages: mpsc::Receiver<AggregatedMessage>,
-    mut gone: watch::Receiver<()>,
-) {
-    loop {
-        let message = match select(pin!(messages.recv()), pin!(gone.changed())).await {
-            Either::Left((message, _)) => message,
-            Either::Right(_) => None,
-        };
-        let (Some(message), Some(connection)) = (message, connection.upgrade()) else {
+/// Sends what is put in, until the connection is closed.
+async fn deliver(connection: Weak<Connection>, mut messages: mpsc::Receiver<AggregatedMessage>) {
+    while let Some(message) = messages.recv().await {
+        let Some(connection) = connection.upgrade() else {
             return;
         };
         // Not kept: it would hold the connection open.

@@ -9,6 +9,7 @@ use traffik_core::Identity;
 use super::ask::WsAsk;
 use super::assembly::Whole;
 use super::connection::{Connection, Way};
+use super::held::Held;
 use super::outbox::Outbox;
 use super::spent::{self, OnSpent, SendError};
 use crate::response::hit_error::HitError;
@@ -47,12 +48,12 @@ use crate::throttle::HttpThrottle;
 /// [`Session`] of actix-ws itself is not limited.
 #[derive(Clone)]
 pub struct ThrottledSession {
-    connection: Rc<Connection>,
+    connection: Rc<Held>,
     session: Session,
 }
 
 impl ThrottledSession {
-    pub(super) fn new(connection: &Rc<Connection>) -> ThrottledSession {
+    pub(super) fn new(connection: &Rc<Held>) -> ThrottledSession {
         ThrottledSession {
             connection: Rc::clone(connection),
             session: connection.session.clone(),

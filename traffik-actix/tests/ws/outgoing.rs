@@ -264,15 +264,37 @@ async fn one_client_holds_up_no_broadcast_to_others() {
 
 #[actix_web::test]
 async fn an_outbox_keeps_no_connection_open() {
+    keeps_no_connection_open(WsThrottle::new(anything()), "").await;
+}
+
+/// It held the connection, and a place among those who wait, for as long as a message had to wait.
+#[actix_web::test]
+async fn an_outbox_whose_message_waits_for_its_turn_kept_the_connection_open() {
+    let sent = throttle("sent", "1/day")
+        .wait_up_to(Duration::MAX)
+        .backend(memory().1);
+    let limits = WsThrottle::new(anything()).outgoing(sent.build().unwrap());
+    keeps_no_connection_open(limits, "it is a day until this is sent").await;
+}
+
+async fn keeps_no_connection_open(limits: WsThrottle, waits: &str) {
     let room = web::Data::new(Room::default());
     let app = App::new()
-        .app_data(web::Data::new(WsThrottle::new(anything())))
+        .app_data(web::Data::new(limits))
         .app_data(room.clone())
         .route("/", web::get().to(chat));
     let mut ann = Client::connect(serve_app(app).await, "ann").await;
     ann.say("hello").await;
     assert_eq!(ann.hear().await, "hello");
+    if !waits.is_empty() {
+        ann.say(waits).await;
+        // Nothing tells that it was put in; an outbox that does not wait yet would not keep it open either.
+        for _ in 0..1_000 {
+            yield_now().await;
+        }
+    }
     let (_, outbox, session) = room.borrow_mut().remove(0);
+    drop(session.outbox(usize::MAX)); // which panicked
     ann.say("bye").await;
     ann.ping("nobody answers").await;
     drop(session);
