@@ -125,6 +125,23 @@ async fn a_redis_that_forgets_is_told_again() {
     soon(|| permits(&server) == 1).await;
 }
 
+/// Whoever had told its own again hid that others had not been asked for theirs: these were admitted once more.
+#[tokio::test]
+async fn what_one_process_told_again_hid_that_others_were_forgotten() {
+    let server = RedisServer::start();
+    let [one, other] = [0, 1].map(|_| limit(server.backend(), 6).build().unwrap());
+    let mut held = Vec::new();
+    for limit in [&one, &one, &one, &other] {
+        held.push(now(limit).await.unwrap());
+    }
+    server.command::<()>(&["FLUSHALL"]);
+    held.push(now(&other).await.unwrap());
+    assert_eq!(permits(&server), 2);
+    held.push(now(&one).await.unwrap());
+    assert_eq!(permits(&server), 6);
+    assert!(is_full(&one).await && is_full(&other).await);
+}
+
 /// It was granted, and nobody knows: it is given back, long before its lease ends.
 #[tokio::test]
 async fn a_lost_reply_leaves_nothing() {

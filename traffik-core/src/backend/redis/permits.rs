@@ -165,12 +165,12 @@ impl RedisBackend {
             count,
             permit: Some(permit),
         };
-        let mut has = permits.has(&count.key);
+        let mut own = permits.one_of(&count.key);
         let answer = loop {
-            match self.ask_for(count, permit, has, place.as_deref()).await {
-                Ok(trips::Answer::Forgotten) if has > 0 => {
+            match self.ask_for(count, permit, own, place.as_deref()).await {
+                Ok(trips::Answer::Forgotten) if own.is_some() => {
                     self.tell_of(count.key).await?;
-                    has = 0;
+                    own = None;
                 }
                 Ok(answer) => break answer,
                 Err(error) => {
@@ -310,6 +310,11 @@ impl RedisBackend {
 }
 
 impl Shared {
+    fn one_of(&self, count: &Key) -> Option<u64> {
+        let state = self.lock();
+        state.held.get(count)?.permits.iter().next().copied()
+    }
+
     fn has(&self, count: &Key) -> u32 {
         let state = self.lock();
         let held = state.held.get(count).map_or(0, |held| held.permits.len());

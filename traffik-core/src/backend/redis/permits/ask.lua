@@ -2,8 +2,8 @@
 --
 -- KEYS: the permits under way, by the ends of their leases, and those who wait, by when they are taken for gone.
 -- ARGV: the time in ms, or nothing to ask for it; how many may be under way; the lease in ms; how much longer keys
--- live than they matter; the permit; how many the asker has; for how long it waits in ms, or 0; its place, if it
--- has one.
+-- live than they matter; the permit; one that the asker has, or nothing; for how long it waits in ms, or 0; its
+-- place, if it has one.
 -- Replies: what became of it, how many more there are, and the place.
 local function outlives(key, ms)
   ms = ms + tonumber(ARGV[4])
@@ -20,13 +20,14 @@ local function run()
   end
   local permits, waiters, permit = KEYS[1], KEYS[2], ARGV[5]
   local limit, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
-  local has, waits, place = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+  local own, waits, place = ARGV[6], tonumber(ARGV[7]), ARGV[8]
   call('ZREMRANGEBYSCORE', permits, '-inf', now)
-  local held = call('ZCARD', permits)
-  if held == 0 and has > 0 then
-    -- Forgotten: the asker tells of its own first.
+  -- Adds nothing, and tells whether it is there.
+  if own ~= '' and not call('ZADD', permits, 'XX', 'INCR', 0, own) then
+    -- Forgotten: the asker tells of its own first, whatever others have told since.
     return {2, 0, place}
   end
+  local held = call('ZCARD', permits)
   local waiting = call('ZRANGEBYSCORE', waiters, '(' .. now, '+inf')
   local ahead = #waiting
   if place ~= '' then

@@ -22,7 +22,7 @@ pub(super) enum Answer {
     Denied {
         place: Vec<u8>,
     },
-    /// The server knows of none, where the asker has some.
+    /// The server does not know of one that the asker has.
     Forgotten,
 }
 
@@ -50,14 +50,15 @@ impl RedisBackend {
         &self,
         count: Count,
         permit: u64,
-        has: u32,
+        own: Option<u64>,
         place: Option<&Place>,
     ) -> Result<Answer> {
         let keys = [count.key, waiters(&count.key)];
+        let own = own.map_or_else(Member::new, |own| self.permits().member(own));
         let asked = self.run(&ASK, &keys, |command| {
             command.arg(count.limit).arg(millis(count.lease));
             command.arg(self.0.slack_ms());
-            command.arg(&*self.permits().member(permit)).arg(has);
+            command.arg(&*self.permits().member(permit)).arg(&*own);
             match place {
                 Some(place) => command.arg(millis(WAITS)).arg(&place.text),
                 None => command.arg(0).arg(""),
