@@ -52,7 +52,8 @@ use crate::throttle::backend::ThrottleBackend;
 ///
 /// **Which tenants there are, the function says**, by failing for others: they are answered 400, or what an
 /// `actix_web::Error` says, such as a 404. A name is what a client wrote, as a rule; one of more than
-/// 256 bytes is refused. The function is asked once for a tenant, however many requests wait for it. That it failed is
+/// 256 bytes is refused. Names are told apart by each byte: where `North` and `north` are one tenant, have the function that
+/// says the name say one of them, or a client has a count for each spelling. The function is asked once for a tenant, however many requests wait for it. That it failed is
 /// remembered for [a second](Tenants::retry_after).
 ///
 /// **A backend of its own** is what the function has to give, not a clone of one that is used elsewhere: it is
