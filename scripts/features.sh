@@ -17,4 +17,7 @@ for crate in traffik-core traffik-actix; do
 done
 
 # In a workspace, crates lend each other the features of their dependencies; packaged, they do not.
-cargo package -p traffik-core -p traffik-actix-macros -p traffik-actix
+# Each time in a place of its own: cargo remembers what a package of this name and place once was.
+target=$(mktemp -d)
+trap 'rm -rf "$target"' EXIT
+cargo package -p traffik-core -p traffik-actix-macros -p traffik-actix --target-dir "$target"

