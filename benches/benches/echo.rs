@@ -15,19 +15,14 @@ use traffik_benches::server::Server;
 use traffik_benches::sockets::{echoes, quiet};
 use traffik_benches::store::Store;
 use traffik_benches::{Contestant, compete, pin, serve};
-use traffik_core::{Backend, BackendExt, Lease, MemoryBackend, RedisBackend};
+use traffik_core::{Backend, BackendExt, Lease, MemoryBackend};
 
 /// Clients that send ten messages a second.
 const QUIET: u8 = 100;
 
 fn main() {
     let redis = Store::redis();
-    let url = redis.url("redis");
-    let on = |namespace: &str| {
-        let builder = RedisBackend::builder(&url).namespace(namespace);
-        let builder = builder.deadline(Duration::from_secs(5));
-        builder.build().expect("valid")
-    };
+    let on = |namespace: &str| redis.backend(namespace);
     let servers = [
         serve!("no limits", || App::new()
             .route("/", web::get().to(unlimited))

@@ -16,8 +16,7 @@ use traffik_benches::serve;
 use traffik_benches::server::{Server, race};
 use traffik_benches::store::Store;
 use traffik_core::{
-    Backend, BackendExt, Identity, Lease, LeaseInfo, MemoryBackend, RedisBackend, Throttle,
-    TokenBucket,
+    Backend, BackendExt, Identity, Lease, LeaseInfo, MemoryBackend, Throttle, TokenBucket,
 };
 
 /// Who asks is drawn: one of a few, or one of many of whom few ask often.
@@ -25,13 +24,7 @@ type Draw = fn(&HttpRequest) -> Identity;
 
 fn main() {
     let redis = Store::redis();
-    let url = redis.url("redis");
-    let on = |namespace: &str| {
-        // Longer than any hiccup of a busy machine: a decision that is late is no figure.
-        let builder = RedisBackend::builder(&url).namespace(namespace);
-        let builder = builder.deadline(Duration::from_secs(5));
-        builder.build().expect("valid")
-    };
+    let on = |namespace: &str| redis.backend(namespace);
     let hot = on("hot").lease(Lease::new());
     let zipf = on("zipf").lease(Lease::new());
     let cold = on("cold").lease(Lease::new());

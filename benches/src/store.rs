@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use traffik_core::RedisBackend;
+
 use crate::pin;
 
 #[allow(dead_code, reason = "the tests need more of it")]
@@ -82,6 +84,14 @@ impl Store {
             std::thread::sleep(Duration::from_millis(5));
         }
         store
+    }
+
+    /// What counts in this Redis, apart from others. Its deadline is longer than any hiccup of a busy machine: a decision
+    /// that is late is no figure.
+    pub fn backend(&self, namespace: &str) -> RedisBackend {
+        let builder = RedisBackend::builder(&self.url("redis")).namespace(namespace);
+        let builder = builder.deadline(Duration::from_secs(5));
+        builder.build().expect("valid")
     }
 
     /// Where it listens.

@@ -170,12 +170,13 @@ fn limits(
 
 /// What clients are told, and what happens when the store fails.
 fn answers(mut builder: HttpThrottleBuilder, table: &Table<'_>) -> Read<HttpThrottleBuilder> {
-    let policies = [("allow", 0), ("throttle", 1), ("raise", 2)];
-    match table.choice("on_error", &policies)? {
-        Some(0) => builder = builder.on_error(OnError::Allow),
-        Some(1) => builder = builder.on_error(OnError::Throttle),
-        Some(_) => builder = builder.on_error(OnError::Raise),
-        None => {}
+    let policies: [(_, fn() -> OnError); 3] = [
+        ("allow", || OnError::Allow),
+        ("throttle", || OnError::Throttle),
+        ("raise", || OnError::Raise),
+    ];
+    if let Some(on_error) = table.choice("on_error", &policies)? {
+        builder = builder.on_error(on_error());
     }
     let headers = [
         ("always", Headers::Always),
