@@ -1,8 +1,10 @@
 //! What Prometheus scrapes of a limited service, and who is denied most often.
 
-use actix_web::{App, HttpServer, get, web};
+use std::time::Duration;
+
+use actix_web::{App, HttpServer, get, rt, web};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use traffik_actix::HttpThrottle;
+use traffik_actix::{ConcurrencyLimit, HttpThrottle};
 use traffik_core::metrics;
 
 /// In production on a port of its own, or behind credentials: it tells how much there is to do.
@@ -22,6 +24,12 @@ async fn offenders(api: web::Data<HttpThrottle>) -> String {
         .collect()
 }
 
+/// Takes its time.
+async fn report() -> &'static str {
+    rt::time::sleep(Duration::from_secs(2)).await;
+    "numbers\n"
+}
+
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Before the first hit.
@@ -33,6 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .install_recorder()?;
     metrics::describe();
     let api = HttpThrottle::builder("api").rate("5/10s").build()?;
+    let reports = ConcurrencyLimit::builder("reports").in_flight(1).build()?;
 
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let server = HttpServer::new(move || {
@@ -40,6 +49,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .app_data(web::Data::new(recorder.clone()))
             .app_data(web::Data::new(api.clone()))
             .service((scrape, offenders))
+            .service(web::resource("/report").wrap(reports.clone()).get(report))
             .service(
                 web::scope("/api")
                     .wrap(api.clone())
@@ -50,7 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
     let addr = server.addrs()[0];
     println!(
-        "Try it: for i in 1 2 3 4 5 6 7; do curl http://{addr}/api/hello; done; curl http://{addr}/metrics"
+        "Try it: for i in 1 2 3 4 5 6 7; do curl http://{addr}/api/hello; done; curl http://{addr}/report & curl http://{addr}/report; curl http://{addr}/metrics"
     );
     println!("A dashboard for Grafana is in examples/metrics/dashboard.json");
     server.run().await?;

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod http;
+mod metrics;
 mod outages;
 
 use std::sync::Arc;

@@ -26,6 +26,7 @@ use table::{Entered, Table};
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::key::KeyHasher;
+use crate::observe::{Asks, InFlightMeters};
 
 /// How many may be under way at a time: for each identity, or all together. Exact: in this process, or over all
 /// processes on one [backend](ConcurrencyBuilder::backend).
@@ -61,6 +62,7 @@ struct Inner {
     waiting: AtomicUsize,
     hasher: KeyHasher,
     table: Table,
+    meters: InFlightMeters,
     /// Where permits are had, if not here. The table has then whoever waits the longest, of each count one.
     #[cfg(feature = "redis")]
     remote: Option<Remote>,
@@ -72,6 +74,7 @@ pub struct InFlight {
     /// Nothing for those whom nothing limits. The permit is 0 in this process.
     held: Option<(Concurrency, u128, u64)>,
     remaining: u32,
+    is_degraded: bool,
 }
 
 /// Nobody more may be under way at present.
@@ -137,6 +140,24 @@ impl Concurrency {
     /// If as many as may be are under way; or if it counts on a backend, which has to be waited for, by
     /// [`acquire`](Concurrency::acquire).
     pub fn try_acquire(&self, identity: &Identity) -> Result<InFlight, Busy> {
+        let asks = self.0.meters.ask();
+        let entered = self.enter(identity);
+        asks.became(&entered);
+        entered
+    }
+
+    /// The same for somebody who will wait otherwise, and then asks anew: being refused is no outcome.
+    #[doc(hidden)]
+    pub fn try_acquire_or_wait(&self, identity: &Identity) -> Option<InFlight> {
+        let entered = self.enter(identity);
+        if entered.is_ok() {
+            self.0.meters.ask().became(&entered);
+        }
+        entered.ok()
+    }
+
+    #[inline]
+    fn enter(&self, identity: &Identity) -> Result<InFlight, Busy> {
         if identity.is_exempt() {
             return Ok(InFlight::of_nobody(self.0.limit));
         }
@@ -165,14 +186,26 @@ impl Concurrency {
     ///
     /// If it has to wait outside of a tokio runtime (actix-rt has one), be it for a backend.
     pub async fn acquire(&self, identity: &Identity, max_wait: Duration) -> Result<InFlight, Busy> {
+        let mut asks = self.0.meters.ask();
+        let entered = self.enter_or_wait(identity, max_wait, &mut asks).await;
+        asks.became(&entered);
+        entered
+    }
+
+    async fn enter_or_wait(
+        &self,
+        identity: &Identity,
+        max_wait: Duration,
+        asks: &mut Asks<'_>,
+    ) -> Result<InFlight, Busy> {
         #[cfg(feature = "redis")]
         if let Some(remote) = &self.0.remote
             && !identity.is_exempt()
         {
-            return Box::pin(self.acquire_there(remote, identity, max_wait)).await;
+            return Box::pin(self.acquire_there(remote, identity, max_wait, asks)).await;
         }
         if identity.is_exempt() || max_wait.is_zero() {
-            return self.try_acquire(identity);
+            return self.enter(identity);
         }
         let (key, client) = (self.key(identity), self.0.hasher.identity(identity));
         let entered = self.0.table.enter_or_wait(
@@ -188,11 +221,15 @@ impl Concurrency {
                 Ok(InFlight::of(self.clone(), key, self.0.limit - before - 1))
             }
             Entered::Waits(turn) => {
+                asks.waits();
                 let place = Place::new(self.clone(), key, turn);
                 let waited = tokio::time::timeout(max_wait, place).await;
                 waited.map_err(|_| self.busy(true))
             }
-            Entered::NoRoom => Err(self.busy(false)),
+            Entered::NoRoom => {
+                asks.finds_no_room();
+                Err(self.busy(false))
+            }
         }
     }
 
@@ -249,6 +286,12 @@ impl Concurrency {
         }
     }
 
+    /// Whether this is a permit, and not the turn of whoever waits the longest for one that is had elsewhere.
+    #[inline]
+    fn is_permit(&self, permit: u64) -> bool {
+        permit != 0 || self.is_local()
+    }
+
     /// One is under way no more: whoever waits the longest is in its stead.
     fn release(&self, key: u128, permit: u64) {
         #[cfg(feature = "redis")]
@@ -277,24 +320,32 @@ impl fmt::Debug for Concurrency {
 
 impl InFlight {
     fn of(limit: Concurrency, key: u128, remaining: u32) -> InFlight {
+        InFlight::with(limit, key, 0, remaining)
+    }
+
+    fn with(limit: Concurrency, key: u128, permit: u64, remaining: u32) -> InFlight {
+        if limit.is_permit(permit) {
+            limit.0.meters.began();
+        }
         InFlight {
-            held: Some((limit, key, 0)),
+            held: Some((limit, key, permit)),
             remaining,
+            is_degraded: false,
         }
     }
 
     #[cfg(feature = "redis")]
-    fn there(limit: Concurrency, key: u128, permit: u64, remaining: u32) -> InFlight {
-        InFlight {
-            held: Some((limit, key, permit)),
-            remaining,
-        }
+    fn unasked(limit: Concurrency, key: u128, permit: u64) -> InFlight {
+        let mut one = InFlight::with(limit, key, permit, 0);
+        one.is_degraded = true;
+        one
     }
 
     fn of_nobody(remaining: u32) -> InFlight {
         InFlight {
             held: None,
             remaining,
+            is_degraded: false,
         }
     }
 
@@ -307,11 +358,19 @@ impl InFlight {
     pub fn is_counted(&self) -> bool {
         self.held.is_some()
     }
+
+    /// Whether it was admitted although the backend of the limit could not be asked.
+    pub fn is_degraded(&self) -> bool {
+        self.is_degraded
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some((limit, key, permit)) = self.held.take() {
+            if limit.is_permit(permit) {
+                limit.0.meters.ended();
+            }
             limit.release(key, permit);
         }
     }

@@ -84,6 +84,16 @@ metrics! {
         "How long decisions took that were made outside of this process, failures included and queues not";
     WAITING = "traffik_waiting" Gauge ["throttle"]
         "Hits that wait for their turn";
+    IN_FLIGHT = "traffik_in_flight" Gauge ["limit"]
+        "Permits of limits on how many are in flight at a time, as held by this process";
+    IN_FLIGHT_WAITING = "traffik_in_flight_waiting" Gauge ["limit"]
+        "Those who wait until fewer are in flight";
+    IN_FLIGHT_OUTCOMES = "traffik_in_flight_outcomes_total" Counter ["limit", "outcome"]
+        "What became of those who asked to be in flight: `admitted` at once, or having `waited`, or `degraded` (its Redis could not be asked, and the policy is to admit); refused since it is `busy`, since there is `no_room` to wait, after a wait `in_vain`, or since its Redis `failed`; or `gave_up` before that was known";
+    IN_FLIGHT_LOST = "traffik_in_flight_lost_total" Counter ["limit"]
+        "Leases of this process that Redis no longer knew of (it forgot, or the process could not renew them in time) and that began anew";
+    IN_FLIGHT_EXPIRED = "traffik_in_flight_expired_total" Counter ["limit"]
+        "Leases of any process that ended since nobody renewed them (it crashed, or was cut off), as found by this one";
     BREAKER = "traffik_breaker_state" Gauge ["breaker"]
         "Circuit breakers: 0 is closed, 1 half open, 2 open";
     TRANSITIONS = "traffik_breaker_transitions_total" Counter ["breaker", "to"]

@@ -6,6 +6,11 @@ mod events;
 #[cfg(not(feature = "tracing"))]
 #[path = "observe/no_events.rs"]
 mod events;
+#[cfg(all(feature = "tokio", feature = "metrics"))]
+mod in_flight;
+#[cfg(all(feature = "tokio", not(feature = "metrics")))]
+#[path = "observe/no_in_flight.rs"]
+mod in_flight;
 mod lines;
 #[cfg(feature = "metrics")]
 mod meters;
@@ -16,6 +21,8 @@ mod meters;
 pub(crate) mod offenders;
 
 pub(crate) use events::{breaker_changed, outage_began, outage_ended, spanned};
+#[cfg(feature = "tokio")]
+pub(crate) use in_flight::{Asks, InFlightMeters};
 #[cfg(feature = "tokio")]
 pub(crate) use meters::LeaseMeters;
 #[cfg(feature = "redis")]

@@ -69,6 +69,30 @@ fn what_is_scraped_is_what_happened() {
 }
 
 #[test]
+fn what_is_in_flight_is_scraped_while_it_is() {
+    let example = Example::start("metrics");
+    let in_flight = |example: &Example| {
+        let scraped = example.send("GET", "/metrics", "");
+        number(&scraped, r#"traffik_in_flight{limit="reports"}"#)
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| example.status("GET", "/report", ""));
+        while in_flight(&example) != Some(1) {
+            assert!(!first.is_finished(), "it was never seen");
+        }
+        assert_eq!(example.status("GET", "/report", ""), 429);
+        assert_eq!(first.join().unwrap(), 200);
+    });
+    let scraped = example.send("GET", "/metrics", "");
+    assert_eq!(in_flight(&example), Some(0));
+    for (outcome, expected) in [("admitted", 1), ("busy", 1), ("waited", 0), ("failed", 0)] {
+        let series =
+            format!(r#"traffik_in_flight_outcomes_total{{limit="reports",outcome="{outcome}"}}"#);
+        assert_eq!(number(&scraped, &series), Some(expected), "{outcome}");
+    }
+}
+
+#[test]
 fn the_dashboard_showed_what_is_not_told() {
     let text = include_str!("../../metrics/dashboard.json");
     let dashboard: Value = serde_json::from_str(text).unwrap();

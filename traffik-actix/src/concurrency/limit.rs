@@ -168,10 +168,15 @@ impl ConcurrencyLimit {
         if !self.0.counter.is_local() {
             return Entry::Waits(Some(who));
         }
-        match self.0.counter.try_acquire(&who) {
-            Ok(in_flight) => Entry::InFlight(in_flight),
-            Err(busy) if self.0.max_wait.is_zero() => Entry::Denied(Refused::Busy(busy)),
-            Err(_) => Entry::Waits(Some(who)),
+        if self.0.max_wait.is_zero() {
+            return match self.0.counter.try_acquire(&who) {
+                Ok(in_flight) => Entry::InFlight(in_flight),
+                Err(busy) => Entry::Denied(Refused::Busy(busy)),
+            };
+        }
+        match self.0.counter.try_acquire_or_wait(&who) {
+            Some(in_flight) => Entry::InFlight(in_flight),
+            None => Entry::Waits(Some(who)),
         }
     }
 

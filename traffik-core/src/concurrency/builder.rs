@@ -12,6 +12,7 @@ use super::{Concurrency, Inner};
 use crate::error::{Error, Result};
 use crate::key::KeyHasher;
 use crate::name::{LONGEST_NAME, check_length, excerpt};
+use crate::observe::InFlightMeters;
 
 /// Settings of a [`Concurrency`].
 #[derive(Clone, Debug)]
@@ -159,8 +160,9 @@ impl ConcurrencyBuilder {
             Some(0) => return wrong("nothing would ever be admitted if none"),
             Some(limit) => limit,
         };
+        let meters = InFlightMeters::new(&name);
         #[cfg(feature = "redis")]
-        let remote = self.there.build(&name)?;
+        let remote = self.there.build(&name, &meters)?;
         Ok(Concurrency(Arc::new(Inner {
             #[cfg(feature = "redis")]
             remote,
@@ -174,6 +176,7 @@ impl ConcurrencyBuilder {
             waiting: AtomicUsize::new(0),
             hasher: *KeyHasher::local(),
             table: Table::new(),
+            meters,
         })))
     }
 }
@@ -184,7 +187,7 @@ impl There {
     const SHORTEST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(3_600);
 
-    fn build(self, name: &str) -> Result<Option<Remote>> {
+    fn build(self, name: &str, meters: &InFlightMeters) -> Result<Option<Remote>> {
         let wrong = |what: String| Err(Error::invalid(format!("limit `{name}`: {what}")));
         let Some(backend) = self.backend else {
             let stray = match (self.lease, self.on_outage) {
@@ -206,6 +209,8 @@ impl There {
         if on_outage == OnOutage::Share(0) {
             return wrong("no process at all has a share: write how many there are".into());
         }
-        Ok(Some(Remote::new(name, backend, lease, on_outage)))
+        let remote = Remote::new(name, backend, lease, on_outage);
+        remote.tell(meters);
+        Ok(Some(remote))
     }
 }

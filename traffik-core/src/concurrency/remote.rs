@@ -15,6 +15,7 @@ use crate::backend::{Backend, RedisBackend};
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::key::{Key, KeyHasher};
+use crate::observe::{Asks, InFlightMeters};
 use crate::resilience::CircuitBreaker;
 
 /// Where permits are had.
@@ -55,6 +56,11 @@ impl Remote {
             // Its other settings are the usual ones.
             breaker: breaker.build().unwrap_or_default(),
         }
+    }
+
+    /// Where it is told what becomes of leases.
+    pub(super) fn tell(&self, meters: &InFlightMeters) {
+        self.backend.meter_permits(self.throttle, meters);
     }
 
     pub(super) fn on_outage(&self) -> OnOutage {
@@ -103,6 +109,7 @@ impl Concurrency {
         remote: &Remote,
         identity: &Identity,
         max_wait: Duration,
+        asks: &mut Asks<'_>,
     ) -> Result<InFlight, Busy> {
         let who = remote.who(identity, self.0.is_shared);
         let count = remote.count(self.0.limit, who);
@@ -116,7 +123,7 @@ impl Concurrency {
             return Err(self.busy(false));
         }
         let client = self.0.hasher.identity(identity);
-        let waited = timeout(max_wait, self.wait_there(remote, count, client)).await;
+        let waited = timeout(max_wait, self.wait_there(remote, count, client, asks)).await;
         waited.unwrap_or_else(|_| Err(self.busy(true)))
     }
 
@@ -127,8 +134,10 @@ impl Concurrency {
         remote: &Remote,
         count: Count,
         client: u128,
+        asks: &mut Asks<'_>,
     ) -> Result<InFlight, Busy> {
-        let _head = self.head_of_queue(count.key.who, client).await?;
+        let _head = self.head_of_queue(count.key.who, client, asks).await?;
+        asks.waits();
         let freed = remote.backend.watch_permits(&count.key);
         let mut place = Some(remote.backend.place(count));
         let mut pause = SHORTEST;
@@ -143,7 +152,12 @@ impl Concurrency {
         }
     }
 
-    async fn head_of_queue(&self, who: u128, client: u128) -> Result<Head<'_>, Busy> {
+    async fn head_of_queue(
+        &self,
+        who: u128,
+        client: u128,
+        asks: &mut Asks<'_>,
+    ) -> Result<Head<'_>, Busy> {
         let inner = &self.0;
         let entered = inner.table.enter_or_wait(
             who,
@@ -155,9 +169,15 @@ impl Concurrency {
             inner.max_waiters,
         );
         let (turn, has_waited) = match entered {
-            Entered::NoRoom => return Err(self.busy(false)),
+            Entered::NoRoom => {
+                asks.finds_no_room();
+                return Err(self.busy(false));
+            }
             Entered::InFlight(_) => (InFlight::of(self.clone(), who, 0), false),
-            Entered::Waits(turn) => (Turn::new(self.clone(), who, turn).await, true),
+            Entered::Waits(turn) => {
+                asks.waits();
+                (Turn::new(self.clone(), who, turn).await, true)
+            }
         };
         let others = inner.waiting.fetch_add(1, Ordering::Relaxed);
         let head = Head {
@@ -167,7 +187,10 @@ impl Concurrency {
         // Who waits already has a place.
         match has_waited || others < inner.max_waiters {
             true => Ok(head),
-            false => Err(self.busy(false)),
+            false => {
+                asks.finds_no_room();
+                Err(self.busy(false))
+            }
         }
     }
 
@@ -196,9 +219,8 @@ impl Concurrency {
         let granted = remote.backend.permit(count, place.as_mut()).await;
         leave.settle(&granted);
         let outcome = match granted {
-            Ok(granted) => Ok(granted.map(|one| {
-                InFlight::there(self.clone(), count.key.who, one.permit, one.remaining)
-            })),
+            Ok(granted) => Ok(granted
+                .map(|one| InFlight::with(self.clone(), count.key.who, one.permit, one.remaining))),
             Err(error) => self.in_outage(remote, count, error),
         };
         (outcome, place)
@@ -216,7 +238,7 @@ impl Concurrency {
             OnOutage::Share(processes) => count.limit / processes.max(1),
         };
         let permit = remote.backend.permit_unasked(count, most);
-        Ok(permit.map(|permit| InFlight::there(self.clone(), count.key.who, permit, 0)))
+        Ok(permit.map(|permit| InFlight::unasked(self.clone(), count.key.who, permit)))
     }
 
     fn failed(&self, error: Error) -> Busy {

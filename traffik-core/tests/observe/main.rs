@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod events;
+mod in_flight;
 mod numbers;
 mod remote;

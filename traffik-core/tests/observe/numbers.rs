@@ -10,13 +10,13 @@ use traffik_core::{
 use crate::remote::{Remote, memory};
 
 /// What a thread records.
-struct Scraped {
+pub(crate) struct Scraped {
     handle: PrometheusHandle,
     _guard: metrics::LocalRecorderGuard<'static>,
 }
 
 impl Scraped {
-    fn start() -> Scraped {
+    pub(crate) fn start() -> Scraped {
         let recorder: &'static PrometheusRecorder =
             Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
         Scraped {
@@ -26,7 +26,7 @@ impl Scraped {
     }
 
     /// The number of a series; 0 if there is none.
-    fn number(&self, series: &str) -> f64 {
+    pub(crate) fn number(&self, series: &str) -> f64 {
         let text = self.handle.render();
         let line = text.lines().find_map(|line| {
             let rest = line.strip_prefix(series)?;

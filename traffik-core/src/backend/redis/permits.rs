@@ -16,6 +16,7 @@ use super::RedisBackend;
 use super::script::{Program, script};
 use crate::error::Result;
 use crate::key::Key;
+use crate::observe::InFlightMeters;
 
 /// Those that are under way together: how many may be.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,8 @@ struct State {
     is_tended: bool,
     /// Whoever waits for the next permit, of each count.
     heads: HashMap<Key, Arc<Notify>>,
+    /// Where it is told what becomes of leases, of each limit.
+    meters: HashMap<u128, InFlightMeters>,
 }
 
 /// What is under way of one count.
@@ -78,6 +81,8 @@ struct Held {
     permits: HashSet<u64>,
     /// The latest of those that the server has yet to hear of.
     untold: Option<u64>,
+    /// Those of which it has never heard.
+    unasked: HashSet<u64>,
 }
 
 type Member = SmallVec<[u8; 32]>;
@@ -168,11 +173,15 @@ impl RedisBackend {
         let mut own = permits.one_of(&count.key);
         let answer = loop {
             match self.ask_for(count, permit, own, place.as_deref()).await {
-                Ok(trips::Answer::Forgotten) if own.is_some() => {
+                Ok((trips::Answer::Forgotten, expired)) if own.is_some() => {
+                    permits.lock().expired(&count.key, expired);
                     self.tell_of(count.key).await?;
                     own = None;
                 }
-                Ok(answer) => break answer,
+                Ok((answer, expired)) => {
+                    permits.lock().expired(&count.key, expired);
+                    break answer;
+                }
                 Err(error) => {
                     if error.is_unexecuted() {
                         doubt.permit = None;
@@ -225,8 +234,10 @@ impl RedisBackend {
             lease: count.lease,
             permits: HashSet::new(),
             untold: None,
+            unasked: HashSet::new(),
         });
         held.permits.insert(permit);
+        held.unasked.extend(untold);
         held.untold = held.untold.max(untold);
         let due = Instant::now() + count.lease / RENEWALS;
         if state.due.is_none_or(|before| due < before) {
@@ -244,6 +255,7 @@ impl RedisBackend {
         self.end(count, count.key, member, is_doubtful, |state| {
             if let Some(held) = state.held.get_mut(&count.key) {
                 held.permits.remove(&permit);
+                held.unasked.remove(&permit);
                 if held.permits.is_empty() {
                     state.held.remove(&count.key);
                 }
@@ -275,6 +287,12 @@ impl RedisBackend {
         self.tend(&mut state);
         drop(state);
         permits.news.notify_one();
+    }
+
+    /// Tells of the leases of a limit.
+    pub(crate) fn meter_permits(&self, throttle: u128, meters: &InFlightMeters) {
+        let mut state = self.permits().lock();
+        state.meters.insert(throttle, meters.clone());
     }
 
     /// How many are under way of a count, of this process.
@@ -344,6 +362,22 @@ impl Drop for Place {
 }
 
 impl State {
+    fn expired(&self, count: &Key, leases: u64) {
+        if leases > 0
+            && let Some(meters) = self.meters.get(&count.throttle)
+        {
+            meters.expired(leases);
+        }
+    }
+
+    fn lost(&self, count: &Key, leases: u64) {
+        if leases > 0
+            && let Some(meters) = self.meters.get(&count.throttle)
+        {
+            meters.lost(leases);
+        }
+    }
+
     /// Unless the next one is there already.
     fn leave_head(&mut self, count: &Key) {
         let is_alone = |head: &Arc<Notify>| Arc::strong_count(head) == 1;

@@ -4,7 +4,7 @@
 -- ARGV: the time in ms, or nothing to ask for it; how many may be under way; the lease in ms; how much longer keys
 -- live than they matter; the permit; one that the asker has, or nothing; for how long it waits in ms, or 0; its
 -- place, if it has one.
--- Replies: what became of it, how many more there are, and the place.
+-- Replies: what became of it, how many more there are, the place, and how many leases ended since nobody renewed them.
 local function outlives(key, ms)
   ms = ms + tonumber(ARGV[4])
   if call('PTTL', key) < ms then
@@ -21,11 +21,11 @@ local function run()
   local permits, waiters, permit = KEYS[1], KEYS[2], ARGV[5]
   local limit, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
   local own, waits, place = ARGV[6], tonumber(ARGV[7]), ARGV[8]
-  call('ZREMRANGEBYSCORE', permits, '-inf', now)
+  local expired = call('ZREMRANGEBYSCORE', permits, '-inf', now)
   -- Adds nothing, and tells whether it is there.
   if own ~= '' and not call('ZADD', permits, 'XX', 'INCR', 0, own) then
     -- Forgotten: the asker tells of its own first, whatever others have told since.
-    return {2, 0, place}
+    return {2, 0, place, expired}
   end
   local held = call('ZCARD', permits)
   local waiting = call('ZRANGEBYSCORE', waiters, '(' .. now, '+inf')
@@ -45,7 +45,7 @@ local function run()
     if place ~= '' then
       call('ZREM', waiters, place)
     end
-    return {1, limit - held - 1, ''}
+    return {1, limit - held - 1, '', expired}
   end
   if waits > 0 then
     if place == '' then
@@ -55,6 +55,6 @@ local function run()
     call('ZADD', waiters, now + waits, place)
     outlives(waiters, waits)
   end
-  return {0, 0, place}
+  return {0, 0, place, expired}
 end
 

@@ -32,6 +32,8 @@ pub(super) struct News {
     key: Key,
     lease: Duration,
     renewed: Vec<u64>,
+    /// How many of those, at the end, the server has never heard of.
+    unasked: usize,
     /// The latest among them that the server has yet to hear of.
     untold: Option<u64>,
     ended: Vec<Member>,
@@ -46,13 +48,14 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl RedisBackend {
+    /// The answer, and how many leases have ended since nobody renewed them.
     pub(super) async fn ask_for(
         &self,
         count: Count,
         permit: u64,
         own: Option<u64>,
         place: Option<&Place>,
-    ) -> Result<Answer> {
+    ) -> Result<(Answer, u64)> {
         let keys = [count.key, waiters(&count.key)];
         let own = own.map_or_else(Member::new, |own| self.permits().member(own));
         let asked = self.run(&ASK, &keys, |command| {
@@ -65,15 +68,16 @@ impl RedisBackend {
             };
         });
         let reply = asked.await?;
-        let (kind, remaining, place): (u8, u32, Vec<u8>) =
+        let (kind, remaining, place, expired): (u8, u32, Vec<u8>, u64) =
             redis::from_redis_value(reply).map_err(|error| {
                 Error::other("redis answered with something else than a permit").with_source(error)
             })?;
-        Ok(match kind {
+        let answer = match kind {
             0 => Answer::Denied { place },
             1 => Answer::Granted { remaining },
             _ => Answer::Forgotten,
-        })
+        };
+        Ok((answer, expired))
     }
 
     /// Tells of all that is under way of one count.
@@ -95,8 +99,13 @@ impl RedisBackend {
             let held = state.held.get_mut(&one.key);
             // Unless there is a later one by now.
             let held = held.map(|held| {
-                if told.is_ok() && held.untold == one.untold {
-                    held.untold = None;
+                if told.is_ok() {
+                    for permit in &one.renewed {
+                        held.unasked.remove(permit);
+                    }
+                    if held.untold == one.untold {
+                        held.untold = None;
+                    }
                 }
                 &*held
             });
@@ -135,13 +144,21 @@ impl RedisBackend {
             let (now, later) = rest.split_at(fit);
             rest = later;
             let keys: Vec<Key> = now.iter().map(|one| one.key).collect();
-            self.run(&RENEW, &keys, |command| {
+            let told = self.run(&RENEW, &keys, |command| {
                 command.arg(self.0.slack_ms());
                 for one in now {
                     one.write(self, command);
                 }
-            })
-            .await?;
+            });
+            let ends: Vec<(u64, u64)> = redis::from_redis_value(told.await?).map_err(|error| {
+                Error::other("redis answered with something else than ends of leases")
+                    .with_source(error)
+            })?;
+            let state = self.permits().lock();
+            for (one, (lost, expired)) in now.iter().zip(ends) {
+                state.lost(&one.key, lost);
+                state.expired(&one.key, expired);
+            }
         }
         Ok(())
     }
@@ -192,11 +209,16 @@ fn start(name: &str, script: &str) -> Cmd {
 
 /// All that is under way of a count, in as many pieces as it takes.
 pub(super) fn push_renewed(news: &mut Vec<News>, key: Key, held: &Held) {
-    let permits: Vec<u64> = held.permits.iter().copied().collect();
+    let is_unasked = |permit: &u64| held.unasked.contains(permit);
+    let mut permits: Vec<u64> = held.permits.iter().copied().collect();
+    if !held.unasked.is_empty() {
+        permits.sort_by_key(is_unasked);
+    }
     news.extend(permits.chunks(MOST_TOLD - 1).map(|part| News {
         key,
         lease: held.lease,
         renewed: part.to_vec(),
+        unasked: part.iter().filter(|permit| is_unasked(permit)).count(),
         untold: held.untold,
         ended: Vec::new(),
     }));
@@ -213,6 +235,7 @@ pub(super) fn push_ended(news: &mut Vec<News>, ended: &Ended) {
             key: ended.key,
             lease: Duration::ZERO,
             renewed: Vec::new(),
+            unasked: 0,
             untold: None,
             ended: vec![ended.member.clone()],
         }),
@@ -222,7 +245,8 @@ pub(super) fn push_ended(news: &mut Vec<News>, ended: &Ended) {
 impl News {
     fn write(&self, backend: &RedisBackend, command: &mut Cmd) {
         command.arg(millis(self.lease));
-        command.arg(self.renewed.len()).arg(self.ended.len());
+        command.arg(self.renewed.len()).arg(self.unasked);
+        command.arg(self.ended.len());
         for permit in &self.renewed {
             command.arg(&*backend.permits().member(*permit));
         }
