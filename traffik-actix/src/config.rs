@@ -15,6 +15,8 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -191,7 +193,7 @@ impl LimitsFile {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or has a mistake: `limits.toml:3:8: ..`, with line and column. Nothing has changed then. It does
+    /// If the file cannot be read, is longer than [`LONGEST`](LimitsFile::LONGEST), or has a mistake: `limits.toml:3:8: ..`, with line and column. Nothing has changed then. It does
     /// not say what is in force as well; [`watch`](LimitsFile::watch) does, in the log.
     pub fn reload(&self) -> Result<Reloaded> {
         let mut loaded = self.loaded();
@@ -296,17 +298,15 @@ impl LimitsFile {
     }
 
     fn read(&self) -> Result<Texts> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| {
-                Error::invalid(format!("{}: it cannot be read: {error}", path.display()))
-            })
-        };
         let trial = self.0.trial.as_deref().filter(|path| path.exists());
         Ok(Texts {
             file: read(&self.0.path)?,
             trial: trial.map(read).transpose()?,
         })
     }
+
+    /// The most bytes that a file may have: 1 MiB, some ten thousand throttles.
+    pub const LONGEST: u64 = 1 << 20;
 
     /// Which rules of the file a request meets, in which order, and with what; nobody is charged, and no function asked but
     /// predicates.
@@ -370,6 +370,29 @@ impl LimitsFile {
         // It is replaced as a whole.
         self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Not a byte more than a file may have, and one: what is no file of limits may have no end.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    const LONGEST: u64 = LimitsFile::LONGEST;
+    let name = path.display();
+    let unreadable = |error| Error::invalid(format!("{name}: it cannot be read: {error}"));
+    let file = File::open(path).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
+    let mut text = Vec::new();
+    let taken = file.take(LONGEST + 1).read_to_end(&mut text);
+    taken.map_err(unreadable)?;
+    if text.len() as u64 <= LONGEST {
+        return Ok(text);
+    }
+    let size = match size > LONGEST {
+        true => format!("{size} bytes"),
+        // What is no file, or grows, does not say.
+        false => format!("more than {LONGEST} bytes"),
+    };
+    Err(Error::invalid(format!(
+        "{name}: it has {size}, and a file of limits has {LONGEST} at most (1 MiB)"
+    )))
 }
 
 impl fmt::Debug for LimitsFile {

@@ -161,7 +161,7 @@ impl LimitsFileBuilder {
     ///
     /// # Errors
     ///
-    /// If it cannot be read or has a mistake, which is told with line and column, and what would be right: ``limits.toml:3:12: there is no
+    /// If it cannot be read, is longer than [`LONGEST`](LimitsFile::LONGEST), or has a mistake, which is told with line and column, and what would be right: ``limits.toml:3:12: there is no
     /// method `PSOT`, did you mean `POST`?``. Passwords and what is in the environment are never in it.
     pub fn load(self) -> Result<LimitsFile> {
         LimitsFile::load(self.path, self.trial, self.format, self.parts, self.limits)

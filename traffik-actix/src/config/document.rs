@@ -75,9 +75,9 @@ impl LimitsDocument {
     }
 
     pub(super) fn parse(text: &str) -> Read<LimitsDocument> {
-        let places = Places(text);
+        let places = Places::of(text);
         let table = DeTable::parse(text).map_err(|error| Mistake {
-            place: error.span().map(|span| places.of(span.start)),
+            place: error.span().map(|span| places.at(span.start)),
             what: error.message().replace('\n', ", "),
         })?;
         Ok(LimitsDocument(Node {
@@ -151,28 +151,63 @@ impl fmt::Debug for LimitsDocument {
     }
 }
 
-struct Places<'a>(&'a str);
+/// Where bytes of a text are, found at the same cost wherever that is: a file has as many values as it likes.
+struct Places<'a> {
+    text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
+    /// How many characters begin before each block.
+    characters: Vec<usize>,
+}
 
-impl Places<'_> {
-    fn of(&self, at: usize) -> Place {
-        let mut end = at.min(self.0.len());
-        while !self.0.is_char_boundary(end) {
-            end -= 1;
-        }
-        let before = &self.0[..end];
-        let last = before.rsplit('\n').next().unwrap_or_default();
-        Place {
-            line: before.matches('\n').count() + 1,
-            column: last.chars().count() + 1,
+impl<'a> Places<'a> {
+    const BLOCK: usize = 128;
+
+    fn of(text: &'a str) -> Self {
+        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
+        let mut sum = 0;
+        let blocks = text.as_bytes().chunks(Self::BLOCK).map(|block| {
+            sum += begun(block);
+            sum
+        });
+        Places {
+            text,
+            lines: std::iter::once(0).chain(ends).collect(),
+            characters: std::iter::once(0).chain(blocks).collect(),
         }
     }
+
+    fn at(&self, at: usize) -> Place {
+        let mut at = at.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        // The first begins at 0.
+        let line = self.lines.partition_point(|start| *start <= at);
+        Place {
+            line,
+            column: self.before(at) - self.before(self.lines[line - 1]) + 1,
+        }
+    }
+
+    /// How many characters begin before this.
+    fn before(&self, at: usize) -> usize {
+        let block = at / Self::BLOCK;
+        self.characters[block] + begun(&self.text.as_bytes()[block * Self::BLOCK..at])
+    }
+}
+
+/// How many characters begin in a piece of a text.
+fn begun(piece: &[u8]) -> usize {
+    let goes_on = |byte: &&u8| (**byte & 0b1100_0000) == 0b1000_0000;
+    piece.len() - piece.iter().filter(goes_on).count()
 }
 
 fn table_of(table: &DeTable<'_>, places: &Places<'_>) -> Value {
     let entry = |(key, node): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
         let name = Key {
             text: key.get_ref().clone().into_owned(),
-            place: Some(places.of(key.span().start)),
+            place: Some(places.at(key.span().start)),
         };
         (name, node_of(node, places))
     };
@@ -196,7 +231,7 @@ fn node_of(node: &Spanned<DeValue<'_>>, places: &Places<'_>) -> Node {
     };
     Node {
         value,
-        place: Some(places.of(node.span().start)),
+        place: Some(places.at(node.span().start)),
     }
 }
 
@@ -273,5 +308,32 @@ impl<'de> Visitor<'de> for AnyValue {
             entries.push((Key { text, place: None }, node));
         }
         Ok(Value::Table(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each was counted from the beginning of the text, so that a long file took minutes.
+    #[test]
+    fn places_are_as_if_counted_from_the_beginning() {
+        let long = format!("a = \"{}\"\nb = 1\n", "äx€😀".repeat(200));
+        for text in ["", "\n", "x", "\n\nx\n", "ä\nü = 1\r\n", &long] {
+            let places = Places::of(text);
+            for at in 0..=text.len() + 2 {
+                let mut end = at.min(text.len());
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                let before = &text[..end];
+                let last = before.rsplit('\n').next().unwrap_or_default();
+                let expected = Place {
+                    line: before.matches('\n').count() + 1,
+                    column: last.chars().count() + 1,
+                };
+                assert_eq!(places.at(at), expected, "{at} in {text:?}");
+            }
+        }
     }
 }

@@ -239,6 +239,29 @@ fn a_mistake_was_accepted_or_not_told_with_its_place() {
     assert!(others.is_empty(), "{}", others.join("\n"));
 }
 
+/// It was read to its end, if it had one.
+#[test]
+fn a_file_had_no_bound() {
+    let (_, backend) = memory();
+    let valid = "[throttle.api]\nrate = \"1/day\"\n#";
+    let longest = usize::try_from(traffik_actix::LimitsFile::LONGEST).unwrap();
+    let text = |length: usize| format!("{valid}{}", "x".repeat(length - valid.len()));
+    let file = File::new(&text(longest));
+    assert!(file.builder(&backend).load().is_ok());
+    assert_eq!(
+        refusal(&text(longest + 1)),
+        ": it has 1048577 bytes, and a file of limits has 1048576 at most (1 MiB)"
+    );
+    #[cfg(target_os = "linux")]
+    {
+        let endless = traffik_actix::LimitsFile::at("/dev/zero").load();
+        assert_eq!(
+            endless.unwrap_err().to_string(),
+            "/dev/zero: it has more than 1048576 bytes, and a file of limits has 1048576 at most (1 MiB)"
+        );
+    }
+}
+
 /// Whoever reads a log is not meant to read a password.
 #[cfg(feature = "redis")]
 #[test]
