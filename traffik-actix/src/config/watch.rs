@@ -59,23 +59,24 @@ impl LimitsFile {
 
 async fn run(file: LimitsFile, every: Duration) {
     let mut hangups = Hangups::new();
-    let mut before = None;
+    // As it was loaded: it may be gone by now, and that is told.
+    let mut before = file.loaded().seen.clone();
     loop {
         let wait = tokio::time::sleep(every);
         let is_asked = match select(pin!(wait), pin!(hangups.next())).await {
             Either::Left(_) => false,
             Either::Right(_) => true,
         };
-        let (file, mut seen) = (file.clone(), before.take());
+        let (looking, mut seen) = (file.clone(), before.take());
         let looked = actix_web::rt::task::spawn_blocking(move || {
             match is_asked {
-                true => file.tell(&file.reload()),
-                false => file.look(&mut seen),
+                true => looking.tell(&looking.reload()),
+                false => looking.look(&mut seen),
             }
             seen
         });
         // What panicked in there has said so.
-        before = looked.await.unwrap_or_default();
+        before = looked.await.unwrap_or_else(|_| file.loaded().seen.clone());
     }
 }
 

@@ -153,6 +153,36 @@ async fn a_watched_file_was_not_followed() {
     watch.abort();
 }
 
+/// Before the watcher has looked once.
+#[actix_web::test]
+async fn a_file_that_vanished_at_once_was_never_missed() {
+    let said = warnings();
+    let (_, backend) = memory();
+    let file = File::new(&two("3/day"));
+    let loaded = file.builder(&backend).load().unwrap();
+    let watch = loaded.watch(std::time::Duration::from_millis(5));
+    // Its task has not begun: this one has not waited for anything yet.
+    std::fs::remove_file(file.path()).unwrap();
+    let path = file.path().display().to_string();
+    let ours = || {
+        let said = said.lock().unwrap();
+        let ours = said.iter().filter(|line| line.contains(&path));
+        ours.cloned().collect::<Vec<_>>()
+    };
+    for _ in 0..2_000 {
+        if !ours().is_empty() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let ours = ours();
+    assert!(
+        matches!(&ours[..], [one] if one.contains("it cannot be read") && one.ends_with("what was in force stays so")),
+        "{ours:?}"
+    );
+    watch.abort();
+}
+
 #[throttle(limit = "named")]
 async fn named() -> &'static str {
     "named"
