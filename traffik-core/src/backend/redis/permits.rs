@@ -55,6 +55,11 @@ struct Shared {
     state: Mutex<State>,
     /// There is something to tell.
     news: Notify,
+    /// How many rounds were begun, and how many of the next ones panic.
+    #[cfg(test)]
+    rounds: std::sync::atomic::AtomicU32,
+    #[cfg(test)]
+    falters: std::sync::atomic::AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +127,10 @@ impl Default for Shared {
             next: AtomicU64::new(1),
             state: Mutex::default(),
             news: Notify::new(),
+            #[cfg(test)]
+            rounds: Default::default(),
+            #[cfg(test)]
+            falters: Default::default(),
         }
     }
 }
@@ -130,6 +139,16 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Consistent between statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Panics, if this is one of the rounds that do.
+    #[cfg(test)]
+    fn falter(&self) {
+        self.rounds.fetch_add(1, Ordering::SeqCst);
+        let falters = &self.falters;
+        let fewer = |left: u32| left.checked_sub(1);
+        let before = falters.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer);
+        assert!(before.is_err(), "a round falters");
     }
 
     fn member(&self, permit: u64) -> Member {
@@ -239,10 +258,11 @@ impl RedisBackend {
         held.permits.insert(permit);
         held.unasked.extend(untold);
         held.untold = held.untold.max(untold);
+        // Again, if nobody could be had before.
+        self.tend(&mut state);
         let due = Instant::now() + count.lease / RENEWALS;
         if state.due.is_none_or(|before| due < before) {
             state.due = Some(due);
-            self.tend(&mut state);
             drop(state);
             self.permits().news.notify_one();
         }

@@ -3,6 +3,7 @@
 //! A thread of its own for each Redis: a handler that blocks its worker must not let the leases of all others
 //! end, and a permit may be dropped where there is no runtime.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -34,13 +35,29 @@ impl Drop for Tended {
     }
 }
 
+/// Whatever goes wrong, it is tried again: else the leases of all that is in flight would end.
 fn run(tended: &Tended, backend: &Weak<Inner>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(tend(&tended.0, backend)),
-        Err(error) => log::error!("nobody renews the leases of what is in flight: {error}"),
+    loop {
+        // What is consistent between statements is so afterwards, and what was under way is put back.
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(tend(&tended.0, backend));
+            std::io::Result::Ok(())
+        }));
+        match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => log::error!("no lease of what is in flight is renewed: {error}"),
+            // The panic has been told.
+            Err(_) => {
+                log::error!("no lease of what is in flight was renewed, and that begins anew")
+            }
+        }
+        std::thread::sleep(RETRY);
+        if backend.strong_count() == 0 {
+            return;
+        }
     }
 }
 
@@ -65,7 +82,17 @@ async fn round(permits: &Shared, backend: &RedisBackend) {
     if news.is_empty() {
         return;
     }
+    let mut untold = Untold {
+        permits,
+        ended: Some(ended),
+    };
+    #[cfg(test)]
+    permits.falter();
     let told = backend.tell(&news).await;
+    // It is told, or concluded below.
+    let Some(ended) = untold.ended.take() else {
+        return;
+    };
     if let Err(error) = &told {
         log::debug!("what is in flight could not be told: {error}");
     }
@@ -84,6 +111,20 @@ async fn round(permits: &Shared, backend: &RedisBackend) {
     // The last one ends what this is the state of.
     drop(state);
     drop(backend);
+}
+
+/// What has ended, and will be told of later if it cannot be now, be it for a panic.
+struct Untold<'a> {
+    permits: &'a Shared,
+    ended: Option<Vec<Ended>>,
+}
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            self.permits.lock().conclude(ended, false);
+        }
+    }
 }
 
 impl State {
@@ -130,5 +171,77 @@ impl State {
                 self.due = Some(soon);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use super::super::Count;
+    use super::*;
+    use crate::key::Key;
+
+    /// Of a server that is not there.
+    fn backend() -> RedisBackend {
+        RedisBackend::builder("redis://127.0.0.1:1")
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn nobody_renewed_leases_after_a_panic() {
+        let backend = backend();
+        let permits = Arc::clone(backend.permits());
+        let count = Count {
+            key: Key {
+                throttle: 1,
+                scope: 0,
+                who: 1,
+            },
+            limit: 9,
+            lease: Duration::from_millis(30),
+        };
+        permits.falters.store(1, Ordering::SeqCst);
+        let permit = backend.permit_unasked(count, 9).unwrap();
+        backend.end_permit(count, permit);
+        let start = Instant::now();
+        // The round that panics, and the next one.
+        while permits.rounds.load(Ordering::SeqCst) < 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody goes on");
+            std::thread::sleep(Duration::from_millis(1));
+            // So that there is something to tell, whatever has ended by itself meanwhile.
+            let _ = backend.permit_unasked(count, 1);
+        }
+        assert_eq!(permits.falters.load(Ordering::SeqCst), 0);
+        assert!(permits.lock().is_tended);
+    }
+
+    #[test]
+    fn what_had_ended_was_forgotten_by_a_panic() {
+        let permits = Shared::default();
+        let one = Ended {
+            count: Key {
+                throttle: 1,
+                scope: 0,
+                who: 1,
+            },
+            key: Key {
+                throttle: 1,
+                scope: 0,
+                who: 1,
+            },
+            member: permits.member(1),
+            until: Instant::now() + Duration::from_secs(60),
+            is_doubtful: false,
+        };
+        drop(Untold {
+            permits: &permits,
+            ended: Some(vec![one]),
+        });
+        let state = permits.lock();
+        assert_eq!(state.ended.len(), 1);
+        assert!(state.due.is_some(), "and is told soon");
     }
 }
