@@ -8,6 +8,7 @@ pub(crate) mod handler;
 pub(crate) mod headers;
 pub(crate) mod hit_error;
 pub(crate) mod info;
+mod kept;
 pub(crate) mod problem;
 pub(crate) mod reply;
 pub(crate) mod unavailable;

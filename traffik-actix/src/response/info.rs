@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::HeaderMap;
-use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
+use actix_web::{FromRequest, HttpRequest};
 use traffik_core::{Decisions, Timestamp};
 
 use crate::response::headers::{HeaderStyle, OwnHeaders, Said, merge, strictness};
+use crate::response::kept;
 use crate::throttle::admission::Decided;
 
 /// What throttles have decided about a request: an extractor, which is never an error.
@@ -77,11 +78,10 @@ static WANTED: AtomicBool = AtomicBool::new(false);
 impl RateLimitInfo {
     /// What is known about a request, if somebody wanted to know: for loggers and middlewares of your own.
     pub fn of(req: &HttpRequest) -> Option<RateLimitInfo> {
-        // What is in these extensions was put there by this thread.
         if !WANTED.load(Ordering::Relaxed) {
             return None;
         }
-        req.extensions().get::<RateLimitInfo>().cloned()
+        kept::of(req)
     }
 
     /// The same, from now on if nobody has wanted to know before.
@@ -95,14 +95,14 @@ impl RateLimitInfo {
             return kept;
         }
         let fresh = RateLimitInfo::default();
-        req.extensions_mut().insert(fresh.clone());
+        kept::keep(req, &fresh);
         fresh
     }
 
     /// Whether somebody wants to know.
     #[inline]
     pub(crate) fn is_kept(req: &HttpRequest) -> bool {
-        WANTED.load(Ordering::Relaxed) && req.extensions().contains::<RateLimitInfo>()
+        WANTED.load(Ordering::Relaxed) && kept::is_kept(req)
     }
 
     pub(crate) fn note(&self, decisions: impl Iterator<Item = Noted>) {

@@ -46,7 +46,8 @@ use crate::ws::{Excess, ExcessHandler, OnExcess};
 /// A throttle without a backend of its own, or a [function](crate::HttpThrottleBuilder::backend_by) that gives it, looks for one, for each request, in this order:
 ///
 /// 1. `req.extensions()`, where a middleware that is further out, such as [`Tenants::by`](crate::Tenants::by), may have
-///    put a `ThrottleBackend`;
+///    put a `ThrottleBackend`. Nobody can ask whether they are borrowed: whoever hits such a throttle by hand, and has an
+///    `extensions_mut()` over it, panics as with any other use of them;
 /// 2. the backend of the [`ThrottleMiddleware`](crate::ThrottleMiddleware) or `WsThrottle` that it is in;
 /// 3. the application data of the resource, the scope and the `App`, the innermost first, as a
 ///    `ThrottleBackend` or a `web::Data` of one. A middleware sees what is registered where it is wrapped,

@@ -197,6 +197,29 @@ async fn what_is_decided_by_hand_is_told_as_its_throttle_says() {
     }
 }
 
+/// Whoever hit by hand with the extensions of the request in their hands panicked, once anybody wanted to know.
+#[allow(clippy::await_holding_refcell_ref, reason = "what is tested")]
+#[actix_web::test]
+async fn extensions_that_are_borrowed_made_a_hit_panic() {
+    let (_, memory) = memory();
+    let one = throttle("one", "2/day").backend(memory).build().unwrap();
+    let app = by_hand(one, async |throttle, req| {
+        let mut extensions = req.extensions_mut();
+        extensions.insert(7_u32);
+        let hit = throttle.hit(&req).await.unwrap();
+        drop(extensions);
+        let info = RateLimitInfo::of(&req).unwrap();
+        assert_eq!(info.is_throttled(), hit.is_denied());
+        HttpResponse::Ok().body(info.decisions().len().to_string())
+    });
+    let app = init_service(app.wrap(ThrottleHeaders::new())).await;
+    for expected in ["\"one\";r=1;t=86400", "\"one\";r=0;t=86400"] {
+        let answer = send(&app, get("/")).await;
+        assert_eq!(answer.body, "1", "of this request alone");
+        assert_eq!(answer.header("ratelimit").as_deref(), Some(expected));
+    }
+}
+
 /// An application of one route, whose handler asks a throttle.
 fn by_hand<F>(
     throttle: HttpThrottle,
