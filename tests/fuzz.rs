@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use traffik_core::strategy::NAMES;
 
 use self::targets::{
-    TARGETS, Target, cell, forwarded, memcached_value, rate, redis_reply, strategy, websocket,
-    x_forwarded_for,
+    TARGETS, Target, cell, forwarded, limits, memcached_value, rate, redis_reply, strategy,
+    websocket, x_forwarded_for,
 };
 use crate::support::Random;
 
@@ -79,6 +79,118 @@ proptest! {
         frames.truncate(cut);
         websocket(&frames);
     }
+
+    #[test]
+    fn files_of_limits(
+        tables in prop::collection::vec(table_of_limits(), 0..5), cut in 0..600_usize, noise in r"\PC{0,40}",
+    ) {
+        let file = tables.concat();
+        limits(file.as_bytes());
+        let cut = file.chars().take(cut).collect::<String>();
+        limits(cut.as_bytes());
+        limits((cut + &noise).as_bytes());
+    }
+}
+
+/// A table of a file of limits, with keys and values that may be there, seldom where they belong.
+fn table_of_limits() -> impl proptest::strategy::Strategy<Value = String> {
+    const HEADS: &[&str] = &[
+        "throttle.all",
+        "throttle.\"a b\"",
+        "[rule]",
+        "backend.default",
+        "backend.b",
+        "identity.default",
+        "identity.who",
+        "proxies",
+        "throttle.all.options",
+    ];
+    const KEYS: &[&str] = &[
+        "rate",
+        "strategy",
+        "burst",
+        "cost",
+        "throttle",
+        "path",
+        "methods",
+        "host",
+        "type",
+        "url",
+        "secret_env",
+        "failover",
+        "nodes",
+        "from",
+        "header",
+        "function",
+        "tier",
+        "tiers",
+        "identity",
+        "backend",
+        "trust",
+        "trust_hops",
+        "trust_unix",
+        "enabled",
+        "shadow",
+        "on_error",
+        "when",
+        "namespace",
+        "otherwise",
+        "max_keys",
+        "scope",
+        "shared",
+        "wait_up_to",
+        "min_wait",
+        "headers",
+        "host_header",
+    ];
+    const VALUES: &[&str] = &[
+        "\"all\"",
+        "\"10/minute\"",
+        "\"0/0\"",
+        "\"token_bucket\"",
+        "\"memory\"",
+        "\"redis\"",
+        "\"ip\"",
+        "\"header\"",
+        "\"redis://:secret@10.0.0.5\"",
+        "\"^/api/\"",
+        "\"/(\"",
+        "[\"GET\", \"PSOT\"]",
+        "[\"10.0.0.0/8\"]",
+        "[]",
+        "{ free = 1, gold = 5.5 }",
+        "{}",
+        "0",
+        "-1",
+        "5",
+        "18446744073709551616",
+        "1e400",
+        "nan",
+        "true",
+        "1979-05-27",
+        "\"\"",
+        "\"default\"",
+        "\"x-api-key\"",
+        "[[[]]]",
+    ];
+    let lines = (prop::sample::select(KEYS), prop::sample::select(VALUES));
+    let lines = prop::collection::vec(
+        lines.prop_map(|(key, value)| format!("{key} = {value}\n")),
+        0..5,
+    );
+    let head = prop::sample::select(HEADS);
+    (head, any::<bool>(), lines).prop_map(|(head, is_right, lines)| {
+        let close = if head.starts_with('[') { "]" } else { "" };
+        // Without a rate no throttle is understood, and nothing else is looked at.
+        let first = match (is_right, head) {
+            (true, head) if head.starts_with("throttle") => "rate = \"10/minute\"\n",
+            (true, "[rule]") => "throttle = \"all\"\n",
+            (true, "backend.default") => "type = \"memory\"\n",
+            (true, "identity.default") => "from = \"ip\"\n",
+            _ => "",
+        };
+        format!("[{head}{close}]\n{first}{}", lines.concat())
+    })
 }
 
 fn cells_of_an_answer() -> impl proptest::strategy::Strategy<Value = Vec<Vec<u8>>> {

@@ -3,13 +3,14 @@
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::FromRequest;
 use actix_web::http::header::HeaderValue;
 use actix_web::test::TestRequest;
 use actix_web::web::Payload;
 use traffik_actix::actix_ws::{self, AggregatedMessage};
-use traffik_actix::{ClientIp, HttpThrottle, ProxyHeader, WsThrottle};
+use traffik_actix::{ClientIp, HttpThrottle, LimitsFile, ProxyHeader, Reloaded, WsThrottle};
 use traffik_core::strategy::{NAMES, named};
 use traffik_core::testing::replies;
 use traffik_core::{Attributes, Cell, Hit, Rate, Timestamp};
@@ -17,7 +18,7 @@ use traffik_core::{Attributes, Cell, Hit, Rate, Timestamp};
 pub(super) type Target = fn(&[u8]);
 
 /// Each by its name.
-pub(super) const TARGETS: [(&str, Target); 8] = [
+pub(super) const TARGETS: [(&str, Target); 9] = [
     ("rate", rate),
     ("strategy", strategy),
     ("cell", cell),
@@ -26,6 +27,7 @@ pub(super) const TARGETS: [(&str, Target); 8] = [
     ("redis_reply", redis_reply),
     ("memcached_value", memcached_value),
     ("websocket", websocket),
+    ("limits", limits),
 ];
 
 /// A rate that is understood says the same when it is told and read again.
@@ -249,4 +251,66 @@ async fn upgraded(bytes: &[u8]) -> (actix_web::HttpRequest, Payload) {
         .to_http_parts();
     let body = Payload::from_request(&request, &mut payload).await;
     (request, body.expect("a payload"))
+}
+
+/// A file of limits, in JSON if it begins with a brace: it is understood, and says the same when it is read again, or
+/// the mistake is told with where it is.
+pub(super) fn limits(bytes: &[u8]) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("traffik-fuzz-{}-{id}.toml", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, bytes).expect("a file");
+    let builder = LimitsFile::at(&path);
+    let read = match bytes.first() {
+        Some(b'{') => builder.format(|text| Ok(serde_json::from_str(text)?)),
+        _ => builder,
+    };
+    match read.rehearse() {
+        Ok(file) => holds_together(&file),
+        Err(error) => tells_where(&error.to_string(), &path.display().to_string(), bytes),
+    }
+    std::fs::remove_file(&path).expect("it is ours");
+}
+
+fn holds_together(file: &LimitsFile) {
+    let summary = file.summary();
+    let again = file.reload().unwrap_or_else(|error| panic!("{error}"));
+    let Reloaded {
+        added,
+        changed,
+        removed,
+        ..
+    } = &again;
+    let touched = [added, changed, removed];
+    assert!(touched.iter().all(|names| names.is_empty()), "{again:?}");
+    assert_eq!(file.summary(), summary);
+    for (request, path) in [
+        (TestRequest::get(), "/"),
+        (TestRequest::post(), "/api/orders/7?page=2"),
+        (TestRequest::default(), "/%2e%2e//%ff/"),
+    ] {
+        let request = request
+            .uri(path)
+            .peer_addr("192.0.2.1:5".parse().expect("an address"))
+            .insert_header(("host", "shop.example"))
+            .insert_header(("x-api-key", "ann"));
+        let request = request.to_http_request();
+        let told = file.explain(&request).to_string();
+        assert_eq!(file.explain(&request).to_string(), told);
+    }
+}
+
+/// A mistake begins with the file, and names no line that the file does not have.
+fn tells_where(told: &str, path: &str, bytes: &[u8]) {
+    let rest = told
+        .strip_prefix(path)
+        .and_then(|rest| rest.strip_prefix(':'));
+    let rest = rest.unwrap_or_else(|| panic!("it does not begin with the file: {told}"));
+    let mut numbers = rest.split(':');
+    let mut number = || numbers.next()?.parse::<usize>().ok();
+    if let (Some(line), Some(column)) = (number(), number()) {
+        let lines = bytes.split(|byte| *byte == b'\n').count();
+        assert!((1..=lines).contains(&line) && column > 0, "{told}");
+    }
 }
