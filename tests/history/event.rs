@@ -13,6 +13,8 @@ pub(super) struct Event {
     pub(super) answered_ns: u64,
     pub(super) hits: Vec<Hit>,
     pub(super) outcome: Outcome,
+    /// Whether no store was asked.
+    pub(super) is_local: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +100,8 @@ impl Event {
                 told.join(",")
             }
         };
-        format!("! {id} {} {outcome}\n", self.answered_ns)
+        let kind = if self.is_local { '=' } else { '!' };
+        format!("{kind} {id} {} {outcome}\n", self.answered_ns)
     }
 }
 
@@ -183,6 +186,7 @@ pub(super) fn parse(text: &str) -> Vec<Event> {
                 answered_ns: u64::MAX,
                 hits: hits.collect(),
                 outcome: Outcome::Lost,
+                is_local: false,
             };
             events.insert(id, event);
             continue;
@@ -198,6 +202,7 @@ pub(super) fn parse(text: &str) -> Vec<Event> {
             ),
         };
         event.answered_ns = time;
+        event.is_local = kind == "=";
     }
     events.into_values().collect()
 }
@@ -236,8 +241,13 @@ fn events_survive_being_told() {
         answered_ns: 20,
         hits: hits.to_vec(),
         outcome,
+        is_local: false,
     };
     let all = [
+        Event {
+            is_local: true,
+            ..event(Outcome::Told(vec![never.clone()]))
+        },
         event(Outcome::Told(vec![told, never])),
         event(Outcome::Unexecuted),
         Event {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use traffik_core::{
     Attributes, Backend, Batch, BoxFuture, Cell, Clock, Decision, Decisions, Error, ManualClock,
@@ -10,7 +11,7 @@ use traffik_core::{
 };
 
 use super::check::{Findings, Terms, check};
-use super::record::{Plan, record};
+use super::record::{ALL, Plan, STAY, record};
 use super::world::World;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,6 +272,9 @@ async fn history_of(mistake: Mistake, terms: Terms) -> Findings {
         batches: true,
         askers: true,
         seed: 7,
+        stay: STAY,
+        rest: Duration::ZERO,
+        groups: ALL,
     };
     let backend = Arc::new(Mistaken::new(mistake));
     let never = Arc::new(AtomicBool::new(false));

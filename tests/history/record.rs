@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 use traffik_core::{Backend, Batch, Decisions, Key, Op, Result, Strategy};
@@ -25,7 +25,18 @@ pub(super) struct Plan {
     /// Whether different askers ask.
     pub(super) askers: bool,
     pub(super) seed: u64,
+    /// All clients turn to the same few cells for so many hits.
+    pub(super) stay: u64,
+    /// How long a client rests after each.
+    pub(super) rest: Duration,
+    /// Which groups of cells are hit: the first, and how many, of those that there are.
+    pub(super) groups: (usize, usize),
 }
+
+pub(super) const ALL: (usize, usize) = (0, usize::MAX);
+
+/// So long that cells are used up.
+pub(super) const STAY: u64 = 40;
 
 /// Where events are written while they happen, so that they are known though the process is killed.
 pub(super) type Journal = Arc<File>;
@@ -62,9 +73,6 @@ struct Client {
     journal: Option<Journal>,
 }
 
-/// All clients turn to the same few cells for so long that these are used up.
-const STAY: u64 = 40;
-
 impl Client {
     async fn run(mut self, stop: Arc<AtomicBool>) -> Vec<Event> {
         let mut events = Vec::new();
@@ -74,8 +82,11 @@ impl Client {
             }
             let hits = self.choose(number);
             events.push(self.hit(hits).await);
-            // Else memory, which never waits, would be hit by one after the other.
-            tokio::task::yield_now().await;
+            match self.plan.rest.is_zero() {
+                // Else memory, which never waits, would be hit by one after the other.
+                true => tokio::task::yield_now().await,
+                false => tokio::time::sleep(self.plan.rest).await,
+            }
         }
         events
     }
@@ -85,10 +96,11 @@ impl Client {
     }
 
     fn choose(&mut self, number: u64) -> Vec<Hit> {
-        let stays = usize::try_from(number / STAY).expect("few");
+        let stays = usize::try_from(number / self.plan.stay).expect("few");
         // In a while all cells had their turn, whatever their number: it is less than this prime. With 7, of
         // 21 groups three were asked.
-        let group = stays * 101 % self.world.groups();
+        let (first, groups) = self.plan.groups;
+        let group = first + stays * 101 % groups.min(self.world.groups() - first);
         let together = match self.plan.batches && self.random.below(3) == 0 {
             true => 2 + self.below(2),
             false => 1,
@@ -129,9 +141,11 @@ impl Client {
             answered_ns: u64::MAX,
             hits,
             outcome: Outcome::Lost,
+            is_local: false,
         };
         self.write(|| event.question(id));
-        let decided = self.decide(&event.hits, &witnesses).await;
+        let (decided, is_local) = self.decide(&event.hits, &witnesses).await;
+        event.is_local = is_local;
         event.outcome = match decided {
             Ok(decisions) => Outcome::Told(told(&decisions, &witnesses)),
             Err(error) if error.is_unexecuted() => Outcome::Unexecuted,
@@ -144,7 +158,8 @@ impl Client {
         event
     }
 
-    async fn decide(&self, hits: &[Hit], witnesses: &[Arc<Witness>]) -> Result<Decisions> {
+    /// The answer, and whether it came without a question to a store.
+    async fn decide(&self, hits: &[Hit], witnesses: &[Arc<Witness>]) -> (Result<Decisions>, bool) {
         let strategies: Vec<Arc<dyn Strategy>> = witnesses
             .iter()
             .map(|witness| Arc::clone(witness) as Arc<dyn Strategy>)
@@ -162,8 +177,8 @@ impl Client {
             .collect();
         let batch = Batch::new(&ops);
         match self.backend.try_apply(&batch) {
-            Some(decided) => decided,
-            None => self.backend.apply(&batch).await,
+            Some(decided) => (decided, true),
+            None => (self.backend.apply(&batch).await, false),
         }
     }
 

@@ -14,8 +14,8 @@ use traffik_core::{
 use super::check::Terms;
 use super::event::Event;
 use super::faults::{happen, may_lose, scenarios};
-use super::nodes::Node;
-use super::record::{Plan, record};
+use super::nodes::{Node, Store};
+use super::record::{ALL, Plan, STAY, record};
 use super::table::{Promise, Row};
 use super::witness::Muted;
 use super::world::World;
@@ -31,7 +31,7 @@ const TIMED: Promise = Promise::Order(Terms {
 });
 
 /// In any order that respects what was over when something began.
-const UNTIMED: Promise = Promise::Order(Terms {
+pub(super) const UNTIMED: Promise = Promise::Order(Terms {
     by_store_time: false,
     forgets: false,
     steps_back: false,
@@ -62,11 +62,12 @@ const COUNTED_WITH_LOSSES: Promise = Promise::Order(Terms {
 
 /// How much is recorded.
 #[derive(Clone, Copy)]
-struct Scale {
+pub(super) struct Scale {
     /// Of each of four clients, where nothing happens.
     events: u64,
     /// Before something happens, and after.
-    around: Duration,
+    pub(super) around: Duration,
+    pub(super) is_short: bool,
     /// Which of what may happen to a Redis behind a network.
     redis: fn(&Scenario) -> bool,
 }
@@ -74,6 +75,7 @@ struct Scale {
 const SHORT: Scale = Scale {
     events: 500,
     around: Duration::from_millis(250),
+    is_short: true,
     // Those that are over soonest, one of each kind.
     redis: |scenario| {
         [
@@ -90,6 +92,7 @@ const SHORT: Scale = Scale {
 const LONG: Scale = Scale {
     events: 20_000,
     around: Duration::from_secs(6),
+    is_short: false,
     redis: |_| true,
 };
 
@@ -139,7 +142,7 @@ fn run(scale: Scale) {
         // A long run is worth knowing of before it ends.
         row.broken().iter().for_each(|broken| eprintln!("{broken}"));
         broken.extend(row.broken());
-        by_strategy += &row.by_strategy(&runs.world);
+        by_strategy += &row.by_strategy();
     };
     let only = std::env::var("TRAFFIK_HISTORY_ONLY").ok();
     for (name, combinations) in Runs::ALL {
@@ -163,13 +166,13 @@ fn run(scale: Scale) {
     );
 }
 
-struct Runs {
+pub(super) struct Runs {
     runtime: Runtime,
-    world: Arc<World>,
-    scale: Scale,
+    pub(super) world: Arc<World>,
+    pub(super) scale: Scale,
 }
 
-type Tell<'a> = &'a mut dyn FnMut(Row);
+pub(super) type Tell<'a> = &'a mut dyn FnMut(Row);
 
 type Combinations = fn(&Runs, Tell<'_>);
 
@@ -181,6 +184,8 @@ impl Runs {
         ("redis", Runs::redis),
         ("faults", Runs::faults),
         ("processes", Runs::processes),
+        ("sqlite", Runs::sqlite),
+        ("leases", Runs::leases),
         ("ways", Runs::ways_to_redis),
         ("failover", Runs::failover),
     ];
@@ -193,18 +198,21 @@ impl Runs {
         }
     }
 
-    fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> Plan {
         Plan {
             clients: 4,
             events: self.scale.events,
             batches: true,
             askers: true,
             seed: 1,
+            stay: STAY,
+            rest: Duration::ZERO,
+            groups: ALL,
         }
     }
 
     /// Until something has happened, however long that takes.
-    fn endless(&self) -> Plan {
+    pub(super) fn endless(&self) -> Plan {
         Plan {
             events: u64::MAX,
             ..self.plan()
@@ -213,7 +221,7 @@ impl Runs {
 
     /// Records what several backends decide, which share a store, until they are done and, on a
     /// thread of its own, something has happened.
-    fn record(
+    pub(super) fn record(
         &self,
         backends: Vec<Arc<dyn Backend>>,
         plan: Plan,
@@ -242,7 +250,13 @@ impl Runs {
         })
     }
 
-    fn row(&self, backend: &'static str, fault: &str, promise: Promise, events: Vec<Event>) -> Row {
+    pub(super) fn row(
+        &self,
+        backend: &'static str,
+        fault: &str,
+        promise: Promise,
+        events: Vec<Event>,
+    ) -> Row {
         Row::new(backend, fault, promise, &self.world, events)
     }
 
@@ -442,7 +456,7 @@ impl Runs {
                     clients: 2,
                     ..self.endless()
                 };
-                Node::start(&server.url(), plan)
+                Node::start(Store::Redis, &server.url(), plan)
             });
             std::thread::sleep(around);
             match fault.contains("killed") {
@@ -466,7 +480,7 @@ impl Runs {
                 askers: false,
                 ..self.endless()
             };
-            Node::start(&server.url(), plan)
+            Node::start(Store::Memcached, &server.url(), plan)
         });
         std::thread::sleep(around);
         let events = nodes.into_iter().flat_map(Node::stop).collect();

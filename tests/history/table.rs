@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use traffik_core::Decision;
+
 use super::check::{Findings, Terms, check};
-use super::event::Event;
-use super::world::{GROUP, World};
+use super::event::{Event, Hit, Outcome, Told};
+use super::world::{GROUP, Limit, World};
 
 /// What is promised of a combination.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +16,9 @@ pub(super) enum Promise {
     Order(Terms),
     /// No more than the bound.
     Bound,
+    /// No more than the bound in an interval of any length, though the store was lost so many times less one: of hits that
+    /// leases decide, enough of them to tell.
+    Lent { fills: u64 },
     /// Nothing: what happens is measured.
     Nothing,
     /// Nothing: how often there is no order is measured.
@@ -27,6 +32,8 @@ pub(super) struct Row {
     fault: String,
     promise: Promise,
     by_strategy: BTreeMap<usize, (Findings, Excess)>,
+    /// Their names.
+    strategies: Vec<&'static str>,
 }
 
 /// What was admitted in less than a period, less what the documentation says is the most.
@@ -34,7 +41,8 @@ pub(super) struct Row {
 struct Excess {
     worst: i64,
     decisions: u64,
-    degraded: u64,
+    /// Of a failover, or of a lease.
+    by_memory: u64,
 }
 
 impl Row {
@@ -53,12 +61,15 @@ impl Row {
         let found = groups.into_iter().map(|(group, mut events)| {
             let steps_back = matches!(promise, Promise::Order(terms) if terms.steps_back);
             events.sort_by_key(|event| event.answered_ns);
-            let excess = Excess::of(world, &events, steps_back);
+            let excess = match promise {
+                Promise::Lent { fills } => Excess::lent(world, &events, fills),
+                _ => Excess::of(world, &events, steps_back),
+            };
             // These were decided by memory, of which each process has its own.
             events.retain(|event| !event.is_degraded());
             let findings = match promise {
                 Promise::Order(terms) | Promise::NoOrder(terms) => check(world, &events, terms),
-                Promise::Bound | Promise::Nothing => Findings::default(),
+                Promise::Bound | Promise::Lent { .. } | Promise::Nothing => Findings::default(),
             };
             (group, (findings, excess))
         });
@@ -67,6 +78,11 @@ impl Row {
             fault: fault.into(),
             promise,
             by_strategy: found.collect(),
+            strategies: world
+                .limits
+                .iter()
+                .map(|limit| limit.strategy.id())
+                .collect(),
         }
     }
 
@@ -80,6 +96,11 @@ impl Row {
         let measured =
             matches!(self.promise, Promise::Order(terms) if terms.forgets || terms.steps_back);
         let mut broken = Vec::new();
+        if matches!(self.promise, Promise::Lent { .. }) && 20 * self.by_memory() < self.decisions()
+        {
+            let name = format!("{}, {}", self.backend, self.fault);
+            broken.push(format!("{name}: too little was decided by leases to tell"));
+        }
         for (findings, excess) in self.by_strategy.values() {
             let mut violations = findings.violations.clone();
             if !measured && excess.worst > 0 {
@@ -98,16 +119,22 @@ impl Row {
             .sum()
     }
 
+    /// Those that were made without asking the store.
+    fn by_memory(&self) -> u64 {
+        let all = self.by_strategy.values();
+        all.map(|(_, excess)| excess.by_memory).sum()
+    }
+
     pub(super) fn head() -> &'static str {
         "| backend | fault | promised | decisions | in an order | without an answer | of these charged \
          | by memory | forgotten | unexplained | violations | worst |\n|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     }
 
     /// For each strategy, values that are separated by commas.
-    pub(super) fn by_strategy(&self, world: &World) -> String {
+    pub(super) fn by_strategy(&self) -> String {
         let mut text = String::new();
         for (group, (findings, excess)) in &self.by_strategy {
-            let strategy = world.limits[group * GROUP].strategy.id();
+            let strategy = self.strategies[group * GROUP];
             let violations = findings.violations.len();
             text += &format!(
                 "{},{},\"{}\",{},{},{},{},{},{},{violations},{}\n",
@@ -142,9 +169,11 @@ impl fmt::Display for Row {
             Promise::Order(Terms { forgets: true, .. }) => "an order, but for what is lost",
             Promise::Order(_) => "an order",
             Promise::Bound => "the bound",
+            Promise::Lent { fills: 1 } => "the bound, in any interval",
+            Promise::Lent { .. } => "the bound and a burst, in any interval",
             Promise::Nothing | Promise::NoOrder(_) => "nothing",
         };
-        let excesses = || self.by_strategy.values().map(|(_, excess)| excess);
+        let excesses = self.by_strategy.values().map(|(_, excess)| excess.worst);
         write!(
             f,
             "| {} | {} | {promised} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
@@ -154,14 +183,11 @@ impl fmt::Display for Row {
             sum(|findings| findings.checked),
             sum(|findings| findings.lost),
             sum(|findings| findings.charged),
-            excesses().map(|excess| excess.degraded).sum::<u64>(),
+            self.by_memory(),
             sum(|findings| findings.forgotten),
             sum(|findings| findings.unexplained),
             sum(|findings| findings.violations.len() as u64),
-            excesses()
-                .map(|excess| excess.worst)
-                .max()
-                .unwrap_or_default(),
+            excesses.max().unwrap_or_default(),
         )
     }
 }
@@ -186,7 +212,7 @@ impl Excess {
                 false => (event.asked_ns / 1_000, event.answered_ns.div_ceil(1_000)),
             };
             excess.decisions += u64::from(!event.told().is_empty());
-            excess.degraded += u64::from(event.is_degraded());
+            excess.by_memory += u64::from(event.is_degraded());
             for hit in event.hits.iter().filter(|_| event.is_admitted()) {
                 admitted.entry(hit.cell).or_default().push(Charge {
                     asked_us,
@@ -203,6 +229,43 @@ impl Excess {
         }
         excess
     }
+}
+
+impl Excess {
+    /// In intervals of any length, of hits that were asked and answered in them. The events are in the order of their answers.
+    fn lent(world: &World, events: &[Event], fills: u64) -> Excess {
+        let mut excess = Excess::of(world, events, false);
+        excess.by_memory = events.iter().map(|event| u64::from(event.is_local)).sum();
+        excess.worst = i64::MIN;
+        for (cell, charges) in admitted(events) {
+            let limit = &world.limits[cell];
+            for start in charges.iter().map(|charge| charge.asked_us) {
+                let mut sum = 0;
+                for charge in charges.iter().filter(|charge| charge.asked_us >= start) {
+                    sum += charge.cost;
+                    let most = limit.most_in(charge.known_us - start + 1, fills);
+                    let worst = sum - i64::try_from(most).expect("small");
+                    excess.worst = excess.worst.max(worst);
+                }
+            }
+        }
+        excess
+    }
+}
+
+/// What was admitted of each cell.
+fn admitted(events: &[Event]) -> BTreeMap<usize, Vec<Charge>> {
+    let mut admitted: BTreeMap<usize, Vec<Charge>> = BTreeMap::new();
+    for event in events.iter().filter(|event| event.is_admitted()) {
+        for hit in &event.hits {
+            admitted.entry(hit.cell).or_default().push(Charge {
+                asked_us: event.asked_ns / 1_000,
+                known_us: event.answered_ns.div_ceil(1_000),
+                cost: hit.cost.into(),
+            });
+        }
+    }
+    admitted
 }
 
 /// What was admitted, and between which times.
@@ -255,4 +318,40 @@ fn a_clock_that_was_read_long_before_its_turn_counted_as_one_too_many() {
     ] {
         assert_eq!(most_within(10, charges.clone()), most, "{charges:?}");
     }
+}
+
+/// Within a period there was room for each of them.
+#[test]
+fn what_leases_admit_too_much_in_a_long_interval_is_seen() {
+    let world = World::lent();
+    // So many at once, and then so many each second.
+    let admitted = |cell: usize, at_once: u32, each_second: u32| {
+        let event = |at_us: u64, cost: u32| Event {
+            asked_ns: at_us * 1_000,
+            answered_ns: at_us * 1_000 + 1,
+            hits: vec![Hit {
+                cell,
+                cost,
+                asker: 0,
+            }],
+            outcome: Outcome::Told(vec![Told {
+                decision: Decision::allow(1, 0),
+                seen: None,
+            }]),
+            is_local: true,
+        };
+        let later = (1..=5).map(|second| event(second * 1_000_000, each_second));
+        let events: Vec<Event> = [event(0, at_once)].into_iter().chain(later).collect();
+        Excess::lent(&world, &events, 1).worst
+    };
+    let of = |id: &str| {
+        let is_it = |limit: &Limit| limit.strategy.id() == id && limit.rate.limit() == 200;
+        world.limits.iter().position(is_it).expect("there is one")
+    };
+    let (bucket, window) = (of("token_bucket"), of("fixed_window"));
+    assert_eq!(admitted(bucket, 200, 200), 0);
+    assert_eq!(admitted(bucket, 200, 201), 5);
+    assert_eq!(admitted(bucket, 201, 200), 1);
+    assert_eq!(admitted(window, 200, 200), -200);
+    assert_eq!(admitted(window, 300, 250), 150);
 }

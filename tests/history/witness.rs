@@ -7,7 +7,7 @@ use std::time::Duration;
 use traffik_core::strategy::Lua;
 use traffik_core::{
     Attributes, Backend, Batch, BoxFuture, Cell, Decision, Decisions, Details, Hit, KeyHasher,
-    MemoryBackend, Op, Rate, Result, Settlement, Sharing, Strategy, Timestamp,
+    Lent, Loan, MemoryBackend, Op, Rate, Result, Settlement, Sharing, Strategy, Timestamp,
 };
 
 use super::event::Seen;
@@ -64,6 +64,24 @@ impl Strategy for Witness {
         attributes: &Attributes,
     ) -> Option<Lua> {
         self.strategy.settle_lua(rate, settlement, attributes)
+    }
+
+    fn lends(&self, rate: &Rate, cost: u32) -> bool {
+        self.strategy.lends(rate, cost)
+    }
+
+    fn lend(&self, cell: &mut Cell, hit: &Hit<'_>, loan: &Loan) -> (Decision, Lent) {
+        self.strategy.lend(cell, hit, loan)
+    }
+
+    fn lend_lua(
+        &self,
+        rate: &Rate,
+        cost: u32,
+        loan: &Loan,
+        attributes: &Attributes,
+    ) -> Option<Lua> {
+        self.strategy.lend_lua(rate, cost, loan, attributes)
     }
 
     fn sharing(&self) -> Sharing {

@@ -8,7 +8,7 @@ use traffik_core::{
     AdaptiveThrottle, Attempt, Attributes, Backend, Batch, BoxFuture, Cell, CostBasedTokenBucket,
     Decision, Decisions, DistributedFairness, FixedWindow, Gcra, GeographicDistribution, Identity,
     Key, KeyHasher, LeakyBucket, LeakyBucketWithQueue, LoadGauge, MemoryBackend, Op, Priority,
-    PriorityQueue, QuotaWithRollover, Rate, Result, SlidingWindowCounter, SlidingWindowLog,
+    PriorityQueue, QuotaWithRollover, Rate, Result, SlidingWindowCounter, SlidingWindowLog, Span,
     Strategy, Throttle, TieredRate, Timestamp, TokenBucket, TokenBucketWithDebt,
 };
 
@@ -35,6 +35,31 @@ pub(super) struct Limit {
     pub(super) rate: Rate,
     /// The most that its documentation says is admitted in less than a period, in all.
     pub(super) most: u64,
+    bound: Option<Bound>,
+}
+
+/// What a strategy that lends admits in an interval of any length, by its documentation.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    /// So much, and what the rate earns.
+    Bucket(u64),
+    /// So much in each window, and so much once.
+    Windows(u64, u64),
+}
+
+impl Limit {
+    /// The most that is admitted in so many µs by somebody who was given all that a cell holds so often: once, and once
+    /// more for each time that it was lost. Of strategies that lend only.
+    pub(super) fn most_in(&self, span_us: u64, fills: u64) -> u64 {
+        match self.bound.expect("it lends") {
+            Bound::Bucket(holds) => fills * holds + self.rate.earned_in(Span::from_micros(span_us)),
+            Bound::Windows(each, once) => {
+                // As many as it touches.
+                let windows = (span_us - 1) / self.rate.period_us() + 2;
+                each * (windows + fills - 1) + once * fills
+            }
+        }
+    }
 }
 
 /// What a strategy admits at most in less than a period, by its documentation, given the limit.
@@ -75,9 +100,39 @@ impl World {
                     strategy,
                     rate,
                     most,
+                    bound: None,
                 });
             }
         }
+        World::with(limits)
+    }
+
+    /// One with the strategies that lend, at limits of which it saves trips to lend.
+    pub(super) fn lent() -> World {
+        let window: BoundOf = |limit| Bound::Windows(limit, 0);
+        let limits = lending().into_iter().flat_map(|(strategy, bound)| {
+            [
+                (Arc::clone(&strategy), rate(200, 1_000), bound),
+                (strategy, rate(120, 1_500), bound),
+                (Arc::new(FixedWindow), rate(150, 1_200), window),
+            ]
+        });
+        let limits = limits.map(|(strategy, rate, bound)| {
+            strategy.validate(&rate).expect("it serves the rate");
+            assert!(strategy.lends(&rate, 1), "{strategy:?} does not lend");
+            let mut limit = Limit {
+                strategy,
+                rate,
+                most: 0,
+                bound: Some(bound(rate.limit().into())),
+            };
+            limit.most = limit.most_in(rate.period_us() - 1, 1);
+            limit
+        });
+        World::with(limits.collect())
+    }
+
+    fn with(limits: Vec<Limit>) -> World {
         let memory = MemoryBackend::new();
         let keys = keys(&limits, memory.key_hasher());
         World {
@@ -199,6 +254,44 @@ fn strategies() -> Vec<(Arc<dyn Strategy>, Most)> {
             twice,
         ),
     ]
+}
+
+/// What a strategy admits, given the limit.
+type BoundOf = fn(u64) -> Bound;
+
+/// Those that lend.
+fn lending() -> Vec<(Arc<dyn Strategy>, BoundOf)> {
+    let strict = Gcra::new()
+        .strict()
+        .burst_tolerance(Duration::from_millis(500));
+    let all: Vec<(Arc<dyn Strategy>, BoundOf)> = vec![
+        (Arc::new(FixedWindow), |limit| Bound::Windows(limit, 0)),
+        (Arc::new(TokenBucket::new()), Bound::Bucket),
+        (Arc::new(TokenBucket::new().burst(60)), |_| {
+            Bound::Bucket(60)
+        }),
+        (
+            Arc::new(TokenBucketWithDebt::new().burst(60).max_debt(60)),
+            |_| Bound::Bucket(120),
+        ),
+        (Arc::new(LeakyBucket), Bound::Bucket),
+        // 500 ms are 100 intervals of the one rate, and 40 of the other.
+        (Arc::new(strict), |limit| Bound::Bucket(1 + limit / 2)),
+        (Arc::new(TieredRate::new().tier("free", 1.5)), |limit| {
+            Bound::Windows(limit + limit / 2, 0)
+        }),
+        (Arc::new(QuotaWithRollover::new()), |limit| {
+            Bound::Windows(limit, limit / 2)
+        }),
+        // One part more, if it begins meanwhile.
+        (Arc::new(TimeOfDay::new()), |limit| {
+            Bound::Windows(2 * limit, 2 * limit)
+        }),
+        (Arc::new(CalendarWindow::new()), |limit| {
+            Bound::Windows(limit, 0)
+        }),
+    ];
+    all
 }
 
 /// Tells where the throttles of an application would have these cells.
