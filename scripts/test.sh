@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v memcached >/dev/null || missing+=(memcached)
+# Servers with clocks of their own.
+command -v faketime >/dev/null || missing+=(faketime)
 # Certificates for tests of TLS.
 command -v openssl >/dev/null || missing+=(openssl)
 # The Memcached client links to OpenSSL.

@@ -5,6 +5,7 @@
 //! `cargo test -p traffik-tests -- --ignored long_histories --nocapture`.
 
 mod check;
+mod clocks;
 mod event;
 mod explain;
 mod faults;

@@ -186,6 +186,7 @@ impl Runs {
         ("processes", Runs::processes),
         ("sqlite", Runs::sqlite),
         ("leases", Runs::leases),
+        ("clocks", Runs::clocks),
         ("ways", Runs::ways_to_redis),
         ("failover", Runs::failover),
     ];

@@ -2,6 +2,7 @@
 
 mod concurrency;
 mod elsewhere;
+mod faketime;
 mod map_store;
 mod memcached_server;
 mod port;
@@ -17,6 +18,7 @@ pub(crate) mod ws;
 
 pub(crate) use concurrency::decides_exactly_under_concurrency;
 pub(crate) use elsewhere::elsewhere;
+pub(crate) use faketime::clocks_can_be_set;
 pub(crate) use map_store::MapStore;
 pub(crate) use memcached_server::MemcachedServer;
 pub(crate) use port::Port;

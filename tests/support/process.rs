@@ -13,6 +13,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Process {
     program: &'static str,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     child: Option<Child>,
     port: Port,
     directory: PathBuf,
@@ -38,6 +39,16 @@ impl Process {
         program: &'static str,
         arguments: impl Fn(u16, &Path) -> Vec<String>,
     ) -> Process {
+        Self::start_in(&[], ports, program, arguments)
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_in(
+        environment: &[(&'static str, String)],
+        ports: impl IntoIterator<Item = Port>,
+        program: &'static str,
+        arguments: impl Fn(u16, &Path) -> Vec<String>,
+    ) -> Process {
         for port in ports.into_iter().take(100) {
             let name = format!("traffik-{}-{}", std::process::id(), port.number());
             let directory = std::env::temp_dir().join(name);
@@ -45,6 +56,7 @@ impl Process {
             let mut process = Process {
                 program,
                 arguments: arguments(port.number(), &directory),
+                environment: environment.to_vec(),
                 child: None,
                 port,
                 directory,
@@ -71,6 +83,7 @@ impl Process {
         let log = std::fs::File::create(self.directory.join("log")).expect("a log");
         let child = Command::new(self.program)
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .current_dir(&self.directory)
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a log"))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use traffik_core::RedisBackend;
 use traffik_core::backend::RedisBackendBuilder;
 
+use super::faketime::ahead;
 use super::port::Port;
 use super::process::{PATIENCE, Process};
 
@@ -20,15 +21,24 @@ impl RedisServer {
 
     /// One with settings of its own.
     pub(crate) fn start_with(settings: &[&str]) -> RedisServer {
-        Self::start_at(iter::repeat_with(Port::reserve), settings)
+        Self::start_at(&[], iter::repeat_with(Port::reserve), settings)
+    }
+
+    /// One whose clock is ahead of ours by so many seconds, where [clocks can be set](super::clocks_can_be_set).
+    pub(crate) fn start_ahead(seconds: u64) -> RedisServer {
+        Self::start_at(&ahead(seconds), iter::repeat_with(Port::reserve), &[])
     }
 
     /// One on the first of some ports that is not taken.
     pub(crate) fn start_on(ports: impl IntoIterator<Item = Port>) -> RedisServer {
-        Self::start_at(ports, &[])
+        Self::start_at(&[], ports, &[])
     }
 
-    fn start_at(ports: impl IntoIterator<Item = Port>, settings: &[&str]) -> RedisServer {
+    fn start_at(
+        environment: &[(&'static str, String)],
+        ports: impl IntoIterator<Item = Port>,
+        settings: &[&str],
+    ) -> RedisServer {
         let arguments = |port: u16, directory: &Path| {
             let port = port.to_string();
             let directory = directory.display().to_string();
@@ -47,15 +57,27 @@ impl RedisServer {
             .map(ToString::to_string)
             .collect()
         };
-        RedisServer(Process::start_on(ports, "redis-server", arguments))
+        let server = Process::start_in(environment, ports, "redis-server", arguments);
+        RedisServer(server)
     }
 
     /// A replica of this one, once it has caught up.
     pub(crate) fn replica(&self) -> RedisServer {
+        self.replica_in(&[])
+    }
+
+    /// The same with a clock ahead of ours by so many seconds.
+    pub(crate) fn replica_ahead(&self, seconds: u64) -> RedisServer {
+        self.replica_in(&ahead(seconds))
+    }
+
+    fn replica_in(&self, environment: &[(&'static str, String)]) -> RedisServer {
         // By default a master waits for more of them for five seconds.
         self.command::<()>(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
         let port = self.port().to_string();
-        let replica = Self::start_with(&["--replicaof", "127.0.0.1", &port]);
+        let settings = ["--replicaof", "127.0.0.1", &port];
+        let ports = iter::repeat_with(Port::reserve);
+        let replica = Self::start_at(environment, ports, &settings);
         let start = Instant::now();
         loop {
             let link: String = replica.command(&["INFO", "replication"]);
@@ -134,6 +156,12 @@ impl RedisServer {
 
     pub(crate) fn keys(&self) -> Vec<String> {
         self.command(&["KEYS", "*"])
+    }
+
+    /// What its clock shows, since 1970.
+    pub(crate) fn seconds(&self) -> u64 {
+        let (seconds, _): (u64, u64) = self.command(&["TIME"]);
+        seconds
     }
 
     pub(crate) fn kill(&mut self) {
