@@ -11,6 +11,7 @@ mod leases;
 mod locked_store;
 mod memcached_backend;
 mod memory_backend;
+mod packages;
 mod ports;
 mod redis_backend;
 mod support;
