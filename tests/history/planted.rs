@@ -271,7 +271,7 @@ async fn history_of(mistake: Mistake, terms: Terms) -> Findings {
         events: 1_000,
         batches: true,
         askers: true,
-        seed: 7,
+        seed: std::env::var("TRAFFIK_HISTORY_SEED").map_or(7, |seed| seed.parse().expect("a seed")),
         stay: STAY,
         rest: Duration::ZERO,
         groups: ALL,
@@ -282,7 +282,7 @@ async fn history_of(mistake: Mistake, terms: Terms) -> Findings {
     check(&world, &events, terms)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn every_planted_mistake_is_found_and_nothing_else() {
     for by_store_time in [true, false] {
         let terms = Terms {
@@ -304,7 +304,10 @@ async fn every_planted_mistake_is_found_and_nothing_else() {
 }
 
 /// What a store forgets is what it once knew: else a loss would excuse everything.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+///
+/// On one thread, where hits overlap as well, but each time in the same way: on two, which mistakes had a chance to be
+/// made was up to how busy the machine was, and once in hundreds of runs this failed.
+#[tokio::test]
 async fn a_loss_excuses_nothing_else() {
     let terms = Terms {
         by_store_time: true,
