@@ -16,6 +16,8 @@ pub(super) enum Promise {
     Order(Terms),
     /// No more than the bound.
     Bound,
+    /// No more than twice the bound: each of two servers keeps to it.
+    Twice,
     /// No more than the bound in an interval of any length, though the store was lost so many times less one: of hits that
     /// leases decide, enough of them to tell.
     Lent { fills: u64 },
@@ -63,13 +65,16 @@ impl Row {
             events.sort_by_key(|event| event.answered_ns);
             let excess = match promise {
                 Promise::Lent { fills } => Excess::lent(world, &events, fills),
-                _ => Excess::of(world, &events, steps_back),
+                Promise::Twice => Excess::of(world, &events, steps_back, 2),
+                _ => Excess::of(world, &events, steps_back, 1),
             };
             // These were decided by memory, of which each process has its own.
             events.retain(|event| !event.is_degraded());
             let findings = match promise {
                 Promise::Order(terms) | Promise::NoOrder(terms) => check(world, &events, terms),
-                Promise::Bound | Promise::Lent { .. } | Promise::Nothing => Findings::default(),
+                Promise::Bound | Promise::Twice | Promise::Lent { .. } | Promise::Nothing => {
+                    Findings::default()
+                }
             };
             (group, (findings, excess))
         });
@@ -169,6 +174,7 @@ impl fmt::Display for Row {
             Promise::Order(Terms { forgets: true, .. }) => "an order, but for what is lost",
             Promise::Order(_) => "an order",
             Promise::Bound => "the bound",
+            Promise::Twice => "twice the bound",
             Promise::Lent { fills: 1 } => "the bound, in any interval",
             Promise::Lent { .. } => "the bound and a burst, in any interval",
             Promise::Nothing | Promise::NoOrder(_) => "nothing",
@@ -198,7 +204,7 @@ impl Excess {
     /// A hit counts where it was both asked and answered within the period: when it was decided in between
     /// nobody knows for certain, since a clock may be read long before the turn of who read it. Of a clock that
     /// is set by hand there is no other time than what it showed.
-    fn of(world: &World, events: &[Event], steps_back: bool) -> Excess {
+    fn of(world: &World, events: &[Event], steps_back: bool, times: i64) -> Excess {
         let mut admitted: BTreeMap<usize, Vec<Charge>> = BTreeMap::new();
         let mut excess = Excess {
             worst: i64::MIN,
@@ -224,7 +230,7 @@ impl Excess {
         for (cell, charges) in admitted {
             let limit = &world.limits[cell];
             let most = i64::try_from(limit.most).expect("small");
-            let worst = most_within(limit.rate.period_us(), charges) - most;
+            let worst = most_within(limit.rate.period_us(), charges) - times * most;
             excess.worst = excess.worst.max(worst);
         }
         excess
@@ -234,7 +240,7 @@ impl Excess {
 impl Excess {
     /// In intervals of any length, of hits that were asked and answered in them. The events are in the order of their answers.
     fn lent(world: &World, events: &[Event], fills: u64) -> Excess {
-        let mut excess = Excess::of(world, events, false);
+        let mut excess = Excess::of(world, events, false, 1);
         excess.by_memory = events.iter().map(|event| u64::from(event.is_local)).sum();
         excess.worst = i64::MIN;
         for (cell, charges) in admitted(events) {
