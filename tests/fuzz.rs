@@ -238,14 +238,16 @@ fn what_is_checked_in_is_read() {
 }
 
 /// Changes what is checked in at random for a while: `TRAFFIK_FUZZ_SECONDS=600 cargo test -p traffik-tests
-/// --release -- --ignored fuzz`.
+/// --release -- --ignored fuzz`, or what one target reads, as in `TRAFFIK_FUZZ_ONLY=limits`.
 #[test]
 #[ignore = "takes as long as it is told to"]
 fn for_a_while() {
     let seconds = std::env::var("TRAFFIK_FUZZ_SECONDS");
     let seconds = seconds.map_or(10, |seconds| seconds.parse().expect("seconds"));
     std::thread::scope(|scope| {
-        for (name, target) in TARGETS {
+        let only = std::env::var("TRAFFIK_FUZZ_ONLY").unwrap_or_default();
+        let wanted = TARGETS.into_iter().filter(|(name, _)| name.contains(&only));
+        for (name, target) in wanted {
             scope.spawn(move || mutate(name, target, Duration::from_secs(seconds)));
         }
     });
