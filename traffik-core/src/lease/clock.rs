@@ -10,9 +10,16 @@ use crate::time::{Clock, MonotonicClock, Timestamp, micros};
 /// not; but that may be set. So the counter is read, and when the wall clock has gone further than
 /// it, this clock has, too. Set forward, it runs ahead: leases end too early, once. Set back,
 /// nothing happens.
+///
+/// The wall clock is read once a millisecond at most: it takes ten times as long as the counter. Before
+/// a machine sleeps its processes are stopped, then its devices, and afterwards the other way round:
+/// the counter runs on for longer than that meanwhile.
 #[derive(Debug)]
 pub(super) struct WakefulClock {
     counter: MonotonicClock,
+    /// The counter when the wall clock was read last.
+    compared_us: AtomicU64,
+    compare_every_us: u64,
     /// By how much the wall clock is ahead of the counter, as far as that is explained.
     ahead_us: AtomicU64,
     /// What the counter missed.
@@ -26,20 +33,24 @@ impl WakefulClock {
     pub(super) const TOLERANCE_US: u64 = 1_000;
 
     pub(super) fn new() -> WakefulClock {
-        Self::with(|| {
+        let wall = || {
             micros(
                 SystemTime::now()
                     .duration_since(UNIX_EPOCH)
                     .unwrap_or_default(),
             )
-        })
+        };
+        Self::with(wall, Self::TOLERANCE_US)
     }
 
-    fn with(wall: fn() -> u64) -> WakefulClock {
+    fn with(wall: fn() -> u64, compare_every_us: u64) -> WakefulClock {
         let counter = MonotonicClock::new();
-        let ahead_us = wall().wrapping_sub(counter.now().as_micros());
+        let counted = counter.now().as_micros();
+        let ahead_us = wall().wrapping_sub(counted);
         WakefulClock {
             counter,
+            compared_us: AtomicU64::new(counted),
+            compare_every_us,
             ahead_us: AtomicU64::new(ahead_us),
             missed_us: AtomicU64::new(0),
             adjusting: Mutex::new(()),
@@ -62,6 +73,22 @@ impl WakefulClock {
         (counted, (self.wall)().wrapping_sub(counted))
     }
 
+    /// Looks whether the wall clock has gone further. Returns the counter.
+    #[inline(never)]
+    fn compare(&self) -> u64 {
+        let (mut counted, ahead_us) = self.read();
+        let explained = self.ahead_us.load(Ordering::Acquire);
+        let unexplained = ahead_us.wrapping_sub(explained);
+        let differs = unexplained.wrapping_add(Self::TOLERANCE_US);
+        if differs > 2 * Self::TOLERANCE_US {
+            self.adjust();
+            counted = self.counter.now().as_micros();
+        }
+        // Whoever sees this sees what was missed until then.
+        self.compared_us.store(counted, Ordering::Release);
+        counted
+    }
+
     #[cold]
     fn adjust(&self) {
         let _adjusting = self
@@ -82,13 +109,11 @@ impl WakefulClock {
 impl Clock for WakefulClock {
     #[inline]
     fn now(&self) -> Timestamp {
-        let (mut counted, ahead_us) = self.read();
-        let explained = self.ahead_us.load(Ordering::Acquire);
-        let unexplained = ahead_us.wrapping_sub(explained);
-        let differs = unexplained.wrapping_add(Self::TOLERANCE_US);
-        if differs > 2 * Self::TOLERANCE_US {
-            self.adjust();
-            counted = self.counter.now().as_micros();
+        let mut counted = self.counter.now().as_micros();
+        // It may have begun anew.
+        let since_us = counted.abs_diff(self.compared_us.load(Ordering::Acquire));
+        if since_us >= self.compare_every_us {
+            counted = self.compare();
         }
         Timestamp::from_micros(counted + self.missed_us.load(Ordering::Relaxed))
     }
@@ -110,7 +135,7 @@ mod tests {
                 std::sync::LazyLock::new(std::time::Instant::now);
             WALL.load(Ordering::Relaxed) + micros(SINCE.elapsed())
         };
-        let clock = WakefulClock::with(real);
+        let clock = WakefulClock::with(real, 0);
         let before = clock.now();
         WALL.fetch_add(3_600_000_000, Ordering::Relaxed);
         let slept = clock.now();
@@ -124,5 +149,26 @@ mod tests {
         );
         WALL.fetch_add(5_000_000, Ordering::Relaxed);
         assert!(clock.now().micros_since(set_back) >= 5_000_000 - WakefulClock::TOLERANCE_US);
+    }
+
+    /// Without any other load: the wall clock alone jumps, and the counter runs on.
+    #[test]
+    fn a_sleep_is_seen_within_a_millisecond() {
+        static JUMPED: AtomicU64 = AtomicU64::new(0);
+        let clock = WakefulClock::with(
+            || {
+                static SINCE: std::sync::LazyLock<std::time::Instant> =
+                    std::sync::LazyLock::new(std::time::Instant::now);
+                JUMPED.load(Ordering::Relaxed) + micros(SINCE.elapsed())
+            },
+            WakefulClock::TOLERANCE_US,
+        );
+        JUMPED.store(3_600_000_000, Ordering::Relaxed);
+        let begun = std::time::Instant::now();
+        let start = clock.counter.now();
+        while clock.counter.now().micros_since(start) < WakefulClock::TOLERANCE_US {
+            assert!(begun.elapsed().as_secs() < 60, "the counter stands still");
+        }
+        assert!(clock.now().as_micros() >= 3_600_000_000 - WakefulClock::TOLERANCE_US);
     }
 }
