@@ -6,6 +6,7 @@ mod errand;
 mod holding;
 mod info;
 mod many;
+mod sightings;
 #[cfg(test)]
 pub(crate) mod simulation;
 mod table;
@@ -15,8 +16,10 @@ mod terms;
 mod tests;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 pub use info::LeaseInfo;
@@ -77,8 +80,9 @@ impl Lease {
         self
     }
 
-    /// Sets how many keys are watched for whether they are hot, about 60 bytes each; hits on more
-    /// go to the store. Default: 100,000.
+    /// Sets how many keys are watched that may be hot, about 60 bytes each; hits on more go to the
+    /// store. Default: 100,000. Four to eight bytes for each, four megabytes at most, are taken at once,
+    /// by which the many are known that are asked for once in a while.
     pub fn max_keys(mut self, max_keys: usize) -> Lease {
         self.max_keys = max_keys;
         self
@@ -220,11 +224,8 @@ impl<B: Backend> Leased<B> {
     }
 
     /// Decides a single hit.
-    async fn decide(&self, batch: &Batch<'_>, op: &Op<'_>) -> Result<Decisions> {
-        let mut count = Count::Any;
+    async fn decide(&self, batch: &Batch<'_>, op: &Op<'_>, mut way: Way) -> Result<Decisions> {
         loop {
-            let way = self.find(op, count);
-            count = Count::Never;
             match way {
                 Way::Decided(decision) => return Ok(decision.into()),
                 Way::Low(decision) => {
@@ -244,6 +245,7 @@ impl<B: Backend> Leased<B> {
                     }
                 }
             }
+            way = self.find(op, Count::Never);
         }
     }
 
@@ -287,13 +289,23 @@ impl<B> Inner<B> {
 impl<B: Backend> Inner<B> {
     /// A batch as it is.
     async fn ask(&self, batch: &Batch<'_>) -> Result<Decisions> {
+        self.strictly(batch).await
+    }
+
+    /// The same: what becomes of most keys, so as little as can be beside what the store does.
+    fn strictly<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
         self.trips.fetch_add(1, Ordering::Relaxed);
-        let decided = self.backend.apply(batch).await;
-        // What is denied may have been remembered.
-        if decided.as_ref().is_ok_and(Decisions::is_allowed) {
-            self.answered(batch.ops().iter().map(|op| op.key));
-        }
-        decided
+        let mut asked = self.backend.apply(batch);
+        Box::pin(poll_fn(move |context| {
+            let decided = asked.as_mut().poll(context);
+            // What is denied may have been remembered.
+            if let Poll::Ready(Ok(decisions)) = &decided
+                && decisions.is_allowed()
+            {
+                self.answered(batch.ops().iter().map(|op| op.key));
+            }
+            decided
+        }))
     }
 
     /// The store has answered a question about these.
@@ -371,7 +383,10 @@ async fn wait_for(mut answered: watch::Receiver<Option<Error>>) -> Result<()> {
 impl<B: Backend> Backend for Leased<B> {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
         match batch.ops() {
-            [op] => Box::pin(self.decide(batch, op)),
+            [op] => match self.find(op, Count::Any) {
+                Way::Strict => self.0.strictly(batch),
+                way => Box::pin(self.decide(batch, op, way)),
+            },
             _ => Box::pin(self.decide_many(batch)),
         }
     }

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::demand::Demand;
 use super::errand::{Part, Pending};
 use super::holding::{Answer, Found, Holding, Limit, Lots, Question, Tally};
+use super::sightings::Sightings;
 use super::terms::Terms;
 use crate::backend::Op;
 use crate::decision::Decision;
@@ -21,7 +22,11 @@ use crate::time::Clock;
 /// What this node knows of keys, as many as there is room for.
 pub(super) struct Table {
     shards: Box<[Shard]>,
+    /// The shards in which keys are hot, as bits: written under the lock of the shard.
+    hot: AtomicU64,
     max_per_shard: usize,
+    /// Of keys that are not known.
+    sightings: Sightings,
     terms: Terms,
     clock: Arc<dyn Clock>,
     /// Nothing is asked for any more.
@@ -99,12 +104,14 @@ pub(super) enum Asked {
 }
 
 impl Table {
-    const SHARDS: usize = 64;
+    const SHARDS: usize = u64::BITS as usize;
 
     pub(super) fn new(max_keys: usize, terms: Terms, clock: Arc<dyn Clock>) -> Table {
         Table {
             shards: (0..Self::SHARDS).map(|_| Shard::default()).collect(),
+            hot: AtomicU64::new(0),
             max_per_shard: max_keys.div_ceil(Self::SHARDS),
+            sightings: Sightings::new(max_keys, terms.period_us),
             terms,
             clock,
             closed: AtomicBool::new(false),
@@ -134,15 +141,15 @@ impl Table {
     #[inline]
     pub(super) fn find(&self, op: &Op<'_>, count: Count, aside: Option<&mut Lots>) -> Way {
         let mut keys = self.keys_of(&op.key);
-        // With the lock held, so that as little time passes as can be before what is spent is used.
-        let now_us = self.now_us();
         let Keys { entries, tally, .. } = &mut *keys;
         let Some(entry) = entries.get_mut(&op.key.digest()) else {
             if count == Count::Any {
-                self.meet(&mut keys, op, now_us);
+                self.see(&mut keys, op);
             }
             return Way::Strict;
         };
+        // With the lock held, so that as little time passes as can be before what is spent is used.
+        let now_us = self.now_us();
         entry.seen_us = now_us;
         if count == Count::Any {
             entry.demand.add(now_us, op.cost);
@@ -186,7 +193,18 @@ impl Table {
         }
     }
 
-    fn meet(&self, keys: &mut Keys, op: &Op<'_>, now_us: u64) {
+    /// A hit on a key that is not known. Most are seen once in a while, and leave nothing behind.
+    #[inline]
+    fn see(&self, keys: &mut Keys, op: &Op<'_>) {
+        let now_us = self.now_us();
+        let seen = self.sightings.see(op.key.digest(), now_us);
+        if seen >= Sightings::FEW {
+            self.meet(keys, op, seen, now_us);
+        }
+    }
+
+    #[cold]
+    fn meet(&self, keys: &mut Keys, op: &Op<'_>, seen: u32, now_us: u64) {
         if keys.entries.len() >= self.max_per_shard {
             // Looking through all of them for every newcomer would cost more than it helps.
             if now_us.saturating_sub(keys.swept_us) < self.terms.period_us {
@@ -205,7 +223,7 @@ impl Table {
             seen_us: now_us,
             ..Entry::default()
         };
-        entry.demand.add(now_us, op.cost);
+        entry.demand.add(now_us, op.cost.saturating_mul(seen));
         keys.entries.insert(op.key.digest(), entry);
     }
 
@@ -289,6 +307,8 @@ impl Table {
         }
         if entry.hot.is_none() && !hot.contains(&digest) {
             hot.push(digest);
+            self.hot
+                .fetch_or(1 << Self::place(&op.key), Ordering::Relaxed);
         }
         let hot = entry.hot.get_or_insert_with(|| Box::new(Hot::of(op)));
         match &hot.answered {
@@ -327,8 +347,11 @@ impl Table {
     pub(super) fn tend(self: &Arc<Self>) -> (Vec<Part>, bool) {
         let mut parts = Vec::new();
         let mut is_needed = false;
-        for shard in &self.shards {
-            let mut keys = shard.lock();
+        let mut rest = self.hot.load(Ordering::Relaxed);
+        while rest != 0 {
+            let place = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            let mut keys = self.shards[place].lock();
             let now_us = self.now_us();
             let Keys {
                 entries,
@@ -354,7 +377,10 @@ impl Table {
                 }
                 entry.hot.is_some()
             });
-            is_needed |= !hot.is_empty();
+            match hot.is_empty() {
+                true => drop(self.hot.fetch_and(!(1 << place), Ordering::Relaxed)),
+                false => is_needed = true,
+            }
         }
         (parts, is_needed)
     }
@@ -413,9 +439,15 @@ impl Table {
 
     #[inline]
     fn keys_of(&self, key: &Key) -> MutexGuard<'_, Keys> {
+        self.shards[Self::place(key)].lock()
+    }
+
+    /// In which shard it is.
+    #[inline]
+    fn place(key: &Key) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
         let place = (key.digest() >> 64) as usize;
-        self.shards[place % Self::SHARDS].lock()
+        place % Self::SHARDS
     }
 }
 

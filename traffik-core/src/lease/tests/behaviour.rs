@@ -79,7 +79,9 @@ fn keys_that_are_asked_for_once_in_a_while_go_to_the_store() {
                 assert!(api.hit(&Identity::of(who)).await.unwrap().is_allowed());
             }
             assert_eq!(node.store.trips(), (round + 1) * 2_000);
-            assert!(node.leased.0.table.len() <= 640);
+            // But for a few that are taken for others, they leave nothing behind.
+            let known = node.leased.0.table.len();
+            assert!(known < 40, "{known}");
         }
         let info = node.leased.info();
         assert_eq!((info.local, info.lent, info.trips), (0, 0, 6_000));
