@@ -112,6 +112,8 @@ impl Holding {
     /// Of so much a lease saves trips that are worth the trouble.
     pub(super) const LEAST: u64 = 6;
     const MOST_LOTS: usize = 4;
+    /// What fits into a part of what others can spare is plentiful: of an eighth of what is free.
+    const PLENTY: u64 = 4;
     /// After so long the store is asked again, whatever the wait: something may have been given back, or
     /// everything reset.
     const LONGEST_US: u64 = 1_000_000;
@@ -212,12 +214,20 @@ impl Holding {
             less if span_us > Self::LATE_US => less.max(Self::LEAST),
             need => need,
         };
+        let part = self.part(now_us, rate);
+        let need = match self.ends_with_window() {
+            true => {
+                let span_us = self.span_us(now_us, 2 * period_us + trip_us);
+                need.max(demand.over(now_us, span_us).min(part / Self::PLENTY))
+            }
+            false => need,
+        };
         let (back_of, back) = match cost {
             0 => (self.most_spent(), SmallVec::new()),
             _ => self.set_aside_oldest(),
         };
         let kept = self.left();
-        let want = need.saturating_sub(kept).min(self.part(now_us, rate));
+        let want = need.saturating_sub(kept).min(part);
         self.question(now_us, cost, want, back_of, back, terms)
     }
 
@@ -448,6 +458,14 @@ impl Holding {
             Some(rest_us) if rest_us > 0 && rest_us < span_us + span_us / 2 => rest_us,
             _ => span_us,
         }
+    }
+
+    /// Whether what is lent ends when the key is as good as fresh. Then what is plentiful can be held for
+    /// longer, and nobody misses it; of a bucket, what is held is not earned anew meanwhile.
+    fn ends_with_window(&self) -> bool {
+        let apart_us = self.ends_us.abs_diff(self.told.reset_us);
+        // One is measured from before the question, the other from after the answer.
+        apart_us <= 2 * self.trip_us.max(Self::FIRST_TRIP_US)
     }
 
     /// Of what may be free, what others can spare.

@@ -57,8 +57,8 @@ fn a_flash_crowd_after_idleness_gets_the_burst_and_no_more() {
 fn windows_hold_their_limit_each() {
     for (demands, most) in [
         // Of which 28 are those by which the nodes see that the key is hot.
-        ([125; 4], 75),
-        ([250; 4], 50),
+        ([125; 4], 60),
+        ([250; 4], 40),
         ([300; 4], 50),
         ([1_500; 4], 50),
         ([640, 320, 160, 80], 50),
