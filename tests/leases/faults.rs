@@ -6,7 +6,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use super::processes::Log;
+use super::processes::{flood, was_leased};
 use crate::support::{RedisServer, WatchedRedis};
 
 /// When the processes are under way.
@@ -17,24 +17,24 @@ fn a_while() {
 #[test]
 fn a_redis_that_stands_still_forgets_nothing() {
     let server = RedisServer::start();
-    let log = Log::of_four_processes(&server.url(), || {
+    let log = flood(&server.url(), || {
         a_while();
         server.pause();
         sleep(Duration::from_millis(700));
         server.resume();
     });
-    assert!(log.was_leased(), "{log:?}");
+    assert!(was_leased(&log), "{log:?}");
     assert_eq!(log.beyond(1), 0);
 }
 
 #[test]
 fn a_redis_that_is_flushed_gives_another_fill_at_most() {
     let server = RedisServer::start();
-    let log = Log::of_four_processes(&server.url(), || {
+    let log = flood(&server.url(), || {
         a_while();
         server.command::<()>(&["FLUSHALL"]);
     });
-    assert!(log.was_leased(), "{log:?}");
+    assert!(was_leased(&log), "{log:?}");
     assert_eq!(log.beyond(2), 0);
 }
 
@@ -42,13 +42,13 @@ fn a_redis_that_is_flushed_gives_another_fill_at_most() {
 fn a_redis_that_crashes_gives_another_fill_at_most() {
     let mut server = RedisServer::start();
     let url = server.url();
-    let log = Log::of_four_processes(&url, || {
+    let log = flood(&url, || {
         a_while();
         server.kill();
         sleep(Duration::from_millis(200));
         server.resurrect();
     });
-    assert!(log.was_leased(), "{log:?}");
+    assert!(was_leased(&log), "{log:?}");
     assert_eq!(log.beyond(2), 0);
 }
 
@@ -56,7 +56,7 @@ fn a_redis_that_crashes_gives_another_fill_at_most() {
 fn a_replica_that_takes_over_gives_another_fill_at_most() {
     let mut watched = WatchedRedis::start();
     let url = format!("sentinel {}", watched.sentinel_url());
-    let log = Log::of_four_processes(&url, || {
+    let log = flood(&url, || {
         a_while();
         watched.master.kill();
     });

@@ -1,143 +1,114 @@
 //! Four processes on one Redis, each of which tells what it admitted and when.
+//!
+//! How few trips they need and how much they admit depends on whether they get to run: what is asserted
+//! leaves room for a machine that does other things. The bench `leases` prints the same figures.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-use traffik_core::{BackendExt, Identity, Lease, RedisBackend, Span, TokenBucket};
+use traffik_core::{Identity, RedisBackend, TokenBucket};
 
 use super::throttle;
+use crate::support::leasing::{self, Log, Plan};
 use crate::support::{PATIENCE, RedisServer};
 
-const URL: &str = "TRAFFIK_TESTS_LEASES_REDIS";
 const RATE: &str = "400/second";
 const LIMIT: u64 = 400;
-/// After how many milliseconds a process dies as soon as it holds something.
-const LIFE: &str = "TRAFFIK_TESTS_LEASES_LIFE";
-const SIGABRT: i32 = 6;
 
-/// What four processes admitted.
-#[derive(Debug, Default)]
-pub(super) struct Log {
-    /// When each hit was asked for, and when it was known to be admitted; in µs.
-    admitted: Vec<(u64, u64)>,
-    hits: u64,
-    local: u64,
-    trips: u64,
-    /// What those held that died, and how many did.
-    stranded: u64,
-    died: u64,
+/// Every process asks for half again as much as all may have.
+const FLOOD: [u64; 4] = [600; 4];
+
+pub(super) fn run(plan: &Plan<'_>, meanwhile: impl FnOnce()) -> Log {
+    let program = std::env::current_exe().unwrap();
+    let command = || {
+        let mut command = Command::new(&program);
+        command.args(["--exact", "--ignored", "--nocapture"]);
+        command.arg("leases::processes::a_process_that_leases");
+        command
+    };
+    plan.run(command, meanwhile)
 }
 
-impl Log {
-    /// What they admit while something is done to the server. Every process asks for half again as
-    /// much as all may have.
-    pub(super) fn of_four_processes(url: &str, meanwhile: impl FnOnce()) -> Log {
-        Self::of_four(url, &[u64::MAX; 4], meanwhile)
-    }
+/// What four processes admit while something is done to the server.
+pub(super) fn flood(url: &str, meanwhile: impl FnOnce()) -> Log {
+    run(&Plan::new(url, RATE, FLOOD), meanwhile)
+}
 
-    /// The same if they die after so many milliseconds.
-    fn of_four(url: &str, lives: &[u64; 4], meanwhile: impl FnOnce()) -> Log {
-        let program = std::env::current_exe().unwrap();
-        let processes = lives.map(|life| {
-            Command::new(&program)
-                .args(["--exact", "--ignored", "--nocapture"])
-                .arg("leases::processes::a_process_that_leases")
-                .env(URL, url)
-                .env(LIFE, life.to_string())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
-        });
-        meanwhile();
-        let mut log = Log::default();
-        for process in processes {
-            let output = process.wait_with_output().unwrap();
-            let died = output.status.signal() == Some(SIGABRT);
-            assert!(died || output.status.success());
-            log.died += u64::from(died);
-            for line in String::from_utf8(output.stdout).unwrap().lines() {
-                log.read(line);
-            }
-        }
-        log.admitted.sort_unstable_by_key(|(_, known)| *known);
-        log
-    }
-
-    fn read(&mut self, line: &str) {
-        let mut words = line.split(' ');
-        let kind = words.next();
-        let mut number = || words.next().and_then(|word| word.parse().ok());
-        match kind {
-            Some("admitted") => self.admitted.push((number().unwrap(), number().unwrap())),
-            Some("stranded") => self.stranded += number().unwrap(),
-            Some("counted") => {
-                self.hits += number().unwrap();
-                self.local += number().unwrap();
-                self.trips += number().unwrap();
-            }
-            _ => {}
-        }
-    }
-
-    /// How many more than a bucket of so many fills gives were admitted in any interval: of those
-    /// that were asked for and answered in it.
-    pub(super) fn beyond(&self, fills: u64) -> u64 {
-        let rate = traffik_core::Rate::literal(RATE);
-        let mut worst = 0;
-        for (start, _) in &self.admitted {
-            let within = self.admitted.iter().filter(|(asked, _)| asked >= start);
-            for ((_, known), count) in within.zip(1_u64..) {
-                let earned = rate.earned_in(Span::from_micros(known - start + 1));
-                worst = worst.max(count.saturating_sub(fills * LIMIT + earned));
-            }
-        }
-        worst
-    }
-
-    pub(super) fn admitted(&self) -> u64 {
-        self.admitted.len() as u64
-    }
-
-    /// Whether leases had anything to do with it.
-    pub(super) fn was_leased(&self) -> bool {
-        self.local > 4 * self.trips && self.admitted() > LIMIT
-    }
+/// Whether leases had anything to do with it.
+pub(super) fn was_leased(log: &Log) -> bool {
+    log.local > 4 * log.trips && log.admitted() > LIMIT
 }
 
 #[test]
 fn four_processes_admit_no_more_than_one_would_in_any_interval() {
     let server = RedisServer::start();
-    let log = Log::of_four_processes(&server.url(), || ());
-    assert!(
-        log.hits > log.admitted() + LIMIT,
-        "it was no flood: {} of {}",
-        log.admitted(),
-        log.hits
-    );
-    assert!(
-        log.was_leased(),
-        "{} decided here, {} trips",
-        log.local,
-        log.trips
-    );
+    let log = flood(&server.url(), || ());
+    let (admitted, hits) = (log.admitted(), log.hits());
+    assert!(hits > admitted + LIMIT, "no flood: {admitted} of {hits}");
+    let (local, trips) = (log.local, log.trips);
+    assert!(was_leased(&log), "{local} decided here, {trips} trips");
     assert_eq!(log.beyond(1), 0);
+}
+
+/// The fifth part of the hits at most, where on an idle machine it is the thirtieth and the three
+/// hundredth; and what the processes say of their trips Redis says, too.
+#[test]
+fn four_processes_below_a_limit_need_few_trips_and_deny_nobody() {
+    for (rate, each, most) in [("10000/second", 250, 200), ("100000/second", 1_000, 60)] {
+        let server = RedisServer::start();
+        server.calls();
+        let log = run(&Plan::new(&server.url(), rate, [each; 4]), || ());
+        let calls = server.calls();
+        let asked: u64 = ["eval", "evalsha"]
+            .iter()
+            .filter_map(|name| calls.get(*name))
+            .sum();
+        assert_eq!(log.admitted(), log.hits());
+        let trips = log.trips_per_thousand();
+        assert!(trips <= most, "{rate}: {trips} of 1,000");
+        // Each process loads the script, and several questions may travel in one command.
+        let counted = log.trips;
+        assert!(
+            asked <= counted + 8,
+            "{rate}: {asked} asked, {counted} counted"
+        );
+        assert!(
+            asked * 2 > counted,
+            "{rate}: {asked} asked, {counted} counted"
+        );
+    }
+}
+
+#[test]
+fn four_processes_above_a_limit_admit_nearly_all_of_it_in_few_trips() {
+    for demands in [[300; 4], [1_500; 4], [640, 320, 160, 80]] {
+        let server = RedisServer::start();
+        let log = run(&Plan::new(&server.url(), "1000/second", demands), || ());
+        let (trips, admitted) = (log.trips_per_thousand(), log.admitted_per_thousand());
+        assert!(trips <= 150, "{demands:?}: {trips} of 1,000");
+        assert!(admitted >= 800, "{demands:?}: {admitted} of 1,000");
+        assert_eq!(log.beyond(1), 0, "{demands:?}");
+        // No denial sends anybody away for long.
+        let waits = log.excess_waits();
+        let median = waits.get(waits.len() / 2).copied().unwrap_or_default();
+        assert!(median < 150_000, "{demands:?}: {median} µs too long");
+    }
 }
 
 /// It gives nothing back, and takes its lease with it.
 #[test]
 fn a_process_that_dies_takes_nothing_beyond_the_bound_and_keeps_nothing() {
     let server = RedisServer::start();
-    let log = Log::of_four(&server.url(), &[1_500, 2_200, u64::MAX, u64::MAX], || ());
-    assert!(log.was_leased());
-    assert!(
-        log.died > 0 && log.stranded > 0,
-        "{} died, with {}",
-        log.died,
-        log.stranded
-    );
+    let url = server.url();
+    let plan = Plan {
+        lives: [1_500, 2_200, u64::MAX, u64::MAX],
+        ..Plan::new(&url, RATE, FLOOD)
+    };
+    let log = run(&plan, || ());
+    assert!(was_leased(&log));
+    let (died, stranded) = (log.died, log.stranded);
+    assert!(died > 0 && stranded > 0, "{died} died, with {stranded}");
     assert_eq!(log.beyond(1), 0);
 
     // All of the limit is there again once what they held has ended.
@@ -154,60 +125,13 @@ fn a_process_that_dies_takes_nothing_beyond_the_bound_and_keeps_nothing() {
     }
 }
 
-/// What the tests run several times.
+/// What the tests run several times, on a Redis or one that a sentinel knows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "is a part of other tests"]
 async fn a_process_that_leases() {
-    let url = std::env::var(URL).unwrap();
-    let builder = match url.strip_prefix("sentinel ") {
+    let redis = |url: &str| match url.strip_prefix("sentinel ") {
         Some(sentinel) => RedisBackend::sentinel([sentinel], "redis://shop"),
-        None => RedisBackend::builder(&url),
+        None => RedisBackend::builder(url),
     };
-    let backend = builder
-        .deadline(Duration::from_millis(500))
-        .persistent(true)
-        .build()
-        .unwrap();
-    let backend = backend.lease(Lease::new());
-    let api = throttle(RATE, TokenBucket::new(), backend.clone());
-    let life = Duration::from_millis(std::env::var(LIFE).unwrap().parse().unwrap());
-    let start = Instant::now();
-    let mut hits = 0_u64;
-    // After what the harness says of it.
-    println!();
-    while start.elapsed() < Duration::from_millis(3_500) {
-        let mut crowd = JoinSet::new();
-        for _ in 0..12 {
-            let (api, backend) = (api.clone(), backend.clone());
-            crowd.spawn(async move {
-                let asked = now_us();
-                let decided = api.hit(&Identity::of("ann")).await;
-                if decided.is_ok_and(|decision| decision.is_allowed()) {
-                    println!("admitted {asked} {}", now_us());
-                }
-                if start.elapsed() > life {
-                    die_with(backend.info().held);
-                }
-            });
-        }
-        hits += 12;
-        crowd.join_all().await;
-        tokio::time::sleep(Duration::from_millis(19)).await;
-    }
-    let info = backend.info();
-    println!("counted {hits} {} {}", info.local, info.trips);
-}
-
-/// Without a word to anybody, if there is something to die with.
-fn die_with(held: u64) {
-    if held > 0 {
-        println!("stranded {held}");
-        std::process::abort();
-    }
-}
-
-/// The wall clock, which all processes of a machine share.
-fn now_us() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    u64::try_from(now.as_micros()).unwrap()
+    leasing::live(redis).await;
 }

@@ -3,6 +3,7 @@
 mod concurrency;
 mod elsewhere;
 mod faketime;
+pub(crate) mod leasing;
 mod map_store;
 mod memcached_server;
 mod port;
