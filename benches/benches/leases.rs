@@ -1,28 +1,118 @@
 //! Leases: requests per second over real sockets beside memory and beside a Redis that decides each
 //! hit, for a few hot keys and for many of which few are; how many commands a thousand
-//! decisions take; and what is admitted above a limit.
+//! decisions take; what is admitted above a limit; and how four processes share one.
 //!
 //! One worker on one core; the load generator, 32 clients with a keep-alive connection each, and
 //! Redis on another.
 //!
-//! `cargo bench -p traffik-benches --bench leases [-- <rounds> <milliseconds>]`
+//! `cargo bench -p traffik-benches --bench leases [-- <rounds> <milliseconds> | -- processes]`
+//!
+//! With `processes` there is only what they count, which depends less on what else the machine does. What
+//! leases add to a request in instructions the bench `instructions` tells.
 
 use std::cell::Cell;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpRequest, HttpResponse, web};
+use tokio::runtime::Runtime;
 use traffik_actix::{HttpThrottle, ThrottleMiddleware};
 use traffik_benches::serve;
 use traffik_benches::server::{Server, race};
 use traffik_benches::store::Store;
 use traffik_core::{
-    Backend, BackendExt, Identity, Lease, LeaseInfo, MemoryBackend, Throttle, TokenBucket,
+    Backend, BackendExt, Identity, Lease, LeaseInfo, MemoryBackend, RedisBackend, Throttle,
+    TokenBucket,
 };
+
+#[path = "../../tests/support/leasing.rs"]
+#[allow(dead_code, reason = "the tests need more of it")]
+mod leasing;
+
+use leasing::Plan;
+
+/// The argument with which this program is one of four processes.
+const LIVE: &str = "--live";
 
 /// Who asks is drawn: one of a few, or one of many of whom few ask often.
 type Draw = fn(&HttpRequest) -> Identity;
 
 fn main() {
+    let has = |argument| std::env::args().any(|one| one == argument);
+    if has(LIVE) {
+        return one_thread().block_on(leasing::live(RedisBackend::builder));
+    }
+    if !has("processes") {
+        alone();
+    }
+    in_company();
+}
+
+fn one_thread() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
+}
+
+/// Four processes that share a limit: what they count of ten seconds.
+fn in_company() {
+    println!("\nfour processes on one limit, ten seconds");
+    println!(
+        "{:10} {:22} {:>8} {:>15} {:>16} {:>12} {:>7}",
+        "limit/s",
+        "hits/s of each",
+        "hits",
+        "trips per 1,000",
+        "admitted, strict",
+        "wait too long",
+        "beyond"
+    );
+    let program = std::env::current_exe().expect("this program");
+    for (limit, demands) in [
+        (10_000_u64, [250, 250, 250, 250]),
+        (2_000, [250, 250, 250, 250]),
+        (100_000, [2_500, 2_500, 2_500, 2_500]),
+        (20_000, [2_500, 2_500, 2_500, 2_500]),
+        (1_000, [250, 250, 250, 250]),
+        (1_000, [300, 300, 300, 300]),
+        (1_000, [1_500, 1_500, 1_500, 1_500]),
+        (1_000, [640, 320, 160, 80]),
+        (1_000, [3_200, 1_600, 800, 400]),
+    ] {
+        let redis = Store::redis();
+        let (url, rate) = (redis.url("redis"), format!("{limit}/second"));
+        let plan = Plan {
+            time: Duration::from_secs(10),
+            ..Plan::new(&url, &rate, demands)
+        };
+        let command = || {
+            let mut command = Command::new(&program);
+            command.arg(LIVE);
+            command
+        };
+        let log = plan.run(command, || ());
+        let waits = log.excess_waits();
+        let wait = |percent: usize| {
+            let at = (waits.len() * percent / 100).min(waits.len().saturating_sub(1));
+            waits.get(at).map_or(0, |us| us / 1_000)
+        };
+        // Nothing is beyond a limit that is not reached.
+        let beyond = match log.admitted() < log.hits() {
+            true => log.beyond(1).to_string(),
+            false => "-".to_owned(),
+        };
+        println!(
+            "{limit:<10} {:22} {:>8} {:>15} {:>16.3} {:>5}, {:>3} ms {beyond:>7}",
+            format!("{demands:?}"),
+            log.hits(),
+            log.trips_per_thousand(),
+            log.admitted_per_thousand() as f64 / 1_000.0,
+            wait(50),
+            wait(100),
+        );
+    }
+}
+
+fn alone() {
     let redis = Store::redis();
     let on = |namespace: &str| redis.backend(namespace);
     let hot = on("hot").lease(Lease::new());
@@ -142,12 +232,8 @@ fn above<B: Backend + Clone>(
         .backend(backend.clone())
         .build()
         .expect("valid");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
     let time = Duration::from_secs(3);
-    let (hits, admitted, took) = runtime.block_on(async {
+    let (hits, admitted, took) = one_thread().block_on(async {
         let start = Instant::now();
         let tasks: Vec<_> = (0..32)
             .map(|_| tokio::spawn(flood(throttle.clone(), start, time)))

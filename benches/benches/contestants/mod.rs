@@ -1,5 +1,6 @@
 //! The applications whose instructions are counted.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::net::{IpAddr, TcpListener};
 use std::num::NonZeroU32;
@@ -12,14 +13,14 @@ use actix_extensible_rate_limit::backend::memory::InMemoryBackend;
 use actix_extensible_rate_limit::backend::redis::RedisBackend as PeerRedisBackend;
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::error::ErrorTooManyRequests;
-use actix_web::{App, HttpServer, get, web};
+use actix_web::{App, HttpRequest, HttpServer, get, web};
 use futures_util::future::{Either, Ready, ready};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use redis_of_peer::aio::ConnectionManager;
 use traffik_actix::{
     Headers, HttpThrottle, MemoryBackend, Rule, ThrottleBackend, ThrottleMiddleware, throttle,
 };
-use traffik_core::RedisBackend;
+use traffik_core::{BackendExt, Identity, Lease, RedisBackend};
 
 /// The argument after which a process is a contestant: `serve <name> <url of a redis>`.
 pub(crate) const SERVE: &str = "--serve";
@@ -78,6 +79,13 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     alone(Kind::Ours, "redis, three limits"),
     in_company(Kind::Ours, "redis, one limit, in company"),
     in_company(Kind::Ours, "redis, three limits, in company"),
+    // Beside `middleware, headers`.
+    alone(Kind::Ours, "leases, a hot key"),
+    // In pairs: what is not worth a lease.
+    alone(Kind::Ours, "redis, a key for each request"),
+    alone(Kind::Ours, "leases, a key for each request"),
+    alone(Kind::Ours, "redis, keys in turn"),
+    alone(Kind::Ours, "leases, keys in turn"),
     alone(Kind::Peer, "governor, no headers"),
     alone(Kind::Peer, "actix-extensible-rate-limit, headers"),
     alone(Kind::Peer, "actix-extensible-rate-limit, redis, headers"),
@@ -154,6 +162,15 @@ async fn run(name: &str, url: &str, listener: TcpListener) {
         "three limits, headers" => limited!(three().backend(in_memory())),
         "redis, one limit" => limited!(one().backend(in_redis(url))),
         "redis, three limits" => limited!(three().backend(in_redis(url))),
+        "leases, a hot key" => limited!(one().backend(leased(url, long()))),
+        "redis, a key for each request" => limited!(of(|_| turn(u32::MAX)).backend(in_redis(url))),
+        "leases, a key for each request" => {
+            limited!(of(|_| turn(u32::MAX)).backend(leased(url, Lease::new())))
+        }
+        "redis, keys in turn" => limited!(of(|_| turn(IN_TURN)).backend(in_redis(url))),
+        "leases, keys in turn" => {
+            limited!(of(|_| turn(IN_TURN)).backend(leased(url, Lease::new())))
+        }
         "governor, no headers" => {
             let quota = Quota::per_hour(NonZeroU32::new(LIMIT).expect("not zero"));
             let governor = Arc::new(DefaultKeyedRateLimiter::keyed(quota));
@@ -181,9 +198,35 @@ fn in_memory() -> ThrottleBackend {
 }
 
 fn in_redis(url: &str) -> ThrottleBackend {
+    ThrottleBackend::new(redis(url))
+}
+
+fn leased(url: &str, lease: Lease) -> ThrottleBackend {
+    ThrottleBackend::new(redis(url).lease(lease))
+}
+
+/// Under valgrind everything takes some forty times as long: so these last longer, too, that there are no
+/// more trips to a thousand requests than there would be.
+fn long() -> Lease {
+    let lease = Lease::new().period(Duration::from_secs(10));
+    lease.length(Duration::from_secs(40))
+}
+
+fn redis(url: &str) -> RedisBackend {
     // Under valgrind everything takes longer.
     let backend = RedisBackend::builder(url).deadline(Duration::from_secs(30));
-    ThrottleBackend::new(backend.build().expect("valid"))
+    backend.build().expect("valid")
+}
+
+/// So many that they are all known once it counts.
+const IN_TURN: u32 = 512;
+
+/// The next of so many identities.
+fn turn(of: u32) -> Identity {
+    thread_local! {
+        static TURN: Cell<u32> = const { Cell::new(0) };
+    }
+    Identity::of(TURN.replace(TURN.get() + 1) % of)
 }
 
 fn one() -> ThrottleMiddleware {
@@ -194,6 +237,12 @@ fn three() -> ThrottleMiddleware {
     one()
         .rule(Rule::new(limit("b")))
         .rule(Rule::new(limit("c")))
+}
+
+/// One limit, for whom the request says.
+fn of(identify: fn(&HttpRequest) -> Identity) -> ThrottleMiddleware {
+    let throttle = HttpThrottle::builder("a").rate(RATE).identify(identify);
+    ThrottleMiddleware::new(throttle.build().expect("valid"))
 }
 
 fn limit(name: &str) -> HttpThrottle {
