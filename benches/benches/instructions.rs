@@ -11,7 +11,8 @@
 //! `--check` asks ours alone, and fails if a row has grown by more than 3 % of what `benches/instructions.tsv`
 //! says; `--write` writes that file. Both skip, and say so, where there is no valgrind. Another compiler makes
 //! other code, and for another processor the C library has other copies of `memcpy`: what has grown is then
-//! said, and no failure. So it is of requests in company, whose trips depend on how they meet.
+//! said, and no failure. So it is of requests in company, whose trips depend on how they meet, and of leases of
+//! a hot key, which are tended by time.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -251,7 +252,7 @@ fn check(rows: &[Row]) -> ExitCode {
             continue;
         };
         let percent = 100.0 * (row.added / before - 1.0);
-        let is_exact = !name.ends_with("in company");
+        let is_exact = !name.ends_with("in company") && name != "leases, a hot key";
         if percent > TOLERANCE {
             eprintln!(
                 "{name}: {before:.0} -> {:.0}, {percent:.1} % more",
