@@ -3,6 +3,7 @@ mod decisions;
 mod failures;
 mod keys;
 mod reset;
+mod shadow;
 mod trips;
 
 use std::time::{Duration, Instant};

@@ -279,3 +279,31 @@ fn mistakes_are_told() {
     let (is_well, out, _) = run(&["--help"], b"");
     assert!(is_well && out.contains("--suggest"));
 }
+
+/// A month that begins on the fifteenth, in a zone two hours ahead: what is asked at 22:30 on the fourteenth is in the next.
+#[test]
+fn a_month_of_the_calendar_is_replayed_as_such() {
+    let line = |day: u32, time: &str| {
+        format!(
+            "192.0.2.1 - - [{day:02}/Oct/2000:{time} +0000] \"GET /a HTTP/1.1\" 200 1 \"-\" \"x\"\n"
+        )
+    };
+    let lines = [
+        line(1, "12:00:00"),
+        line(13, "12:00:00"),
+        line(14, "21:59:59"),
+        line(14, "22:00:00"),
+        line(31, "23:59:59"),
+    ];
+    let log = lines.concat();
+    for (options, denied) in [
+        ("month_starts_on=15,timezone_offset=2", 1),
+        ("month_starts_on=15", 2),
+        ("", 3),
+    ] {
+        let limit = format!("plan=2/month;calendar_window,{options}");
+        let limit = limit.trim_end_matches(',');
+        let report = report(&["--limit", limit], log.as_bytes());
+        assert_eq!(report["limits"][0]["denied"], json!(denied), "{report}");
+    }
+}

@@ -71,6 +71,40 @@ async fn nodes_share_a_limit_on_the_master_that_sentinels_name() {
     shares_a_limit([node(), node()]).await;
 }
 
+/// What a shadow counts on leases is what it would have admitted in earnest: of one node all of the limit, and no more.
+async fn counts_in_shadow<B: Backend + Clone>(backend: B) {
+    let leased = backend.lease(Lease::new().length(Duration::from_secs(60)));
+    let one = |name: &str| {
+        let builder = Throttle::builder(name)
+            .rate("600/day")
+            .strategy(FixedWindow);
+        builder.backend(leased.clone())
+    };
+    let earnest = one("earnest").build().unwrap();
+    let shadow = one("trial").shadow().build().unwrap();
+    let mut admitted = 0;
+    for _ in 0..1_000 {
+        admitted += u64::from(hit(&earnest).await);
+        assert!(hit(&shadow).await);
+    }
+    let report = shadow.shadow_report();
+    let info = leased.info();
+    assert!(info.local > 500, "{info:?}");
+    assert_eq!(admitted, 600, "{info:?}");
+    assert_eq!((report.admitted, report.newly_denied), (600, 400));
+    // In earnest it goes on where it was.
+    shadow.set_shadow(false);
+    assert!(!hit(&shadow).await);
+}
+
+#[tokio::test]
+async fn a_shadow_on_leases_counted_something_else_than_it_would_admit() {
+    let redis = RedisServer::start();
+    counts_in_shadow(redis.builder().persistent(true).build().unwrap()).await;
+    let memcached = MemcachedServer::start();
+    counts_in_shadow(memcached.backend()).await;
+}
+
 /// A node that leases beside one that does not; what it held is there for the other when it closes.
 #[tokio::test]
 async fn what_a_node_held_another_may_have_once_it_is_closed() {

@@ -1,5 +1,6 @@
 //! So many at a time over all processes.
 
+mod attribute;
 mod crashes;
 mod http;
 mod metrics;

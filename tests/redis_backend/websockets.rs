@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use traffik_actix::{HttpThrottle, OnError, WsRule, WsThrottle};
+use actix_web::{App, HttpRequest, HttpResponse, web};
+use traffik_actix::actix_ws::AggregatedMessage;
+use traffik_actix::{HttpThrottle, Identity, OnError, WsRule, WsThrottle};
 use traffik_core::RedisBackend;
 
 use crate::support::RedisServer;
 use crate::support::ws::client::Client;
-use crate::support::ws::server::{self as server, name, serve};
+use crate::support::ws::server::{self as server, name, serve, serve_app};
 
 fn throttle(name: &str, rate: &str) -> HttpThrottle {
     let throttle = HttpThrottle::builder(name)
@@ -60,6 +62,67 @@ fn a_client_on_two_nodes_has_one_limit_and_each_message_is_one_round_trip() {
         let mut bob = Client::connect(nodes[1], "bob").await;
         bob.say("mine").await;
         assert_eq!(bob.hear().await, "mine");
+    });
+}
+
+/// Sends back what passes. Whoever says `as ann` is she from then on.
+async fn log_in(
+    req: HttpRequest,
+    body: web::Payload,
+    limits: web::Data<WsThrottle>,
+) -> actix_web::Result<HttpResponse> {
+    let (response, mut answers, mut messages) = limits.handle(&req, body).await?;
+    let session = messages.session();
+    actix_rt::spawn(async move {
+        while let Some(Ok(AggregatedMessage::Text(text))) = messages.recv().await {
+            if let Some(who) = text.strip_prefix("as ") {
+                session.identify_as(Identity::of(who)).await.unwrap();
+            }
+            answers.text(text).await.unwrap();
+        }
+    });
+    Ok(response)
+}
+
+/// What was taken is looked at and charged: two trips for each limit of which anything was. Of others nothing is asked.
+#[test]
+fn a_login_is_two_trips_for_each_limit_that_it_takes_along() {
+    let redis = RedisServer::start();
+    actix_rt::System::new().block_on(async {
+        let is_said =
+            |message: &AggregatedMessage| matches!(message, AggregatedMessage::Text(text) if !text.starts_with("as "));
+        let pictures = WsRule::new(throttle("pictures", "9/day"))
+            .when(|message| matches!(message, AggregatedMessage::Binary(_)));
+        let limits = WsThrottle::new(WsRule::new(throttle("messages", "9/day")).when(is_said))
+            .rule(WsRule::new(throttle("bytes", "900/day")).per_byte().when(is_said))
+            .rule(pictures)
+            .backend(redis.backend());
+        let app = App::new()
+            .app_data(web::Data::new(limits))
+            .route("/", web::get().to(log_in));
+        let addr = serve_app(app).await;
+        let mut client = Client::connect(addr, "address").await;
+        let mut says = async |text: &str| {
+            client.say(text).await;
+            assert_eq!(client.hear().await, text);
+            let calls = redis.calls();
+            let calls = ["evalsha", "eval"].map(|name| calls.get(name).copied());
+            calls.into_iter().flatten().sum::<u64>()
+        };
+        assert_eq!(says("as nobody yet").await, 0, "there is nothing to take along");
+        // The first brings the script along.
+        assert!(says("hi").await >= 1);
+        assert_eq!(says("hi").await, 1);
+        assert!(says("as eve").await >= 4, "and other scripts");
+        assert_eq!(says("hi").await, 1);
+        assert_eq!(says("as ann").await, 2 * 2);
+        // A login as the same one takes nothing along.
+        assert_eq!(says("as ann").await, 0);
+        for _ in 0..6 {
+            assert_eq!(says("hi").await, 1);
+        }
+        client.say("hi").await;
+        assert!(client.hear().await.contains("Too many messages"));
     });
 }
 

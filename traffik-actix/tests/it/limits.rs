@@ -21,6 +21,41 @@ async fn named() -> &'static str {
     "named"
 }
 
+/// A window of fixed length begins anew with the month, and the month with the day that is said.
+#[actix_web::test]
+async fn a_month_that_was_set_while_it_runs_began_anew_each_time() {
+    // The first of January.
+    let (clock, backend) = memory();
+    let limits = Limits::new();
+    let plan = made("plan", "2/month")
+        .strategy("calendar_window,month_starts_on=15")
+        .backend(backend);
+    limits.add(plan).unwrap();
+    let app = app(ThrottleMiddleware::new(limits.get("plan").unwrap())).await;
+    let admitted = async || {
+        let mut admitted = 0;
+        for _ in 0..9 {
+            admitted += usize::from(send(&app, get("/")).await.is_ok());
+        }
+        admitted
+    };
+    assert_eq!(admitted().await, 2);
+    limits.update("plan", |plan| plan.rate("5/month")).unwrap();
+    assert_eq!(admitted().await, 3, "of the same month");
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    clock.advance(days(14) - Duration::from_micros(1));
+    assert_eq!(admitted().await, 0);
+    clock.advance(Duration::from_micros(1));
+    assert_eq!(admitted().await, 5);
+    // What was said before stays so if this cannot be.
+    let refused = limits.update("plan", |plan| plan.strategy("fixed_window"));
+    assert!(refused.is_err(), "a month has no length");
+    clock.advance(days(31) - Duration::from_micros(1));
+    assert_eq!(admitted().await, 0);
+    clock.advance(Duration::from_micros(1));
+    assert_eq!(admitted().await, 5, "on the fifteenth of February");
+}
+
 #[throttle("3/day", name = "own")]
 #[throttle(limit = "named")]
 async fn own_and_named() -> &'static str {

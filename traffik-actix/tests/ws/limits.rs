@@ -1,7 +1,8 @@
 //! What counts, for whom, and how much.
 
+use actix_web::HttpRequest;
 use traffik_actix::actix_ws::AggregatedMessage;
-use traffik_actix::{Limits, OnExcess, WsRule, WsThrottle};
+use traffik_actix::{Identity, Limits, OnExcess, Tenants, ThrottleBackend, WsRule, WsThrottle};
 
 use crate::client::Client;
 use crate::server::{name, serve};
@@ -169,6 +170,45 @@ async fn rates_and_costs_of_the_handshake_hold_for_its_messages() {
     }
     assert_eq!(ann.leave().await, ["1", "2", &notice(86_400)]);
     assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// The handshake says whose client it is, and where its messages count.
+#[actix_web::test]
+async fn messages_of_two_tenants_counted_in_one_backend() {
+    let memories = [memory().1, memory().1];
+    let backends = memories.clone();
+    let tenants = Tenants::new(move |tenant: &str| match tenant {
+        "north" => Ok(ThrottleBackend::new(backends[0].clone())),
+        "south" => Ok(ThrottleBackend::new(backends[1].clone())),
+        _ => Err("there is no such tenant"),
+    });
+    let messages = throttle("messages", "3/day")
+        .identify(|_: &HttpRequest| Identity::of("ann"))
+        .backend_by_async(async move |req: &HttpRequest| {
+            let tenant = req.headers().get("x-name").unwrap().to_str().unwrap();
+            tenants.open(tenant).await
+        });
+    // Beside it one that counts for all tenants together.
+    let all = throttle("all", "8/day").identify(|_: &HttpRequest| Identity::of("ann"));
+    let all = all.backend(memory().1).build().unwrap();
+    let limits = WsThrottle::new(messages.build().unwrap()).rule(all);
+    let addr = serve(limits).await;
+    let passed = async |tenant: &str, times: usize| {
+        let mut client = Client::connect(addr, tenant).await;
+        for _ in 0..times {
+            client.say("hi").await;
+        }
+        let heard = client.leave().await;
+        heard.into_iter().filter(|text| text == "hi").count()
+    };
+    assert_eq!(passed("north", 2).await, 2);
+    assert_eq!(passed("south", 5).await, 3);
+    assert_eq!(passed("north", 5).await, 1);
+    assert_eq!(memories.each_ref().map(|memory| memory.len()), [1, 1]);
+    // Before anybody has said anything.
+    let refused = Client::try_connect(addr, "west").await;
+    assert_eq!(refused.err(), Some(400));
+    assert_eq!(memories.each_ref().map(|memory| memory.len()), [1, 1]);
 }
 
 #[actix_web::test]

@@ -1,6 +1,7 @@
 //! Which requests meet which throttles.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix_web::test::TestRequest;
 use traffik_actix::Rule;
@@ -106,6 +107,74 @@ async fn a_rule_met_other_requests_than_it_says() {
 }
 
 /// Two rules that lead to one throttle are not two hits.
+/// Two a month that begins on the fifteenth, where it is: when the next one begins.
+#[actix_web::test]
+async fn a_month_of_a_file_was_one_of_thirty_days() {
+    const HOUR: u64 = 3_600;
+    let cases = [
+        ("month_starts_on = 15", 14 * 24 * HOUR),
+        (
+            "month_starts_on = 15\ntimezone_offset = 9",
+            14 * 24 * HOUR - 9 * HOUR,
+        ),
+        #[cfg(feature = "time-zone")]
+        (
+            "month_starts_on = 15\nzone = \"Europe/Berlin\"",
+            14 * 24 * HOUR - HOUR,
+        ),
+        ("", 31 * 24 * HOUR),
+    ];
+    for (options, ends) in cases {
+        // The first of January.
+        let (clock, backend) = memory();
+        let file = File::new(&format!(
+            "[throttle.plan]\nrate = \"2/month\"\nstrategy = \"calendar_window\"\n{options}\n[[rule]]\nthrottle = \"plan\""
+        ));
+        let loaded = file.builder(&backend).load().unwrap();
+        let app = app(loaded.middleware()).await;
+        let admitted = async || {
+            let mut admitted = 0;
+            for _ in 0..4 {
+                admitted += usize::from(send(&app, get("/")).await.is_ok());
+            }
+            admitted
+        };
+        assert_eq!(admitted().await, 2, "{options}");
+        let left = send(&app, get("/")).await.header("retry-after");
+        assert_eq!(left, Some(ends.to_string()), "{options}");
+        clock.advance(Duration::from_secs(ends) - Duration::from_micros(1));
+        assert_eq!(admitted().await, 0, "{options}");
+        clock.advance(Duration::from_micros(1));
+        assert_eq!(admitted().await, 2, "{options}");
+        // Another rate, by hand or in the file, is one of the same month.
+        loaded
+            .limits()
+            .update("plan", |plan| plan.rate("3/month"))
+            .unwrap();
+        assert_eq!(admitted().await, 1, "{options}");
+    }
+    let wrong = [
+        ("month_starts_on = 32", ":1:11: ", "from 1 to 31, not 32"),
+        (
+            "month_starts_on = \"the 15th\"",
+            ":4:19: ",
+            "month_starts_on",
+        ),
+        ("zone = \"Europe/Berlinn\"", ":4:", "zone"),
+    ];
+    for (option, place, says) in wrong {
+        let (_, backend) = memory();
+        let file = File::new(&format!(
+            "[throttle.plan]\nrate = \"2/month\"\nstrategy = \"calendar_window\"\n{option}"
+        ));
+        let error = file.builder(&backend).load().unwrap_err().to_string();
+        assert!(
+            error.contains(place) && error.contains(says),
+            "{option}: {error}"
+        );
+    }
+}
+
 #[actix_web::test]
 async fn a_throttle_of_two_rules_was_charged_twice() {
     let text = "[throttle.api]\nrate = \"2/day\"\n[[rule]]\nthrottle = \"api\"\npath = \"/items/\"\n[[rule]]\nthrottle = \"api\"\nmethods = \"GET\"";
