@@ -287,6 +287,44 @@ fn the_page_of_the_chat_shows_what_is_left() {
     assert_page_shows(&example, &["5 of 5 messages", r#"max="5""#]);
 }
 
+/// An hour may end in between: then it is tried once more.
+#[test]
+fn levels_are_one_decision_that_names_the_one_that_denied() {
+    let tries = (0..2).map(|_| {
+        let example = Example::start("levels");
+        let asked = [
+            "ann", "ann", "ann", "ann", "ben", "ben", "ben", "cid", "dan", "dan", "cid",
+        ];
+        asked.map(|who| {
+            let answer = example.send("GET", "/", &format!("x-api-key: key-of-{who}\r\n"));
+            let level = answer.split_once(r#""violated-policies":["#);
+            let level = level.and_then(|(_, rest)| rest.split_once(']'));
+            (
+                status_of(&answer),
+                level.map_or("", |(level, _)| level).to_owned(),
+            )
+        })
+    });
+    let (ok, denied) = ((200, String::new()), |level: &str| {
+        (429, format!("\"{level}\""))
+    });
+    let expected = [
+        ok.clone(),
+        ok.clone(),
+        ok.clone(),
+        denied("user"),
+        ok.clone(),
+        ok.clone(),
+        denied("organisation"),
+        ok.clone(),
+        ok.clone(),
+        ok.clone(),
+        denied("everybody"),
+    ];
+    let seen: Vec<_> = tries.collect();
+    assert!(seen.contains(&expected), "{seen:?}");
+}
+
 #[test]
 fn tenants_take_nothing_from_each_other() {
     let example = Example::start("tenants");
@@ -473,6 +511,7 @@ fn examples_say_that_their_port_is_taken() {
         "login",
         "api_keys",
         "tenants",
+        "levels",
         "chat",
         "playground",
         "uploads",
