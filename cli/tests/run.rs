@@ -57,6 +57,20 @@ fn a_file_is_checked_without_the_program_and_its_environment() {
     let bad = file("bad.toml", &GOOD.replace("POST", "PSOT"));
     let wrong = format!("{bad}:18:11: there is no method `PSOT`, did you mean `POST`?\n");
     assert_eq!(traffik(&["check", &bad, &good]), (1, said, wrong));
+    let worse = GOOD.replace("POST", "PSOT").replace("1/s", "often");
+    let worse = file(
+        "worse.toml",
+        &worse.replace(
+            "\"account\"\n\n[throttle.spare]",
+            "\"acount\"\n\n[throttle.spare]",
+        ),
+    );
+    let (code, _, wrong) = traffik(&["check", &worse]);
+    let lines: Vec<&str> = wrong.lines().collect();
+    assert!(code == 1 && lines.len() == 3, "{wrong}");
+    for (line, place) in lines.iter().zip(["11:12", "14:8", "18:11"]) {
+        assert!(line.starts_with(&format!("{worse}:{place}: ")), "{wrong}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod parts;
 mod plan;
 mod reader;
 mod rules;
+mod stores;
 mod throttles;
 mod trial;
 mod watch;
@@ -294,7 +295,7 @@ impl LimitsFile {
             .read(text)
             .map_err(|mistake| mistake.within(&name))?;
         let plan = Plan::read(&document, &self.0.parts, before, is_trial);
-        plan.map_err(|mistake| mistake.within(&name))
+        plan.map_err(|mistakes| mistakes.within(&name))
     }
 
     fn read(&self) -> Result<Texts> {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use traffik_core::{MemoryBackend, Result};
 
-use super::document::{Mistake, Place, Read};
+use super::document::{Mistake, Mistakes, Place, Read};
 use super::parts::Parts;
 use super::reader::{Table, unknown};
+use super::stores::{self, Kind};
 use crate::throttle::backend::ThrottleBackend;
 
 /// The backends of a file.
@@ -21,47 +22,34 @@ struct Made {
     backend: ThrottleBackend,
 }
 
-type Maker = Box<dyn FnOnce() -> Result<ThrottleBackend>>;
+pub(super) type Maker = Box<dyn FnOnce() -> Result<ThrottleBackend>>;
 
-struct Recipe {
-    said: String,
-    words: String,
-    make: Maker,
+/// A backend that is not made yet.
+pub(super) struct Recipe {
+    pub(super) said: String,
+    pub(super) words: String,
+    pub(super) make: Maker,
 }
 
 impl Backends {
     /// Those of a file. One of which the same was said before goes on as it is, with all counts.
-    pub(super) fn read(file: &Table<'_>, parts: &Parts, before: &Backends) -> Read<Backends> {
+    pub(super) fn read(
+        file: &Table<'_>,
+        parts: &Parts,
+        before: &Backends,
+        mistakes: &mut Mistakes,
+    ) -> Backends {
         let mut all = BTreeMap::new();
-        for (name, _, table) in file.tables("backend")? {
-            if parts.backends.contains_key(name) {
-                return Err(
-                    table.mistake("the program has a backend of this name: give this one another")
-                );
-            }
-            let kinds = [("memory", true), ("redis", false)];
-            let recipe = match table.choice("type", &kinds)? {
-                Some(true) => memory(&table)?,
-                Some(false) => redis(&table, parts)?,
-                None => return Err(table.mistake("`type` is missing: \"memory\" or \"redis\"")),
-            };
-            table.finish()?;
-            let known = before.0.get(name).filter(|made| made.said == recipe.said);
-            let backend = match known {
-                Some(made) => made.backend.clone(),
-                None => (recipe.make)()
-                    .map_err(|error| table.mistake(error))?
-                    .separate(),
-            };
-            let Recipe { said, words, .. } = recipe;
-            let made = Made {
-                said,
-                words,
-                backend,
-            };
-            all.insert(name.to_owned(), made);
+        for (name, _, table) in file.tables("backend", mistakes) {
+            let recipe = table.finished(recipe(name, &table, parts), mistakes);
+            let made = recipe.and_then(|recipe| {
+                let known = before.0.get(name);
+                mistakes.note(recipe.made(known, &table))
+            });
+            // In the stead of one that is not understood, so that its name is known.
+            all.insert(name.to_owned(), made.unwrap_or_else(Made::unread));
         }
-        Ok(Backends(all))
+        Backends(all)
     }
 
     /// The backend of this name, what it depends on, and what it is in words.
@@ -98,6 +86,51 @@ impl Backends {
     }
 }
 
+impl Recipe {
+    fn made(self, known: Option<&Made>, table: &Table<'_>) -> Read<Made> {
+        let Recipe { said, words, make } = self;
+        let backend = match known.filter(|made| made.said == said) {
+            Some(made) => made.backend.clone(),
+            None => make().map_err(|error| table.mistake(error))?.separate(),
+        };
+        Ok(Made {
+            said,
+            words,
+            backend,
+        })
+    }
+}
+
+impl Made {
+    fn unread() -> Made {
+        Made {
+            said: String::new(),
+            words: String::new(),
+            backend: ThrottleBackend::new(MemoryBackend::new()),
+        }
+    }
+}
+
+fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Read<Recipe> {
+    if parts.backends.contains_key(name) {
+        return Err(table.mistake("the program has a backend of this name: give this one another"));
+    }
+    let kinds = [
+        ("memory", None),
+        ("redis", Some(Kind::Redis)),
+        ("redis_cluster", Some(Kind::Cluster)),
+        ("redis_sentinel", Some(Kind::Sentinel)),
+        ("memcached", Some(Kind::Memcached)),
+    ];
+    match table.choice("type", &kinds)? {
+        Some(None) => memory(table),
+        Some(Some(kind)) => stores::read(kind, table, parts),
+        None => Err(table.mistake(
+            "`type` is missing: \"memory\", \"redis\", \"redis_cluster\", \"redis_sentinel\" or \"memcached\"",
+        )),
+    }
+}
+
 fn memory(table: &Table<'_>) -> Read<Recipe> {
     let max_keys = table.count("max_keys")?;
     let make = move || {
@@ -112,116 +145,4 @@ fn memory(table: &Table<'_>) -> Read<Recipe> {
         words: "the memory of the process".to_owned(),
         make: Box::new(make),
     })
-}
-
-/// The value of a variable of the environment that a file names, and what it is called.
-#[cfg(feature = "redis")]
-fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Read<Option<(String, String)>> {
-    const MUST: &str = "the name of an environment variable, of letters, digits and `_`";
-    let Some((name, at)) = table.text(key, MUST)? else {
-        return Ok(None);
-    };
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    // Somebody who mistakes the one for the other has written a secret here.
-    if !name.bytes().all(legal) || name.starts_with(|first: char| first.is_ascii_digit()) {
-        let what = format!(
-            "`{key}` of {} must be {MUST}, not the text itself",
-            table.what
-        );
-        return Err(Mistake::at(at, what));
-    }
-    match std::env::var(name) {
-        Ok(value) => Ok(Some((value, name.to_owned()))),
-        Err(_) if parts.is_rehearsal => {
-            parts.need(format!("environment variable {name}"));
-            Ok(Some((String::new(), name.to_owned())))
-        }
-        Err(_) => {
-            let what = format!(
-                "`{key}` of {}: the environment has no text in {name}",
-                table.what
-            );
-            Err(Mistake::at(at, what))
-        }
-    }
-}
-
-#[cfg(feature = "redis")]
-fn redis(table: &Table<'_>, parts: &Parts) -> Read<Recipe> {
-    use traffik_core::{BackendExt, CircuitBreaker, RedisBackend};
-
-    const URL: &str =
-        "a text such as \"redis://10.0.0.5\", or `url_env` with the variable that has it";
-    let from = variable(table, "url_env", parts)?;
-    let url = table.text("url", URL)?;
-    let (url, from) = match (url, from) {
-        (Some((_, at)), Some(_)) => {
-            let what = format!("{} has both `url` and `url_env`: leave one out", table.what);
-            return Err(Mistake::at(at, what));
-        }
-        (Some((url, _)), None) => (url.to_owned(), String::new()),
-        // In a rehearsal: the variable is the server's.
-        (None, Some((url, name))) if url.is_empty() && parts.is_rehearsal => (
-            "redis://127.0.0.1".to_owned(),
-            format!(", by the URL in {name}"),
-        ),
-        (None, Some((url, name))) => (url, format!(", by the URL in {name}")),
-        (None, None) => return Err(table.mistake(format!("`url` is missing: {URL}"))),
-    };
-    let secret = variable(table, "secret_env", parts)?.map(|(secret, _)| secret);
-    let secret = secret.filter(|secret| !secret.is_empty() || !parts.is_rehearsal);
-    let namespace = table.text("namespace", "a text such as \"shop\"")?;
-    let namespace = namespace.map(|(text, _)| text.to_owned());
-    let deadline = table.duration("deadline")?;
-    let connect_timeout = table.duration("connect_timeout")?;
-    let failover = table.choice("failover", &[("memory", ())])?;
-    let nodes = table.count("nodes")?;
-    if let (None, Some(_)) = (failover, nodes) {
-        return Err(table.mistake(
-            "`nodes` says who shares a limit while redis is away: it needs `failover = \"memory\"`",
-        ));
-    }
-    if nodes == Some(0) {
-        return Err(table.mistake("`nodes` must be how many servers share the limits, 1 at least"));
-    }
-    let mut words = format!("redis{from}");
-    if failover.is_some() {
-        let nodes = nodes.unwrap_or(1);
-        words.push_str(&format!(
-            "; while it is away memory, with 1/{nodes} of each limit"
-        ));
-    }
-    let said = format!(
-        "redis {url} {secret:?} {namespace:?} {deadline:?} {connect_timeout:?} {failover:?} {nodes:?}"
-    );
-    let make = move || {
-        let mut builder = RedisBackend::builder(&url);
-        if let Some(namespace) = namespace {
-            builder = builder.namespace(namespace);
-        }
-        if let Some(secret) = secret {
-            builder = builder.secret(secret);
-        }
-        if let Some(deadline) = deadline {
-            builder = builder.deadline(deadline);
-        }
-        if let Some(timeout) = connect_timeout {
-            builder = builder.connect_timeout(timeout);
-        }
-        let redis = builder.build()?;
-        Ok(match failover {
-            None => ThrottleBackend::new(redis),
-            Some(()) => {
-                let failover = redis.failover(MemoryBackend::new(), CircuitBreaker::new());
-                ThrottleBackend::new(failover.nodes(nodes.unwrap_or(1)))
-            }
-        })
-    };
-    let make = Box::new(make);
-    Ok(Recipe { said, words, make })
-}
-
-#[cfg(not(feature = "redis"))]
-fn redis(table: &Table<'_>, _: &Parts) -> Read<Recipe> {
-    Err(table.mistake("`type = \"redis\"` needs the feature `redis` of traffik-actix, which this program is built without"))
 }

@@ -61,6 +61,10 @@ pub(super) struct Mistake {
 /// The result of reading a part.
 pub(super) type Read<T> = std::result::Result<T, Mistake>;
 
+/// All that is wrong, as far as it can be told at once.
+#[derive(Default)]
+pub(super) struct Mistakes(Vec<Mistake>);
+
 impl LimitsDocument {
     /// Reads TOML.
     ///
@@ -94,10 +98,52 @@ impl Mistake {
     }
 
     pub(super) fn within(self, file: &str) -> Error {
+        Error::invalid(self.line(file))
+    }
+
+    fn line(self, file: &str) -> String {
         match self.place {
-            Some(place) => Error::invalid(format!("{file}:{place}: {}", self.what)),
-            None => Error::invalid(format!("{file}: {}", self.what)),
+            Some(place) => format!("{file}:{place}: {}", self.what),
+            None => format!("{file}: {}", self.what),
         }
+    }
+}
+
+impl Mistakes {
+    /// So many are told.
+    const MOST: usize = 20;
+
+    /// What was read, if there was no mistake in it. A mistake is kept.
+    pub(super) fn note<T>(&mut self, read: Read<T>) -> Option<T> {
+        read.map_err(|mistake| self.0.push(mistake)).ok()
+    }
+
+    /// The same of what may not be there.
+    pub(super) fn maybe<T>(&mut self, read: Read<Option<T>>) -> Option<T> {
+        self.note(read).flatten()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// One error, in the order of the file, each mistake on a line of its own.
+    pub(super) fn within(mut self, file: &str) -> Error {
+        self.0.sort_by_key(|mistake| mistake.place);
+        let more = self.0.len().saturating_sub(Self::MOST);
+        self.0.truncate(Self::MOST);
+        let lines = self.0.into_iter().map(|mistake| mistake.line(file));
+        let mut text = lines.collect::<Vec<_>>().join("\n");
+        if more > 0 {
+            let _ = write!(text, "\n{file}: and {more} more mistakes");
+        }
+        Error::invalid(text)
+    }
+}
+
+impl From<Mistake> for Mistakes {
+    fn from(one: Mistake) -> Mistakes {
+        Mistakes(vec![one])
     }
 }
 

@@ -4,7 +4,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{FORWARDED, HeaderName};
 use traffik_core::{Error, Identity};
 
-use super::document::{Mistake, Place, Read};
+use super::document::{Mistake, Mistakes, Node, Place, Read};
 use super::parts::{Parts, TierOf};
 use super::reader::{Table, Text, unknown};
 use crate::request::client_ip::{ClientIp, ProxyHeader};
@@ -32,15 +32,25 @@ pub(super) struct Who {
 pub(super) struct Identities<'a>(Vec<(&'a str, Who)>);
 
 impl Proxies {
-    pub(super) fn read(file: &Table<'_>) -> Read<Proxies> {
+    fn none(is_said: bool) -> Proxies {
+        Proxies {
+            client_ip: ClientIp::peer(),
+            host_header: None,
+            said: String::new(),
+            is_said,
+        }
+    }
+
+    pub(super) fn read(file: &Table<'_>, mistakes: &mut Mistakes) -> Proxies {
         let Some(node) = file.get("proxies") else {
-            return Ok(Proxies {
-                client_ip: ClientIp::peer(),
-                host_header: None,
-                said: String::new(),
-                is_said: false,
-            });
+            return Proxies::none(false);
         };
+        let read = Self::table(file, node, mistakes);
+        // In the stead of what is not understood, so that nobody is told to say something.
+        mistakes.note(read).unwrap_or_else(|| Proxies::none(true))
+    }
+
+    fn table(file: &Table<'_>, node: &Node, mistakes: &mut Mistakes) -> Read<Proxies> {
         let entries = file.table("proxies", "a table with `trust = [\"10.0.0.0/8\"]`")?;
         let entries = entries.unwrap_or_default();
         let table = Table::new("proxies".to_owned(), node.place, entries);
@@ -76,10 +86,10 @@ impl Proxies {
         if let Some(header) = table.choice("header", &headers)? {
             client_ip = client_ip.header(header);
         }
-        if let Some(bits) = table.count("ipv6_prefix")? {
-            let Some(bits) = u8::try_from(bits).ok().filter(|bits| *bits <= 128) else {
-                return Err(table.mistake("`ipv6_prefix` must be a number of bits, 128 at most"));
-            };
+        if let Some(bits) = bits(&table, "ipv4_prefix", 32)? {
+            client_ip = client_ip.ipv4_prefix(bits);
+        }
+        if let Some(bits) = bits(&table, "ipv6_prefix", 128)? {
             client_ip = client_ip.ipv6_prefix(bits);
         }
         let host_header = header_name(&table, "host_header")?;
@@ -89,7 +99,7 @@ impl Proxies {
                 "`host_header` must be a header that has the host alone, such as \"x-forwarded-host\", not `forwarded`",
             ));
         }
-        table.finish()?;
+        table.finish(mistakes);
         Ok(Proxies {
             client_ip,
             host_header,
@@ -115,12 +125,37 @@ impl Proxies {
             said: format!("ip {}", self.said),
         }
     }
+
+    /// The same, or the networks of addresses.
+    fn by_network(&self, table: &Table<'_>) -> Read<Who> {
+        let mut around = self.clone();
+        let mut networks = Vec::new();
+        if let Some(bits) = bits(table, "ipv4_prefix", 32)? {
+            around.client_ip = around.client_ip.ipv4_prefix(bits);
+            networks.push(format!("IPv4 by /{bits}"));
+        }
+        if let Some(bits) = bits(table, "ipv6_prefix", 128)? {
+            around.client_ip = around.client_ip.ipv6_prefix(bits);
+            networks.push(format!("IPv6 by /{bits}"));
+        }
+        let mut who = around.by_address();
+        for network in networks {
+            who.words.push_str(&format!(", {network}"));
+            who.said.push_str(&network);
+        }
+        Ok(who)
+    }
 }
 
 impl<'a> Identities<'a> {
-    pub(super) fn read(file: &Table<'a>, proxies: &Proxies, parts: &Parts) -> Read<Identities<'a>> {
+    pub(super) fn read(
+        file: &Table<'a>,
+        proxies: &Proxies,
+        parts: &Parts,
+        mistakes: &mut Mistakes,
+    ) -> Identities<'a> {
         let mut all = Identities(Vec::new());
-        let mut waiting = file.tables("identity")?;
+        let mut waiting = file.tables("identity", mistakes);
         // Those that name another after it, whatever their order in the file.
         while !waiting.is_empty() {
             let names: Vec<&str> = waiting.iter().map(|(name, ..)| *name).collect();
@@ -131,30 +166,33 @@ impl<'a> Identities<'a> {
             };
             let Some(next) = waiting.iter().position(|(_, _, table)| is_ready(table)) else {
                 let (_, _, table) = &waiting[0];
-                return Err(
-                    table.mistake("`otherwise` leads back to itself: one of them must do without")
-                );
+                let what = "`otherwise` leads back to itself: one of them must do without";
+                mistakes.note::<()>(Err(table.mistake(what)));
+                let rest = waiting.iter();
+                all.0
+                    .extend(rest.map(|(name, ..)| (*name, proxies.by_address())));
+                return all;
             };
             let (name, _, table) = waiting.remove(next);
-            let who = all.one(&table, proxies, parts)?;
+            let who = table.finished(all.one(&table, proxies, parts), mistakes);
+            // In the stead of one that is not understood, so that its name is known.
+            let who = who.unwrap_or_else(|| proxies.by_address());
             all.0.push((name, who));
         }
-        Ok(all)
+        all
     }
 
     fn one(&self, table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> Read<Who> {
         let kinds = [("ip", 0), ("header", 1), ("function", 2)];
         let who = match table.choice("from", &kinds)? {
-            Some(0) => proxies.by_address(),
+            Some(0) => proxies.by_network(table)?,
             Some(1) => self.by_header(table)?,
             Some(_) => by_function(table, parts)?,
             None => {
                 return Err(table.mistake("`from` is missing: \"ip\", \"header\" or \"function\""));
             }
         };
-        let who = with_tier(who, table, proxies, parts)?;
-        table.finish()?;
-        Ok(who)
+        with_tier(who, table, proxies, parts)
     }
 
     fn by_header(&self, table: &Table<'_>) -> Read<Who> {
@@ -282,6 +320,21 @@ fn with_tier(who: Who, table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> R
         source: Source::Sync(std::sync::Arc::new(source)),
         words,
         said,
+    })
+}
+
+/// How long the prefix of an address is.
+fn bits(table: &Table<'_>, key: &'static str, most: u8) -> Read<Option<u8>> {
+    let Some(bits) = table.count(key)? else {
+        return Ok(None);
+    };
+    let fits = u8::try_from(bits).ok().filter(|bits| *bits <= most);
+    fits.map(Some).ok_or_else(|| {
+        let what = format!(
+            "`{key}` of {} must be a number of bits, {most} at most, not {bits}",
+            table.what
+        );
+        Mistake::at(table.get(key).and_then(|node| node.place), what)
     })
 }
 

@@ -3,7 +3,7 @@
 use actix_web::HttpRequest;
 
 use super::backends::Backends;
-use super::document::{LimitsDocument, Mistake, Read, Value};
+use super::document::{LimitsDocument, Mistake, Mistakes, Value};
 use super::explain::Explanation;
 use super::identities::{Identities, Proxies};
 use super::parts::Parts;
@@ -21,23 +21,24 @@ pub(super) struct Plan {
 impl Plan {
     /// # Errors
     ///
-    /// The first mistake.
+    /// All mistakes that can be told at once. What a part with a mistake would have been is taken to be there, so that none
+    /// follows from another.
     pub(super) fn read(
         document: &LimitsDocument,
         parts: &Parts,
         before: &Backends,
         is_trial: bool,
-    ) -> Read<Plan> {
+    ) -> Result<Plan, Mistakes> {
         let Value::Table(entries) = &document.0.value else {
-            return Err(Mistake::at(
-                None,
-                "it must be a table with the keys throttle, rule, backend, identity and proxies",
-            ));
+            let must =
+                "it must be a table with the keys throttle, rule, backend, identity and proxies";
+            return Err(Mistake::at(None, must).into());
         };
+        let mut mistakes = Mistakes::default();
         let file = Table::new("the file".to_owned(), None, entries);
-        let proxies = Proxies::read(&file)?;
-        let identities = Identities::read(&file, &proxies, parts)?;
-        let backends = Backends::read(&file, parts, before)?;
+        let proxies = Proxies::read(&file, &mut mistakes);
+        let identities = Identities::read(&file, &proxies, parts, &mut mistakes);
+        let backends = Backends::read(&file, parts, before, &mut mistakes);
         let around = Surroundings {
             parts,
             proxies: &proxies,
@@ -45,23 +46,29 @@ impl Plan {
             backends: &backends,
             is_trial,
         };
-        let tables = file.tables("throttle")?;
-        let throttles = tables
+        let tables = file.tables("throttle", &mut mistakes);
+        let names: Vec<&str> = tables.iter().map(|(name, ..)| *name).collect();
+        let throttles: Vec<Planned> = tables
             .iter()
-            .map(|(name, node, table)| Planned::read(name, node, table, &around));
-        let throttles = throttles.collect::<Read<Vec<Planned>>>()?;
-        let rules = rules::read(&file, &throttles, &proxies, parts)?;
-        file.finish()?;
+            .filter_map(|(name, node, table)| {
+                Planned::read(name, node, table, &around, &mut mistakes)
+            })
+            .collect();
+        let rules = rules::read(&file, &names, &proxies, parts, &mut mistakes);
+        file.finish(&mut mistakes);
         // Such as a file that is being written.
-        if throttles.is_empty() {
+        if tables.is_empty() && mistakes.len() == 0 {
             let what = "there is no throttle in it: write `[throttle.NAME]`, and below it `rate = \"100/minute\"`";
-            return Err(Mistake::at(None, what));
+            mistakes.note::<()>(Err(Mistake::at(None, what)));
         }
-        Ok(Plan {
-            throttles,
-            rules,
-            backends,
-        })
+        match mistakes.len() {
+            0 => Ok(Plan {
+                throttles,
+                rules,
+                backends,
+            }),
+            _ => Err(mistakes),
+        }
     }
 
     /// For each throttle that is in a rule when it is asked: if one of its rules is for the request. In the order in which

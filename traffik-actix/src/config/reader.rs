@@ -6,7 +6,7 @@ use std::time::Duration;
 use traffik_core::__private::nearest;
 use traffik_core::Rate;
 
-use super::document::{Key, Mistake, Node, Place, Read, Value};
+use super::document::{Key, Mistake, Mistakes, Node, Place, Read, Value};
 
 /// A table whose keys are asked for one after the other; those that nobody asked for are mistakes.
 pub(super) struct Table<'a> {
@@ -37,7 +37,10 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
         let mut entries = self.entries.iter();
         entries
             .find(|(known, _)| known.text == key)
@@ -181,16 +184,18 @@ impl<'a> Table<'a> {
     }
 
     /// The tables in the table of this key, by name: `[throttle.api]`.
-    pub(super) fn tables(&self, key: &'static str) -> Read<Vec<(&'a str, &'a Node, Table<'a>)>> {
+    pub(super) fn tables(
+        &self,
+        key: &'static str,
+        mistakes: &mut Mistakes,
+    ) -> Vec<(&'a str, &'a Node, Table<'a>)> {
         let Some(node) = self.get(key) else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
         let Value::Table(all) = &node.value else {
-            return Err(self.wrong(
-                key,
-                node,
-                &format!("a table of tables, written `[{key}.NAME]`"),
-            ));
+            let must = format!("a table of tables, written `[{key}.NAME]`");
+            mistakes.note::<()>(Err(self.wrong(key, node, &must)));
+            return Vec::new();
         };
         let each = all.iter().map(|(name, node)| match &node.value {
             Value::Table(entries) => {
@@ -209,7 +214,7 @@ impl<'a> Table<'a> {
                 Err(Mistake::at(name.place, what))
             }
         });
-        each.collect()
+        each.filter_map(|one| mistakes.note(one)).collect()
     }
 
     /// Keys that were not asked for.
@@ -226,16 +231,23 @@ impl<'a> Table<'a> {
     }
 
     /// Refuses keys that nobody asked for.
-    pub(super) fn finish(&self) -> Read<()> {
-        let Some((key, _)) = self.others().into_iter().next() else {
-            return Ok(());
-        };
-        let hint = match self.meant(&key.text) {
-            Some(near) => format!(", did you mean `{near}`?"),
-            None => format!("; it has {}", self.known.borrow().join(", ")),
-        };
-        let what = format!("{} has no key `{}`{hint}", self.what, key.text);
-        Err(Mistake::at(key.place, what))
+    pub(super) fn finish(&self, mistakes: &mut Mistakes) {
+        for (key, _) in self.others() {
+            let hint = match self.meant(&key.text) {
+                Some(near) => format!(", did you mean `{near}`?"),
+                None => format!("; it has {}", self.known.borrow().join(", ")),
+            };
+            let what = format!("{} has no key `{}`{hint}", self.what, key.text);
+            mistakes.note::<()>(Err(Mistake::at(key.place, what)));
+        }
+    }
+
+    /// The same of what was read in one piece: only if there was no mistake in it, which may have kept it from asking.
+    pub(super) fn finished<T>(&self, read: Read<T>, mistakes: &mut Mistakes) -> Option<T> {
+        let read = mistakes.note(read)?;
+        let before = mistakes.len();
+        self.finish(mistakes);
+        (mistakes.len() == before).then_some(read)
     }
 }
 
@@ -243,7 +255,10 @@ impl<'a> Table<'a> {
 pub(super) fn shown(key: &str, node: &Node) -> String {
     match &node.value {
         Value::Text(text)
-            if key.starts_with("url") || key.starts_with("secret") || text.contains("://") =>
+            if ["url", "secret", "master"]
+                .iter()
+                .any(|of| key.starts_with(of))
+                || text.contains("://") =>
         {
             "this text, which may be secret".to_owned()
         }

@@ -7,11 +7,10 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::http::header::HOST;
 
-use super::document::{Key, Mistake, Node, Place, Read, Value};
+use super::document::{Key, Mistake, Mistakes, Node, Place, Read, Value};
 use super::identities::{Proxies, named_header};
 use super::parts::{Parts, Predicate};
 use super::reader::{Table, unknown};
-use super::throttles::Planned;
 use crate::entry::rule::Conditions;
 use crate::request::pattern::PathPattern;
 
@@ -77,68 +76,55 @@ pub(super) struct Check {
     pub(super) is_met: Predicate,
 }
 
-/// The rules of a file, in its order.
+/// The rules of a file, in its order, about throttles of these names.
 pub(super) fn read(
     file: &Table<'_>,
-    throttles: &[Planned],
+    names: &[&str],
     proxies: &Proxies,
     parts: &Parts,
-) -> Read<Vec<PlannedRule>> {
+    mistakes: &mut Mistakes,
+) -> Vec<PlannedRule> {
     const MUST: &str = "a list of tables, each written `[[rule]]`";
     let Some(node) = file.get("rule") else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
     let Value::List(all) = &node.value else {
-        return Err(file.wrong("rule", node, MUST));
+        mistakes.note::<()>(Err(file.wrong("rule", node, MUST)));
+        return Vec::new();
     };
-    let each = all.iter().enumerate().map(|(at, one)| match &one.value {
-        Value::Table(entries) => {
-            let table = Table::new(format!("rule {}", at + 1), one.place, entries);
-            rule(at + 1, &table, throttles, proxies, parts)
-        }
-        _ => Err(file.wrong("rule", one, MUST)),
+    let each = all.iter().enumerate().filter_map(|(at, one)| {
+        let Value::Table(entries) = &one.value else {
+            return mistakes.note(Err(file.wrong("rule", one, MUST)));
+        };
+        let table = Table::new(format!("rule {}", at + 1), one.place, entries);
+        rule(at + 1, &table, names, proxies, parts, mistakes)
     });
     each.collect()
 }
 
+/// Nothing if there are mistakes, of which all are noted.
 fn rule(
     number: usize,
     table: &Table<'_>,
-    throttles: &[Planned],
+    names: &[&str],
     proxies: &Proxies,
     parts: &Parts,
-) -> Read<PlannedRule> {
-    let names = table.texts("throttle", "the name of a throttle, or a list of names")?;
-    if names.is_empty() {
-        return Err(
-            table.mistake("`throttle` is missing: the name of a throttle, or a list of names")
-        );
-    }
-    let found = names.into_iter().map(|(name, at)| {
-        let mut places = throttles.iter();
-        places.position(|one| one.name == name).ok_or_else(|| {
-            let known = throttles.iter().map(|one| one.name.as_str());
-            Mistake::at(at, unknown("throttle", name, known))
-        })
-    });
-    let throttles = found.collect::<Read<Vec<usize>>>()?;
+    mistakes: &mut Mistakes,
+) -> Option<PlannedRule> {
+    let before = mistakes.len();
+    let throttles = throttles(table, names, mistakes);
     let mut checks = Vec::new();
-    let methods = methods(table, &mut checks)?;
-    let path = path(table, &mut checks)?;
+    let methods = methods(table, &mut checks, mistakes);
+    let path = mistakes.maybe(path(table, &mut checks));
     // What is left is asked together.
     let simple = checks.len();
-    hosts(table, proxies, &mut checks)?;
-    headers(table, &mut checks)?;
-    if let Some((name, at)) = table.text(
-        "when",
-        "the name under which the program registers a predicate",
-    )? {
-        checks.push(Check {
-            words: format!("the program's `{name}` says so"),
-            is_met: parts.predicate(name, at)?,
-        });
+    mistakes.note(hosts(table, proxies, &mut checks));
+    headers(table, &mut checks, mistakes);
+    mistakes.note(when(table, parts, &mut checks));
+    table.finish(mistakes);
+    if mistakes.len() > before {
+        return None;
     }
-    table.finish()?;
     let others: Vec<Predicate> = checks[simple..]
         .iter()
         .map(|check| Arc::clone(&check.is_met))
@@ -147,7 +133,7 @@ fn rule(
     if !others.is_empty() {
         conditions = conditions.when(move |req: &HttpRequest| others.iter().all(|one| one(req)));
     }
-    Ok(PlannedRule {
+    Some(PlannedRule {
         number,
         place: table.place,
         throttles,
@@ -156,9 +142,39 @@ fn rule(
     })
 }
 
-fn methods(table: &Table<'_>, checks: &mut Vec<Check>) -> Read<Vec<Method>> {
+fn throttles(table: &Table<'_>, all: &[&str], mistakes: &mut Mistakes) -> Vec<usize> {
+    const MUST: &str = "the name of a throttle, or a list of names";
+    let before = mistakes.len();
+    let names = mistakes
+        .note(table.texts("throttle", MUST))
+        .unwrap_or_default();
+    if names.is_empty() && mistakes.len() == before {
+        let what = format!("`throttle` is missing: {MUST}");
+        mistakes.note::<()>(Err(table.mistake(what)));
+    }
+    let found = names.into_iter().filter_map(|(name, at)| {
+        let place = all.iter().position(|one| *one == name);
+        let unknown = || Mistake::at(at, unknown("throttle", name, all.iter().copied()));
+        mistakes.note(place.ok_or_else(unknown))
+    });
+    found.collect()
+}
+
+fn when(table: &Table<'_>, parts: &Parts, checks: &mut Vec<Check>) -> Read<()> {
+    const MUST: &str = "the name under which the program registers a predicate";
+    if let Some((name, at)) = table.text("when", MUST)? {
+        checks.push(Check {
+            words: format!("the program's `{name}` says so"),
+            is_met: parts.predicate(name, at)?,
+        });
+    }
+    Ok(())
+}
+
+fn methods(table: &Table<'_>, checks: &mut Vec<Check>, mistakes: &mut Mistakes) -> Vec<Method> {
     let mut methods = Vec::new();
-    for (name, at) in table.texts("methods", "methods such as [\"GET\", \"HEAD\"]")? {
+    let texts = table.texts("methods", "methods such as [\"GET\", \"HEAD\"]");
+    for (name, at) in mistakes.note(texts).unwrap_or_default() {
         // They are told apart by case: `post` would be one that nobody uses.
         match Method::from_bytes(name.as_bytes()) {
             Ok(method) if METHODS.contains(&name) => methods.push(method),
@@ -168,7 +184,7 @@ fn methods(table: &Table<'_>, checks: &mut Vec<Check>) -> Read<Vec<Method>> {
                     true => format!("there is no method `{name}`, did you mean `{upper}`?"),
                     false => unknown("method", name, METHODS.iter().copied()),
                 };
-                return Err(Mistake::at(at, what));
+                mistakes.note::<()>(Err(Mistake::at(at, what)));
             }
         }
     }
@@ -179,7 +195,7 @@ fn methods(table: &Table<'_>, checks: &mut Vec<Check>) -> Read<Vec<Method>> {
         let is_met = Arc::new(move |req: &HttpRequest| wanted.contains(req.method()));
         checks.push(Check { words, is_met });
     }
-    Ok(methods)
+    methods
 }
 
 fn path(table: &Table<'_>, checks: &mut Vec<Check>) -> Read<Option<PathPattern>> {
@@ -313,12 +329,12 @@ fn name_of(host: &[u8]) -> &[u8] {
     host.strip_suffix(b".").unwrap_or(host)
 }
 
-fn headers(table: &Table<'_>, checks: &mut Vec<Check>) -> Read<()> {
+fn headers(table: &Table<'_>, checks: &mut Vec<Check>, mistakes: &mut Mistakes) {
     let must = "a table such as { x-beta = true, x-plan = \"free\" }";
-    for (key, node) in table.table("header", must)?.unwrap_or_default() {
-        checks.push(header(table, key, node)?);
+    let entries = mistakes.maybe(table.table("header", must));
+    for (key, node) in entries.unwrap_or_default() {
+        checks.extend(mistakes.note(header(table, key, node)));
     }
-    Ok(())
 }
 
 fn header(table: &Table<'_>, key: &Key, node: &Node) -> Read<Check> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use traffik_core::{OnError, Rate, Strategy, strategy};
 
 use super::backends::Backends;
-use super::document::{Mistake, Node, Read, Value};
+use super::document::{Key, Mistake, Mistakes, Node, Read, Value};
 use super::identities::{Identities, Proxies};
 use super::parts::Parts;
 use super::reader::Table;
@@ -44,55 +44,33 @@ pub(super) fn trial_of(name: &str) -> String {
 }
 
 impl Planned {
+    /// Nothing if there are mistakes, of which all are noted.
     pub(super) fn read(
         name: &str,
         node: &Node,
         table: &Table<'_>,
         around: &Surroundings<'_>,
-    ) -> Read<Planned> {
-        let rate = rate(table)?;
+        mistakes: &mut Mistakes,
+    ) -> Option<Planned> {
+        let before = mistakes.len();
+        let rate = mistakes.note(rate(table));
         let known_as = match around.is_trial {
             true => trial_of(name),
             false => name.to_owned(),
         };
-        let mut builder = HttpThrottle::builder(&known_as).rate(rate);
-        let mut words = vec![format!("rate {rate}")];
+        let mut builder = HttpThrottle::builder(&known_as);
+        let mut words = Vec::new();
         let mut said = node.said();
-        builder = limits(builder, table, &mut words)?;
-        builder = answers(builder, table)?;
-        let named = table.text("identity", "the name of an identity")?;
-        match around.identities.of_throttle(named, around.proxies)? {
-            Some(who) => {
-                builder = builder.identify_source(who.source);
-                said.push_str(&who.said);
-                words.push(format!("for each: {}", who.words));
-            }
-            None => words.push(
-                "for each: the address of the socket, unless the program's backend says otherwise"
-                    .to_owned(),
-            ),
-        }
-        let named = table.text("backend", "the name of a backend")?;
-        let is_default = named.is_none() && around.backends.has_default(around.parts);
-        if let Some((named, at)) = named.or(is_default.then_some(("default", None))) {
-            let (backend, depends, which) = around.backends.find(named, at, around.parts)?;
-            if let Some(backend) = backend {
-                builder = builder.backend(backend);
-            }
-            said.push_str(&depends);
-            words.push(format!("counts in {which}"));
-        } else {
-            words.push(
-                "counts in the backend of the program, else in the memory of the process"
-                    .to_owned(),
-            );
-        }
-        let is_enabled = table.flag("enabled")?.unwrap_or(true);
+        builder = limits(builder, table, &mut words, mistakes);
+        builder = answers(builder, table, mistakes);
+        builder = who(builder, table, around, &mut said, &mut words, mistakes);
+        builder = backend(builder, table, around, &mut said, &mut words, mistakes);
+        let is_enabled = mistakes.maybe(table.flag("enabled")).unwrap_or(true);
         if !is_enabled {
             words.push("disabled: admits everything, counts nothing".to_owned());
         }
-        let is_shadow = table.flag("shadow")? == Some(true);
-        if table.flag("shadow_header")? == Some(true) {
+        let is_shadow = mistakes.maybe(table.flag("shadow")) == Some(true);
+        if mistakes.maybe(table.flag("shadow_header")) == Some(true) {
             builder = builder.shadow_header();
         }
         if around.is_trial {
@@ -101,23 +79,85 @@ impl Planned {
             builder = builder.shadow();
             words.push("in shadow: decides and counts, and never denies".to_owned());
         }
-        let (strategy, text) = strategy_of(table)?;
-        words.insert(1, format!("strategy {text}"));
-        let recipe = builder.strategy(strategy);
+        let strategy = strategy_of(table, mistakes);
+        let (Some(rate), Some((strategy, text))) = (rate, strategy) else {
+            return None;
+        };
+        let recipe = builder.rate(rate).strategy(strategy);
+        if mistakes.len() > before {
+            return None;
+        }
         // Its name, and whether the strategy can serve the rate.
-        recipe
-            .clone()
-            .build()
-            .map_err(|error| Mistake::at(table.place, error))?;
-        Ok(Planned {
+        let built = recipe.clone().build();
+        mistakes.note(built.map_err(|error| Mistake::at(table.place, error)))?;
+        Some(Planned {
             name: name.to_owned(),
             known_as,
             recipe,
             is_enabled,
             said,
-            words,
+            words: [
+                vec![format!("rate {rate}"), format!("strategy {text}")],
+                words,
+            ]
+            .concat(),
         })
     }
+}
+
+/// Whom it tells apart.
+fn who(
+    builder: HttpThrottleBuilder,
+    table: &Table<'_>,
+    around: &Surroundings<'_>,
+    said: &mut String,
+    words: &mut Vec<String>,
+    mistakes: &mut Mistakes,
+) -> HttpThrottleBuilder {
+    let named = mistakes.maybe(table.text("identity", "the name of an identity"));
+    let who = around.identities.of_throttle(named, around.proxies);
+    match mistakes.maybe(who) {
+        Some(who) => {
+            said.push_str(&who.said);
+            words.push(format!("for each: {}", who.words));
+            builder.identify_source(who.source)
+        }
+        None => {
+            words.push(
+                "for each: the address of the socket, unless the program's backend says otherwise"
+                    .to_owned(),
+            );
+            builder
+        }
+    }
+}
+
+/// Where it counts.
+fn backend(
+    mut builder: HttpThrottleBuilder,
+    table: &Table<'_>,
+    around: &Surroundings<'_>,
+    said: &mut String,
+    words: &mut Vec<String>,
+    mistakes: &mut Mistakes,
+) -> HttpThrottleBuilder {
+    let named = mistakes.maybe(table.text("backend", "the name of a backend"));
+    let is_default = named.is_none() && around.backends.has_default(around.parts);
+    let Some((named, at)) = named.or(is_default.then_some(("default", None))) else {
+        words.push(
+            "counts in the backend of the program, else in the memory of the process".to_owned(),
+        );
+        return builder;
+    };
+    let found = around.backends.find(named, at, around.parts);
+    if let Some((backend, depends, which)) = mistakes.note(found) {
+        if let Some(backend) = backend {
+            builder = builder.backend(backend);
+        }
+        said.push_str(&depends);
+        words.push(format!("counts in {which}"));
+    }
+    builder
 }
 
 fn rate(table: &Table<'_>) -> Read<Rate> {
@@ -130,12 +170,13 @@ fn limits(
     mut builder: HttpThrottleBuilder,
     table: &Table<'_>,
     words: &mut Vec<String>,
-) -> Read<HttpThrottleBuilder> {
-    if let Some(cost) = table.count("cost")? {
+    mistakes: &mut Mistakes,
+) -> HttpThrottleBuilder {
+    if let Some(cost) = mistakes.maybe(table.count("cost")) {
         builder = builder.cost(cost);
         words.push(format!("cost {cost}"));
     }
-    if table.flag("shared")? == Some(true) {
+    if mistakes.maybe(table.flag("shared")) == Some(true) {
         builder = builder.shared();
         words.push("shared by all clients".to_owned());
     }
@@ -144,7 +185,7 @@ fn limits(
         ("route", Scope::Route),
         ("path", Scope::Path),
     ];
-    if let Some(scope) = table.choice("scope", &scopes)? {
+    if let Some(scope) = mistakes.maybe(table.choice("scope", &scopes)) {
         builder = builder.scope(scope);
         match scope {
             Scope::Throttle => {}
@@ -152,30 +193,34 @@ fn limits(
             Scope::Path => words.push("a count for each path".to_owned()),
         }
     }
-    if let Some(min_wait) = table.duration("min_wait")? {
+    if let Some(min_wait) = mistakes.maybe(table.duration("min_wait")) {
         builder = builder.min_wait(min_wait);
     }
-    if let Some(max_wait) = table.duration("wait_up_to")? {
+    if let Some(max_wait) = mistakes.maybe(table.duration("wait_up_to")) {
         builder = builder.wait_up_to(max_wait);
         words.push(format!("waits up to {max_wait:?} rather than denying"));
     }
-    if let Some(waiters) = table.count("max_waiters")? {
+    if let Some(waiters) = mistakes.maybe(table.count("max_waiters")) {
         builder = builder.max_waiters(waiters as usize);
     }
-    if let Some(waiters) = table.count("max_waiters_per_client")? {
+    if let Some(waiters) = mistakes.maybe(table.count("max_waiters_per_client")) {
         builder = builder.max_waiters_per_client(waiters as usize);
     }
-    Ok(builder)
+    builder
 }
 
 /// What clients are told, and what happens when the store fails.
-fn answers(mut builder: HttpThrottleBuilder, table: &Table<'_>) -> Read<HttpThrottleBuilder> {
+fn answers(
+    mut builder: HttpThrottleBuilder,
+    table: &Table<'_>,
+    mistakes: &mut Mistakes,
+) -> HttpThrottleBuilder {
     let policies: [(_, fn() -> OnError); 3] = [
         ("allow", || OnError::Allow),
         ("throttle", || OnError::Throttle),
         ("raise", || OnError::Raise),
     ];
-    if let Some(on_error) = table.choice("on_error", &policies)? {
+    if let Some(on_error) = mistakes.maybe(table.choice("on_error", &policies)) {
         builder = builder.on_error(on_error());
     }
     let headers = [
@@ -183,7 +228,7 @@ fn answers(mut builder: HttpThrottleBuilder, table: &Table<'_>) -> Read<HttpThro
         ("denied", Headers::Denied),
         ("never", Headers::Never),
     ];
-    if let Some(headers) = table.choice("headers", &headers)? {
+    if let Some(headers) = mistakes.maybe(table.choice("headers", &headers)) {
         builder = builder.headers(headers);
     }
     let styles = [
@@ -191,51 +236,63 @@ fn answers(mut builder: HttpThrottleBuilder, table: &Table<'_>) -> Read<HttpThro
         ("x_rate_limit", HeaderStyle::XRateLimit),
         ("both", HeaderStyle::Both),
     ];
-    if let Some(style) = table.choice("header_style", &styles)? {
+    if let Some(style) = mistakes.maybe(table.choice("header_style", &styles)) {
         builder = builder.header_style(style);
     }
-    Ok(builder)
+    builder
 }
 
 /// The strategy with its options, which are all other keys, and as text.
-fn strategy_of(table: &Table<'_>) -> Read<(Arc<dyn Strategy>, String)> {
-    let named = table.text(
-        "strategy",
-        "the name of a strategy such as \"token_bucket\"",
-    )?;
+fn strategy_of(table: &Table<'_>, mistakes: &mut Mistakes) -> Option<(Arc<dyn Strategy>, String)> {
+    const MUST: &str = "the name of a strategy such as \"token_bucket\"";
+    let named = mistakes.note(table.text("strategy", MUST))?;
     let (name, at) = named.unwrap_or(("fixed_window", table.place));
     // Of its name alone, so that a mistake in it is pointed out where it is.
-    strategy::named(name)
-        .map_err(|error| Mistake::at(at, format!("`strategy` of {}: {error}", table.what)))?;
+    let alone = strategy::named(name);
+    mistakes.note(
+        alone.map_err(|error| Mistake::at(at, format!("`strategy` of {}: {error}", table.what))),
+    )?;
     let mut text = name.to_owned();
+    let before = mistakes.len();
     for (key, node) in table.others() {
-        // A slip in a key of throttles is no option of a strategy.
-        if strategy::named(&format!("{name},{}=", key.text))
-            .is_err_and(|error| error.to_string().contains("has no option"))
-            && let Some(near) = table.meant(&key.text)
-        {
-            let what = format!(
-                "{} has no key `{}`, did you mean `{near}`?",
-                table.what, key.text
-            );
-            return Err(Mistake::at(key.place, what));
+        if let Some(longer) = mistakes.note(with_option(table, name, &text, key, node)) {
+            text = longer;
         }
-        let option = option(node).ok_or_else(|| {
-            table.wrong(
-                &key.text,
-                node,
-                "a number, true, false, a text, or a table of numbers",
-            )
-        })?;
-        text.push_str(&format!(",{}={option}", key.text));
-        strategy::named(&text).map_err(|error| {
-            let is_unknown = error.to_string().contains("has no option");
-            let at = if is_unknown { key.place } else { node.place };
-            Mistake::at(at, format!("{}: {error}", table.what))
-        })?;
     }
-    let strategy = strategy::named(&text).map_err(|error| table.mistake(error))?;
-    Ok((strategy, text))
+    if mistakes.len() > before {
+        return None;
+    }
+    let strategy = strategy::named(&text).map_err(|error| table.mistake(error));
+    Some((mistakes.note(strategy)?, text))
+}
+
+/// The text of a strategy with one option more.
+fn with_option(table: &Table<'_>, name: &str, text: &str, key: &Key, node: &Node) -> Read<String> {
+    // A slip in a key of throttles is no option of a strategy.
+    if strategy::named(&format!("{name},{}=", key.text))
+        .is_err_and(|error| error.to_string().contains("has no option"))
+        && let Some(near) = table.meant(&key.text)
+    {
+        let what = format!(
+            "{} has no key `{}`, did you mean `{near}`?",
+            table.what, key.text
+        );
+        return Err(Mistake::at(key.place, what));
+    }
+    let option = option(node).ok_or_else(|| {
+        table.wrong(
+            &key.text,
+            node,
+            "a number, true, false, a text, or a table of numbers",
+        )
+    })?;
+    let text = format!("{text},{}={option}", key.text);
+    strategy::named(&text).map_err(|error| {
+        let is_unknown = error.to_string().contains("has no option");
+        let at = if is_unknown { key.place } else { node.place };
+        Mistake::at(at, format!("{}: {error}", table.what))
+    })?;
+    Ok(text)
 }
 
 /// An option as the name of a strategy has it.
@@ -245,7 +302,7 @@ fn option(node: &Node) -> Option<String> {
         Value::Whole(number) | Value::Fraction(number) => number.clone(),
         Value::Flag(flag) => flag.to_string(),
         Value::Table(entries) => {
-            let part = |(key, node): &(super::document::Key, Node)| match &node.value {
+            let part = |(key, node): &(Key, Node)| match &node.value {
                 Value::Whole(number) | Value::Fraction(number)
                     if !key.text.contains([':', '|']) =>
                 {

@@ -185,11 +185,23 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "API\n[identity.who]\nfrom = \"ip\"\ntier_header = \"x-plan\"",
-        ":5:1: identity `who` has no key `tier_header`; it has from, tier, tier_header_of_proxies",
+        ":5:1: identity `who` has no key `tier_header`; it has from, ipv4_prefix, ipv6_prefix, tier, tier_header_of_proxies",
     ),
     (
         "API\n[identity.who]\nfrom = \"ip\"\notherwise = \"x\"",
-        ":5:1: identity `who` has no key `otherwise`; it has from, tier, tier_header_of_proxies",
+        ":5:1: identity `who` has no key `otherwise`; it has from, ipv4_prefix, ipv6_prefix, tier, tier_header_of_proxies",
+    ),
+    (
+        "API\n[identity.net]\nfrom = \"ip\"\nipv4_prefix = 33",
+        ":5:15: `ipv4_prefix` of identity `net` must be a number of bits, 32 at most, not 33",
+    ),
+    (
+        "API\n[identity.who]\nfrom = \"header\"\nheader = \"x-key\"\nipv6_prefix = 48",
+        ":6:1: identity `who` has no key `ipv6_prefix`; it has from, header, otherwise, tier, tier_header_of_proxies",
+    ),
+    (
+        "API\n[proxies]\ntrust_unix = true\nipv6_prefix = 129",
+        ":5:15: `ipv6_prefix` of proxies must be a number of bits, 128 at most, not 129",
     ),
     (
         "API\n[proxies]\nheader = \"forwarded\"",
@@ -203,11 +215,11 @@ const MISTAKES: &[(&str, &str)] = &[
     // Where counts live.
     (
         "API\n[backend.b]\n",
-        ":3:10: backend `b`: `type` is missing: \"memory\" or \"redis\"",
+        ":3:10: backend `b`: `type` is missing: \"memory\", \"redis\", \"redis_cluster\", \"redis_sentinel\" or \"memcached\"",
     ),
     (
         "API\n[backend.b]\ntype = \"reddis\"",
-        ":4:8: `type` of backend `b` must be \"memory\" or \"redis\", not \"reddis\"",
+        ":4:8: `type` of backend `b` must be \"memory\" or \"redis\" or \"redis_cluster\" or \"redis_sentinel\" or \"memcached\", not \"reddis\"",
     ),
     (
         "API\n[backend.b]\ntype = \"memory\"\nmax_keys = \"many\"",
@@ -237,6 +249,140 @@ fn a_mistake_was_accepted_or_not_told_with_its_place() {
         }
     }
     assert!(others.is_empty(), "{}", others.join("\n"));
+}
+
+/// Who mended one was told of the next, one start after the other.
+#[test]
+fn only_the_first_mistake_was_told() {
+    let text = "\
+[proxies]
+trust = [\"10.0.0.0/33\"]
+
+[identity.who]
+from = \"header\"
+header = \"x key\"
+
+[identity.other]
+from = \"header\"
+header = \"x-key\"
+otherwise = \"nobody\"
+
+[backend.store]
+type = \"reddis\"
+
+[throttle.api]
+rate = \"often\"
+strategy = \"gcar\"
+identity = \"woh\"
+backend = \"stroe\"
+cost = \"much\"
+scope = \"rout\"
+
+[throttle.writes]
+rate = \"1/minute\"
+identity = \"who\"
+backend = \"store\"
+strategy = \"token_bucket\"
+burst = \"many\"
+cots = 3
+
+[[rule]]
+throttle = [\"api\", \"wirtes\", \"writes\"]
+methods = [\"PSOT\", \"gte\"]
+host = \"https://example.com\"
+header = { \"x beta\" = true, x-plan = 3 }
+when = \"bta\"
+pth = \"/\"
+
+[[rule]]
+methods = \"GET\"
+
+[rules]
+";
+    let said = refusal(text);
+    // `/tmp/limits.toml:2:10: ..`, of the first without the file.
+    let places = said.lines().filter_map(|line| {
+        let (_, place) = line.split_once(':')?;
+        let mut numbers = place.split(':').map(str::parse::<u32>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    });
+    let places: Vec<_> = places.collect();
+    let expected = [
+        (2, 10),
+        (6, 10),
+        (11, 13),
+        (14, 8),
+        (17, 8),
+        (18, 12),
+        (19, 12),
+        (20, 11),
+        (21, 8),
+        (22, 9),
+        (29, 9),
+        (30, 1),
+        (33, 20),
+        (34, 12),
+        (34, 20),
+        (35, 8),
+        (36, 12),
+        (36, 38),
+        (37, 8),
+        (38, 1),
+    ];
+    assert_eq!(places[..], expected, "{said}");
+    assert!(
+        said.ends_with(": and 2 more mistakes"),
+        "twenty are told: {said}"
+    );
+}
+
+/// What a program cannot have is told with the feature that it lacks.
+#[test]
+fn a_missing_feature_was_not_named() {
+    for (kind, feature, is_there) in [
+        ("redis", "redis", cfg!(feature = "redis")),
+        (
+            "redis_cluster",
+            "redis-cluster",
+            cfg!(feature = "redis-cluster"),
+        ),
+        (
+            "redis_sentinel",
+            "redis-sentinel",
+            cfg!(feature = "redis-sentinel"),
+        ),
+        ("memcached", "memcached", cfg!(feature = "memcached")),
+    ] {
+        let urls = match kind {
+            "redis" => "url = \"redis://10.0.0.5\"",
+            "memcached" => "urls = \"10.0.0.5:11211\"",
+            "redis_sentinel" => "urls = \"redis://10.0.0.5\"\nmaster = \"redis://shop\"",
+            _ => "urls = \"redis://10.0.0.5\"",
+        };
+        let text =
+            format!("[throttle.api]\nrate = \"1/s\"\n[backend.store]\ntype = \"{kind}\"\n{urls}");
+        let (_, backend) = memory();
+        let file = File::new(&text);
+        match (file.builder(&backend).load(), is_there) {
+            (Ok(_), true) => {}
+            (Err(error), false) => {
+                let error = error.to_string();
+                assert!(
+                    error.contains(":3:10: ")
+                        && error.contains(&format!("the feature `{feature}`")),
+                    "{error}"
+                );
+                // Tools that are not the program may do without.
+                let rehearsed = file.builder(&backend).rehearse().unwrap();
+                assert!(
+                    rehearsed
+                        .summary()
+                        .contains(&format!("feature `{feature}`"))
+                );
+            }
+            (loaded, _) => panic!("{kind}: {loaded:?}"),
+        }
+    }
 }
 
 /// It was read to its end, if it had one.
@@ -283,6 +429,21 @@ fn a_password_was_told() {
     for text in texts {
         let said = refusal(&format!(
             "[throttle.a]\nrate = \"1/s\"\n[backend.r]\ntype = \"redis\"\n{text}"
+        ));
+        assert!(!said.contains("hunter2"), "{text}\n{said}");
+    }
+    for text in [
+        "type = \"redis_cluster\"\nurls = [\"redis://:hunter2@host:badport\"]",
+        "type = \"redis_cluster\"\nurls = [\"redis://:hunter2@host\", \"redis://:hunter2@host\"]",
+        "type = \"redis_cluster\"\nurls_env = \"redis://:hunter2@host\"",
+        "type = \"redis_cluster\"\nurls = \"redis://:hunter2@host\"\nurls_env = \"PATH\"",
+        "type = \"redis_sentinel\"\nurls = \"redis://a\"\nmaster = [\":hunter2@host\"]",
+        "type = \"redis_sentinel\"\nurls = \"redis://a\"\nmaster = \"hunter2@host/badbase\"",
+        "type = \"redis_sentinel\"\nurls = \"redis://a/1\"\nmaster = \"redis://:hunter2@shop\"",
+        "type = \"memcached\"\nurls = [\"memcache://:hunter2@host:badport\"]",
+    ] {
+        let said = refusal(&format!(
+            "[throttle.a]\nrate = \"1/s\"\n[backend.r]\n{text}"
         ));
         assert!(!said.contains("hunter2"), "{text}\n{said}");
     }

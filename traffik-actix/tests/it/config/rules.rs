@@ -175,6 +175,45 @@ async fn a_month_of_a_file_was_one_of_thirty_days() {
     }
 }
 
+/// Two of each address, three of each network: the narrower level first.
+#[actix_web::test]
+async fn networks_of_a_file_are_levels() {
+    let (_, backend) = memory();
+    let file = File::new(
+        "[proxies]\ntrust_unix = true\nipv6_prefix = 64\n\
+         [identity.network]\nfrom = \"ip\"\nipv4_prefix = 24\nipv6_prefix = 48\n\
+         [throttle.address]\nrate = \"2/day\"\n\
+         [throttle.network]\nrate = \"3/day\"\nidentity = \"network\"\n\
+         [[rule]]\nthrottle = [\"address\", \"network\"]",
+    );
+    let loaded = file.builder(&backend).load().unwrap();
+    let explained = loaded.explain(&get("/").to_http_request()).to_string();
+    assert!(
+        explained.contains("the address that trusted proxies tell, IPv4 by /24, IPv6 by /48"),
+        "{explained}"
+    );
+    let app = app(loaded.middleware()).await;
+    for (address, expected) in [
+        ("192.0.2.1", ""),
+        ("192.0.2.1", ""),
+        ("192.0.2.1", "address"),
+        ("192.0.2.200", ""),
+        ("192.0.2.201", "network"),
+        ("192.0.3.1", ""),
+        ("[2001:db8:1:1::1]", ""),
+        ("[2001:db8:1:1::2]", ""),
+        ("[2001:db8:1:1::3]", "address"),
+        ("[2001:db8:1:2::1]", ""),
+        ("[2001:db8:1:3::1]", "network"),
+        ("[2001:db8:2:1::1]", ""),
+    ] {
+        let answer = send(&app, get("/").peer_addr(peer(address))).await;
+        let violated = answer.body.split_once(r#""violated-policies":[""#);
+        let violated = violated.map_or("", |(_, rest)| rest.split('"').next().unwrap());
+        assert_eq!(violated, expected, "{address}");
+    }
+}
+
 #[actix_web::test]
 async fn a_throttle_of_two_rules_was_charged_twice() {
     let text = "[throttle.api]\nrate = \"2/day\"\n[[rule]]\nthrottle = \"api\"\npath = \"/items/\"\n[[rule]]\nthrottle = \"api\"\nmethods = \"GET\"";

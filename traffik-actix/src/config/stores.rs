@@ -1,0 +1,361 @@
+//! Stores, as a file says them.
+
+use std::time::Duration;
+
+use traffik_core::{Backend, BackendExt, CircuitBreaker, MemoryBackend, Result};
+
+use super::backends::Recipe;
+use super::document::{Mistake, Read};
+use super::parts::Parts;
+use super::reader::Table;
+use crate::throttle::backend::ThrottleBackend;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Redis,
+    Cluster,
+    Sentinel,
+    Memcached,
+}
+
+/// Where it is. It may be secret.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "redis-sentinel"), allow(dead_code))]
+struct Place {
+    urls: Vec<String>,
+    /// Of a Redis that sentinels know.
+    master: String,
+    /// Which variables of the environment say so.
+    from: String,
+}
+
+/// What is set of every store.
+#[derive(Debug)]
+#[cfg_attr(not(any(feature = "redis", feature = "memcached")), allow(dead_code))]
+struct Settings {
+    secret: Option<String>,
+    namespace: Option<String>,
+    deadline: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    /// How many servers share the limits while it is away.
+    nodes: Option<u32>,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Redis => "redis",
+            Kind::Cluster => "redis_cluster",
+            Kind::Sentinel => "redis_sentinel",
+            Kind::Memcached => "memcached",
+        }
+    }
+
+    /// What its URLs are like.
+    fn example(self) -> &'static str {
+        match self {
+            Kind::Redis => "redis://10.0.0.5",
+            Kind::Cluster => "redis://10.0.0.1:6379",
+            Kind::Sentinel => "redis://10.0.0.1:26379",
+            Kind::Memcached => "memcache://10.0.0.1:11211",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Kind::Redis => "redis",
+            Kind::Cluster => "a redis cluster",
+            Kind::Sentinel => "the redis that sentinels name",
+            Kind::Memcached => "memcached",
+        }
+    }
+
+    /// The feature that it needs, if the program is built without.
+    fn lacks(self) -> Option<&'static str> {
+        let (feature, is_there) = match self {
+            Kind::Redis => ("redis", cfg!(feature = "redis")),
+            Kind::Cluster => ("redis-cluster", cfg!(feature = "redis-cluster")),
+            Kind::Sentinel => ("redis-sentinel", cfg!(feature = "redis-sentinel")),
+            Kind::Memcached => ("memcached", cfg!(feature = "memcached")),
+        };
+        (!is_there).then_some(feature)
+    }
+}
+
+pub(super) fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<Recipe> {
+    let lacks = kind.lacks();
+    if let Some(feature) = lacks {
+        if !parts.is_rehearsal {
+            return Err(table.mistake(format!(
+                "`type = \"{}\"` needs the feature `{feature}` of traffik-actix, which this program is built without",
+                kind.name()
+            )));
+        }
+        parts.need(format!("feature `{feature}` of traffik-actix"));
+    }
+    let place = Place::read(kind, table, parts)?;
+    let settings = Settings::read(table, parts)?;
+    let mut words = format!("{}{}", kind.words(), place.from);
+    if let Some(nodes) = settings.nodes {
+        words.push_str(&format!(
+            "; while it is away memory, with 1/{nodes} of each limit"
+        ));
+    }
+    Ok(Recipe {
+        said: format!("{kind:?} {place:?} {settings:?}"),
+        words,
+        make: Box::new(move || match lacks {
+            None => open(kind, &place, settings),
+            Some(_) => Ok(ThrottleBackend::new(MemoryBackend::new())),
+        }),
+    })
+}
+
+impl Place {
+    fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<Place> {
+        let (urls, mut from) = match kind {
+            Kind::Redis => url(kind, table, parts)?,
+            _ => urls(kind, table, parts)?,
+        };
+        let mut master = String::new();
+        if kind == Kind::Sentinel {
+            const MASTER: &str = "a text such as \"redis://mymaster\", with the name that the sentinels know in place of the host";
+            let (said, by) = secret_text("master", "master_env", MASTER, table, parts)?;
+            master = if said.is_empty() {
+                "redis://master".to_owned()
+            } else {
+                said
+            };
+            if let Some(name) = by {
+                from.push_str(&format!(", master by the URL in {name}"));
+            }
+        }
+        Ok(Place { urls, master, from })
+    }
+}
+
+fn url(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<(Vec<String>, String)> {
+    const URL: &str =
+        "a text such as \"redis://10.0.0.5\", or `url_env` with the variable that has it";
+    let (url, from) = secret_text("url", "url_env", URL, table, parts)?;
+    let from = from.map_or_else(String::new, |name| format!(", by the URL in {name}"));
+    let url = match url.is_empty() {
+        // In a rehearsal: the variable is the server's.
+        true => kind.example().to_owned(),
+        false => url,
+    };
+    Ok((vec![url], from))
+}
+
+/// A list, or a variable of the environment with URLs between commas.
+fn urls(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<(Vec<String>, String)> {
+    let must = format!(
+        "a list such as [\"{}\"], or `urls_env` with the variable that has them, between commas",
+        kind.example()
+    );
+    let listed = table.texts("urls", &must)?;
+    match (listed.first(), variable(table, "urls_env", parts)?) {
+        (Some((_, at)), Some(_)) => {
+            let what = format!(
+                "{} has both `urls` and `urls_env`: leave one out",
+                table.what
+            );
+            Err(Mistake::at(*at, what))
+        }
+        (Some(_), None) => {
+            let urls = listed.into_iter().map(|(url, _)| url.to_owned());
+            Ok((urls.collect(), String::new()))
+        }
+        (None, Some((text, name))) => {
+            let each = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+            let mut urls: Vec<String> = each.map(str::to_owned).collect();
+            if urls.is_empty() && !parts.is_rehearsal {
+                return Err(table.mistake(format!("the variable {name} has no URL")));
+            }
+            if urls.is_empty() {
+                urls.push(kind.example().to_owned());
+            }
+            Ok((urls, format!(", by the URLs in {name}")))
+        }
+        (None, None) => Err(table.mistake(format!("`urls` is missing: {must}"))),
+    }
+}
+
+/// A text, or a variable of the environment that has it, and which: in a rehearsal perhaps nothing.
+fn secret_text(
+    key: &'static str,
+    env: &'static str,
+    must: &str,
+    table: &Table<'_>,
+    parts: &Parts,
+) -> Read<(String, Option<String>)> {
+    let from = variable(table, env, parts)?;
+    match (table.text(key, must)?, from) {
+        (Some((_, at)), Some(_)) => {
+            let what = format!("{} has both `{key}` and `{env}`: leave one out", table.what);
+            Err(Mistake::at(at, what))
+        }
+        (Some((text, _)), None) => Ok((text.to_owned(), None)),
+        (None, Some((text, name))) if !text.is_empty() || parts.is_rehearsal => {
+            Ok((text, Some(name)))
+        }
+        (None, Some((_, name))) => {
+            Err(table.mistake(format!("the variable {name} of `{env}` is empty")))
+        }
+        (None, None) => Err(table.mistake(format!("`{key}` is missing: {must}"))),
+    }
+}
+
+/// The value of a variable of the environment that a file names, and what it is called.
+fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Read<Option<(String, String)>> {
+    const MUST: &str = "the name of an environment variable, of letters, digits and `_`";
+    let Some((name, at)) = table.text(key, MUST)? else {
+        return Ok(None);
+    };
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    // Somebody who mistakes the one for the other has written a secret here.
+    if !name.bytes().all(legal) || name.starts_with(|first: char| first.is_ascii_digit()) {
+        let what = format!(
+            "`{key}` of {} must be {MUST}, not the text itself",
+            table.what
+        );
+        return Err(Mistake::at(at, what));
+    }
+    match std::env::var(name) {
+        Ok(value) => Ok(Some((value, name.to_owned()))),
+        Err(_) if parts.is_rehearsal => {
+            parts.need(format!("environment variable {name}"));
+            Ok(Some((String::new(), name.to_owned())))
+        }
+        Err(_) => {
+            let what = format!(
+                "`{key}` of {}: the environment has no text in {name}",
+                table.what
+            );
+            Err(Mistake::at(at, what))
+        }
+    }
+}
+
+impl Settings {
+    fn read(table: &Table<'_>, parts: &Parts) -> Read<Settings> {
+        let secret = variable(table, "secret_env", parts)?.map(|(secret, _)| secret);
+        let secret = secret.filter(|secret| !secret.is_empty() || !parts.is_rehearsal);
+        let namespace = table.text("namespace", "a text such as \"shop\"")?;
+        let deadline = table.duration("deadline")?;
+        let connect_timeout = table.duration("connect_timeout")?;
+        let failover = table.choice("failover", &[("memory", ())])?;
+        let nodes = table.count("nodes")?;
+        if let (None, Some(_)) = (failover, nodes) {
+            return Err(table.mistake(
+                "`nodes` says who shares a limit while the store is away: it needs `failover = \"memory\"`",
+            ));
+        }
+        if nodes == Some(0) {
+            return Err(
+                table.mistake("`nodes` must be how many servers share the limits, 1 at least")
+            );
+        }
+        Ok(Settings {
+            secret,
+            namespace: namespace.map(|(text, _)| text.to_owned()),
+            deadline,
+            connect_timeout,
+            nodes: failover.map(|()| nodes.unwrap_or(1)),
+        })
+    }
+
+    #[cfg_attr(not(any(feature = "redis", feature = "memcached")), allow(dead_code))]
+    fn around(nodes: Option<u32>, store: impl Backend) -> ThrottleBackend {
+        match nodes {
+            None => ThrottleBackend::new(store),
+            Some(nodes) => {
+                let failover = store.failover(MemoryBackend::new(), CircuitBreaker::new());
+                ThrottleBackend::new(failover.nodes(nodes))
+            }
+        }
+    }
+}
+
+/// Nothing is connected to before it is asked.
+#[cfg_attr(
+    not(any(feature = "redis", feature = "memcached")),
+    expect(unused_variables)
+)]
+fn open(kind: Kind, place: &Place, settings: Settings) -> Result<ThrottleBackend> {
+    match kind {
+        #[cfg(feature = "redis")]
+        Kind::Redis => {
+            let url = place.urls.first().map_or("", String::as_str);
+            redis(traffik_core::RedisBackend::builder(url), settings)
+        }
+        #[cfg(feature = "redis-cluster")]
+        Kind::Cluster => redis(
+            traffik_core::RedisBackend::cluster(all(&place.urls)),
+            settings,
+        ),
+        #[cfg(feature = "redis-sentinel")]
+        Kind::Sentinel => redis(
+            traffik_core::RedisBackend::sentinel(all(&place.urls), &place.master),
+            settings,
+        ),
+        #[cfg(feature = "memcached")]
+        Kind::Memcached => memcached(all(&place.urls), settings),
+        #[allow(unreachable_patterns, reason = "that of a feature which is not there")]
+        _ => Ok(ThrottleBackend::new(MemoryBackend::new())),
+    }
+}
+
+#[cfg(any(
+    feature = "redis-cluster",
+    feature = "redis-sentinel",
+    feature = "memcached"
+))]
+fn all(urls: &[String]) -> impl Iterator<Item = &str> {
+    urls.iter().map(String::as_str)
+}
+
+#[cfg(feature = "redis")]
+fn redis(
+    mut builder: traffik_core::backend::RedisBackendBuilder,
+    settings: Settings,
+) -> Result<ThrottleBackend> {
+    if let Some(namespace) = settings.namespace {
+        builder = builder.namespace(namespace);
+    }
+    if let Some(secret) = settings.secret {
+        builder = builder.secret(secret);
+    }
+    if let Some(deadline) = settings.deadline {
+        builder = builder.deadline(deadline);
+    }
+    if let Some(timeout) = settings.connect_timeout {
+        builder = builder.connect_timeout(timeout);
+    }
+    Ok(Settings::around(settings.nodes, builder.build()?))
+}
+
+#[cfg(feature = "memcached")]
+fn memcached<'a>(
+    mut urls: impl Iterator<Item = &'a str>,
+    settings: Settings,
+) -> Result<ThrottleBackend> {
+    let first = urls.next().unwrap_or_default();
+    let mut builder = traffik_core::MemcachedBackend::builder(first);
+    for url in urls {
+        builder = builder.server(url);
+    }
+    if let Some(namespace) = settings.namespace {
+        builder = builder.namespace(namespace);
+    }
+    if let Some(secret) = settings.secret {
+        builder = builder.secret(secret.as_bytes());
+    }
+    if let Some(deadline) = settings.deadline {
+        builder = builder.deadline(deadline);
+    }
+    if let Some(timeout) = settings.connect_timeout {
+        builder = builder.connect_timeout(timeout);
+    }
+    Ok(Settings::around(settings.nodes, builder.build()?))
+}
