@@ -627,7 +627,8 @@ impl HttpThrottle {
     }
 
     /// Who asks, unless that has to be waited for.
-    #[inline]
+    // Or else what it gives is written twice.
+    #[inline(always)]
     pub(crate) fn who_now(
         &self,
         req: &HttpRequest,
@@ -675,10 +676,15 @@ impl HttpThrottle {
     #[inline]
     pub(crate) fn telling<'a>(&'a self, backend: &'a ThrottleBackend) -> Telling<'a> {
         Telling {
-            headers: self.0.headers.unwrap_or(backend.headers),
+            headers: self.headers(backend),
             style: self.0.style.unwrap_or(backend.style),
             own: self.0.own_headers.as_ref().or(backend.own_headers.as_ref()),
         }
+    }
+
+    #[inline]
+    pub(crate) fn headers(&self, backend: &ThrottleBackend) -> Headers {
+        self.0.headers.unwrap_or(backend.headers)
     }
 
     pub(crate) fn on_error<'a>(&'a self, backend: &'a ThrottleBackend) -> &'a ErrorPolicy {

@@ -254,6 +254,12 @@ impl Decision {
     pub const fn reset(&self) -> Duration {
         Duration::from_micros(self.reset_us)
     }
+
+    /// The same in whole seconds, rounded up.
+    #[inline]
+    pub(crate) const fn reset_seconds(&self) -> u64 {
+        self.reset_us.div_ceil(1_000_000)
+    }
 }
 
 /// The decisions of a batch, in the order of its operations.

@@ -78,7 +78,12 @@ impl Left {
                 Verdict::Deny => 0,
                 Verdict::Allow | Verdict::Never => decision.remaining().min(MAX_INTEGER),
             },
-            seconds: retry_after(decision).unwrap_or_else(|| reset(decision)),
+            seconds: match decision.verdict() {
+                Verdict::Allow => decision.reset_seconds(),
+                Verdict::Deny | Verdict::Never => {
+                    retry_after(decision).unwrap_or_else(|| reset(decision))
+                }
+            },
         }
     }
 }

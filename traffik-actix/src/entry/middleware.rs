@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready as unwrap_ready};
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::{HttpMessage as _, HttpRequest};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::future::LocalBoxFuture;
 use pin_project_lite::pin_project;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use crate::entry::rule::{IntoRule, Rule};
 #[cfg(feature = "config")]
@@ -85,7 +85,8 @@ struct Limits {
 /// The backend in the data around a middleware, if there is one.
 #[derive(Debug)]
 pub(crate) struct Around {
-    found: Option<usize>,
+    /// Its address, 0 if there is none: this is moved with every request.
+    found: usize,
     limits: Arc<Limits>,
 }
 
@@ -93,8 +94,8 @@ impl Around {
     /// Says so, once, if a backend further in was not seen, since actix adds it on the way.
     #[inline]
     fn look_back<B>(&self, response: &ServiceResponse<B>) {
-        let inside = ThrottleBackend::of(response.request()).map(address);
-        if inside.is_some() && inside != self.found {
+        let inside = ThrottleBackend::of(response.request()).map_or(0, address);
+        if inside != 0 && inside != self.found {
             self.limits.explain_unseen(response.request());
         }
     }
@@ -231,7 +232,23 @@ impl Limits {
         }
     }
 
+    #[inline]
     fn admit_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
+        // Mostly there is one, for all.
+        match &*self.rules {
+            [rule] if rule.is_for_all() && !self.skips_preflights && !self.settles => {
+                let outer = self.backend.as_ref();
+                let decided = admission::admit_one_now(&rule.throttle, req.request(), outer);
+                decided.map_err(|undecided| Waiting {
+                    rules: Some(smallvec![0]),
+                    undecided,
+                })
+            }
+            _ => self.admit_matching_now(req),
+        }
+    }
+
+    fn admit_matching_now(&self, req: &ServiceRequest) -> std::result::Result<Outcome, Waiting> {
         if self.skips_preflights && is_preflight(req.request()) {
             return Ok(Outcome::Admitted(Receipt::default()));
         }
@@ -285,7 +302,7 @@ impl Limits {
             return None;
         }
         Some(Around {
-            found: ThrottleBackend::of(req.request()).map(address),
+            found: ThrottleBackend::of(req.request()).map_or(0, address),
             limits: Arc::clone(self),
         })
     }
@@ -455,7 +472,7 @@ where
                 match reply {
                     Reply::Now(response) if !body::is_small(req.headers(), &payload) => {
                         ThrottleFuture::Denied {
-                            response: Some(denied(req, *response)),
+                            denied: Some((req, response)),
                         }
                     }
                     reply => ThrottleFuture::Waiting {
@@ -495,12 +512,12 @@ where
         false => Some(limits.admit_later(&req, waiting).await),
     };
     match outcome {
-        Some((Outcome::Admitted(receipt), dues)) => {
+        Some((Outcome::Admitted(mut receipt), dues)) => {
             req.set_payload(payload);
             let around = limits.look_around(&req);
             let mut response = service.call(req).await;
             dues.settle_by(&mut response);
-            stamp(&mut response, receipt, around);
+            stamp(&mut response, &mut receipt, around);
             response.map(ServiceResponse::map_into_left_body)
         }
         Some((Outcome::Denied(reply), _)) => {
@@ -515,18 +532,21 @@ where
 #[inline]
 fn stamp<B>(
     response: &mut actix_web::Result<ServiceResponse<B>>,
-    receipt: Receipt,
+    receipt: &mut Receipt,
     around: Option<Around>,
 ) {
     match response {
         Ok(response) => {
-            receipt.stamp(response.headers_mut());
+            if !receipt.is_empty() {
+                std::mem::take(receipt).stamp(response.headers_mut());
+            }
             if let Some(around) = around {
                 around.look_back(response);
             }
         }
         Err(error) => {
             if !receipt.is_empty() {
+                let receipt = std::mem::take(receipt);
                 error.add_response_mapper(move |mut response| {
                     receipt.clone().stamp(response.headers_mut());
                     response
@@ -546,7 +566,7 @@ pin_project! {
         S: Service<ServiceRequest>,
     {
         Admitted { #[pin] response: S::Future, receipt: Receipt, around: Option<Around> },
-        Denied { response: Option<ServiceResponse<EitherBody<B>>> },
+        Denied { denied: Option<(HttpRequest, Box<HttpResponse>)> },
         Waiting { response: LocalBoxFuture<'static, actix_web::Result<ServiceResponse<EitherBody<B>>>> },
     }
 }
@@ -567,11 +587,14 @@ where
                 around,
             } => {
                 let mut response = unwrap_ready!(response.poll(cx));
-                stamp(&mut response, std::mem::take(receipt), around.take());
-                Poll::Ready(response.map(ServiceResponse::map_into_left_body))
+                stamp(&mut response, receipt, around.take());
+                Poll::Ready(response.map(|response| {
+                    let (req, response) = response.into_parts();
+                    ServiceResponse::new(req, response.map_into_left_body())
+                }))
             }
-            State::Denied { response } => match response.take() {
-                Some(response) => Poll::Ready(Ok(response)),
+            State::Denied { denied: all } => match all.take() {
+                Some((req, response)) => Poll::Ready(Ok(denied(req, *response))),
                 None => panic!("`ThrottleFuture` was polled after it was ready"),
             },
             State::Waiting { response } => response.as_mut().poll(cx),

@@ -150,6 +150,16 @@ impl ClientIp {
     /// are [not trusted](ClientIp::trust_unix), are [anonymous](Identity::ANONYMOUS).
     #[inline]
     pub fn identity(&self, req: &HttpRequest) -> Identity {
+        // Most servers trust nobody, and nearly all of their peers are such: nothing else is looked at.
+        if let Some(SocketAddr::V4(peer)) = req.peer_addr()
+            && self.hops == 0
+            && self.trusted.is_empty()
+        {
+            if UNHEARD.is_time() {
+                UNHEARD.listen(Some(IpAddr::V4(*peer.ip())), req.headers());
+            }
+            return Identity::ip(IpAddr::V4(self.group_v4(*peer.ip())));
+        }
         self.identity_at(self.address(req))
     }
 
@@ -173,7 +183,9 @@ impl ClientIp {
         if self.believes(peer) {
             return self.forwarded(req.headers(), peer);
         }
-        UNHEARD.listen(peer, req.headers());
+        if UNHEARD.is_time() {
+            UNHEARD.listen(peer, req.headers());
+        }
         peer
     }
 
@@ -239,14 +251,17 @@ impl ClientIp {
             },
         };
         match counted {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX
-                    .checked_shl(32 - u32::from(self.ipv4_prefix))
-                    .unwrap_or(0);
-                IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
-            }
+            IpAddr::V4(address) => IpAddr::V4(self.group_v4(address)),
             whole => whole,
         }
+    }
+
+    #[inline]
+    fn group_v4(&self, address: Ipv4Addr) -> Ipv4Addr {
+        let mask = u32::MAX
+            .checked_shl(32 - u32::from(self.ipv4_prefix))
+            .unwrap_or(0);
+        Ipv4Addr::from_bits(address.to_bits() & mask)
     }
 }
 

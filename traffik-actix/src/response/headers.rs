@@ -287,8 +287,30 @@ impl<'a> Said<'a> {
 }
 
 impl Told {
-    /// About one decision.
+    /// About an admission by one throttle under its own rate. Mostly there is nothing unusual about it.
     #[inline]
+    pub(crate) fn of_admission(
+        throttle: &HttpThrottle,
+        backend: &ThrottleBackend,
+        decision: &Decision,
+    ) -> Told {
+        if !throttle.headers(backend).on_admitted() {
+            return Told::None;
+        }
+        if throttle.telling(backend).is_usual()
+            && decision.limit() == throttle.usual_quota()
+            && !decision.is_unlimited()
+        {
+            return Told::Usual {
+                throttle: throttle.clone(),
+                left: Left::of(decision),
+            };
+        }
+        let said = Said::on_admission(throttle, backend, decision);
+        said.map_or(Told::None, |said| Told::of_one(&said))
+    }
+
+    /// About one decision.
     pub(crate) fn of_one(said: &Said<'_>) -> Told {
         match said.is_usual() {
             true => Told::Usual {

@@ -130,23 +130,50 @@ pub(crate) fn admit_now(
     req: &HttpRequest,
     outer: Option<&ThrottleBackend>,
 ) -> std::result::Result<Outcome, Undecided> {
-    let Some((first, rest)) = throttles.split_first() else {
-        return Ok(Outcome::Admitted(Receipt::default()));
-    };
+    match throttles {
+        [] => Ok(Outcome::Admitted(Receipt::default())),
+        [one] => admit_one_now(one, req, outer),
+        all => admit_several_now(all, req, outer),
+    }
+}
+
+/// The same for one throttle.
+#[inline]
+pub(crate) fn admit_one_now(
+    throttle: &HttpThrottle,
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+) -> std::result::Result<Outcome, Undecided> {
+    let chosen = throttle.chosen_for(req);
+    let outer = chosen.as_ref().or(outer);
+    match throttle.asks_only_who() && !RateLimitInfo::is_kept(req) {
+        true => admit_alone(throttle, req, outer),
+        false => meet_unless_far(&[throttle], req, outer),
+    }
+}
+
+fn admit_several_now(
+    throttles: &[&HttpThrottle],
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+) -> std::result::Result<Outcome, Undecided> {
     let chosen = chosen_for(throttles.iter().copied(), req);
     let outer = chosen.as_ref().or(outer);
-    if RateLimitInfo::is_kept(req) {
-        return meet_all(throttles, req, outer, Meetings::new());
-    }
-    if rest.is_empty() {
-        if first.asks_only_who() {
-            return admit_alone(first, req, outer);
-        }
-    } else if let Some(company) = HttpThrottle::company(throttles).filter(|one| one.is_plain())
+    if !RateLimitInfo::is_kept(req)
+        && let Some(company) = HttpThrottle::company(throttles).filter(|one| one.is_plain())
         && !throttles.iter().any(|one| one.throttle().is_shadow())
     {
         return admit_plain(company, throttles, req, outer);
     }
+    meet_unless_far(throttles, req, outer)
+}
+
+/// Meets all, unless a function that says where one of them counts has to be asked.
+fn meet_unless_far(
+    throttles: &[&HttpThrottle],
+    req: &HttpRequest,
+    outer: Option<&ThrottleBackend>,
+) -> std::result::Result<Outcome, Undecided> {
     // Rare enough to be worth no way of its own.
     if throttles.iter().any(|one| one.backend_by().is_some()) {
         return Err(Undecided::UNASKED);
@@ -214,7 +241,6 @@ fn note(
 
 /// The common case: one limit that asks for nothing but who it is. Nothing is put together here that only
 /// others need.
-#[inline]
 fn admit_alone(
     throttle: &HttpThrottle,
     req: &HttpRequest,
@@ -222,14 +248,16 @@ fn admit_alone(
 ) -> std::result::Result<Outcome, Undecided> {
     let backend = throttle.backend_for(req, outer);
     let meeting = |resolved| Meeting::new(throttle, req, backend, resolved);
-    let who = throttle.who_now(req, backend).ok_or(Undecided::UNASKED)?;
-    let identity = match who {
-        Ok(identity) => identity,
-        Err(error) => return meet_now(req, Meetings::from_iter([meeting(Err(error))])),
+    let Some(who) = throttle.who_now(req, backend) else {
+        return Err(Undecided::UNASKED);
+    };
+    let Ok(identity) = &who else {
+        let unknown = meeting(who.map(Resolved::only));
+        return meet_now(req, Meetings::from_iter([unknown]));
     };
     let decided = Hits::try_decide_one(
         throttle.throttle(),
-        Attempt::by(&identity),
+        Attempt::by(identity),
         &*backend.backend,
         Recovery::of(throttle, backend, req),
     );
@@ -237,11 +265,10 @@ fn admit_alone(
         && decision.is_allowed()
         && decision.shadowed().is_none()
     {
-        let said = Said::on_admission(throttle, backend, decision);
-        let told = said.map_or(Told::None, |said| Told::of_one(&said));
+        let told = Told::of_admission(throttle, backend, decision);
         return Ok(Outcome::Admitted(Receipt(told)));
     }
-    let meeting = meeting(Ok(Resolved::only(identity)));
+    let meeting = meeting(who.map(Resolved::only));
     match decided {
         Some(decided) => {
             let answers = decided.map(|decision| [decision]);

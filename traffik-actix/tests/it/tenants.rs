@@ -16,7 +16,7 @@ use traffik_actix::traffik_core::backend::{Batch, BoxFuture, Op};
 use traffik_actix::traffik_core::{Cell, Decisions, Result};
 use traffik_actix::{
     Backend, Error, HttpThrottle, Identity, ManualClock, MemoryBackend, OnError, Tenants,
-    ThrottleBackend, ThrottleMiddleware, Timestamp, Within, throttle,
+    ThrottleBackend, ThrottleHeaders, ThrottleMiddleware, Timestamp, Within, throttle,
 };
 
 use crate::support::{app, get, memory, send, throttle as builder};
@@ -410,6 +410,37 @@ async fn a_function_says_where_requests_count() {
         error.to_string().contains("no backend of its own"),
         "{error}"
     );
+}
+
+/// With somebody around who wants to know what was decided the function was not asked, and requests counted elsewhere.
+#[actix_web::test]
+async fn a_function_is_asked_when_decisions_are_noted() {
+    for rules in 1..=2 {
+        let ((_, said), (_, around)) = (memory(), memory());
+        let own = ThrottleBackend::new(said.clone());
+        let build = |at: usize| {
+            let own = own.clone();
+            let by = move |_: &HttpRequest| own.clone();
+            let limit = builder(&format!("noted {at} of {rules}"), "1/day").backend_by(by);
+            limit.build().unwrap()
+        };
+        let mut limits = ThrottleMiddleware::new(build(1)).backend(around);
+        if rules == 2 {
+            limits = limits.rule(build(2));
+        }
+        let app = App::new()
+            .wrap(limits)
+            .wrap(ThrottleHeaders::new())
+            .route("/", web::get().to(HttpResponse::Ok));
+        let app = init_service(app).await;
+        for status in [200, 429] {
+            assert_eq!(send(&app, get("/")).await.status, status);
+        }
+        let there = builder(&format!("noted 1 of {rules}"), "1/day").backend(said);
+        let req = get("/").to_http_request();
+        let decision = there.build().unwrap().hit(&req).await.unwrap();
+        assert!(decision.is_denied(), "of {rules}");
+    }
 }
 
 /// No policy admits a request because it cannot be said where it counts; in shadow nothing is denied.

@@ -33,18 +33,17 @@ impl Unheard {
         }
     }
 
-    #[inline]
+    /// Looks at a request, and warns once.
+    #[cold]
     pub(super) fn listen(&self, peer: Option<IpAddr>, headers: &HeaderMap) {
-        if self.is_time()
-            && let Some(text) = self.look(peer, headers)
-        {
+        if let Some(text) = self.look(peer, headers) {
             log::warn!("{text}");
         }
     }
 
-    /// Whether to look at a request.
+    /// Whether to [look](Unheard::listen) at a request.
     #[inline]
-    fn is_time(&self) -> bool {
+    pub(super) fn is_time(&self) -> bool {
         thread_local! {
             static REQUESTS: Cell<u32> = const { Cell::new(0) };
         }
@@ -58,7 +57,6 @@ impl Unheard {
     }
 
     /// What to warn of, once.
-    #[cold]
     fn look(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<String> {
         let one_less = |left: u16| left.checked_sub(1);
         let order = Ordering::Relaxed;
