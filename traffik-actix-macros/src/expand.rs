@@ -124,9 +124,8 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
             GenericParam::Lifetime(_) => None,
         });
     let name_here = |name| Ident::new(name, Span::mixed_site().located_at(ident.span()));
-    let (request, payload, original, all) = (
-        name_here("request"),
-        name_here("payload"),
+    let (unread, original, all) = (
+        name_here("unread"),
         // Spanned as the name itself, or its mistakes are said twice.
         Ident::new("original", ident.span()),
         name_here("__TRAFFIK_LIMITS"),
@@ -164,7 +163,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
     // function that need not be async.
     let run = quote_spanned! {ident.span()=>
         let #original = #path::<#(#types),*>;
-        #private::#run(&#all, #request, #payload, #original).await
+        #private::#run(&#all, #unread, #original).await
     };
     quote! {
         #[cfg(doc)]
@@ -175,8 +174,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         // Nothing in a worker is sent, and no request can be.
         #[allow(clippy::future_not_send)]
         #visibility async fn #ident #generics (
-            #request: #private::HttpRequest,
-            #payload: #private::Payload,
+            #unread: #private::Unread,
         ) -> #private::HttpResponse #where_clause {
             #inside
 

@@ -120,9 +120,8 @@ pub use traffik_core::{OnOutage, RedisBackend};
 /// For the code that `#[throttle]` expands to.
 #[doc(hidden)]
 pub mod __private {
-    pub use actix_web::web::Payload;
-    pub use actix_web::{HttpRequest, HttpResponse};
+    pub use actix_web::HttpResponse;
 
-    pub use crate::entry::handler::{HandlerLimits, run};
+    pub use crate::entry::handler::{HandlerLimits, Unread, run};
     pub use crate::entry::in_flight::{HandlerInFlight, run_in_flight};
 }

@@ -1,12 +1,15 @@
 //! What `#[throttle]` expands to calls. Not part of the public API.
 
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Ready, ready};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
-use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
-use smallvec::SmallVec;
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder};
+use smallvec::{SmallVec, smallvec};
 use traffik_core::{Error, Result};
 
 use crate::limits::Limits;
@@ -14,7 +17,7 @@ use crate::limits::live::Current;
 use crate::request::body;
 use crate::response::problem::Problem;
 use crate::throttle::HttpThrottle;
-use crate::throttle::admission::{self, Outcome, Undecided};
+use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
 use crate::throttle::answered::{Answered, Dues};
 
 /// The throttles of one handler, built when the first request comes.
@@ -29,6 +32,49 @@ pub struct HandlerLimits {
 }
 
 type Throttles<'a> = SmallVec<[Current<'a>; 4]>;
+
+/// A request that has to wait, and what is known about it.
+struct Waiting<'a> {
+    throttles: Throttles<'a>,
+    undecided: Undecided,
+}
+
+impl<'a> Waiting<'a> {
+    #[cold]
+    fn new(throttles: Throttles<'a>, undecided: Undecided) -> Option<Box<Waiting<'a>>> {
+        Some(Box::new(Waiting {
+            throttles,
+            undecided,
+        }))
+    }
+}
+
+fn all_of<'t>(throttles: &'t Throttles<'_>) -> SmallVec<[&'t HttpThrottle; 4]> {
+    throttles.iter().map(|one| &**one).collect()
+}
+
+/// Decides without waiting, unless somebody looks at the response.
+fn decide(
+    throttles: &[&HttpThrottle],
+    req: &HttpRequest,
+) -> std::result::Result<Outcome, Undecided> {
+    match throttles.iter().any(|one| one.after().is_anything()) {
+        true => Err(Undecided::UNASKED),
+        false => admission::admit_now(throttles, req, None),
+    }
+}
+
+/// The same for one throttle.
+#[inline]
+fn decide_one(
+    throttle: &HttpThrottle,
+    req: &HttpRequest,
+) -> std::result::Result<Outcome, Undecided> {
+    match throttle.after().is_anything() {
+        true => Err(Undecided::UNASKED),
+        false => admission::admit_one_now(throttle, req, None),
+    }
+}
 
 impl HandlerLimits {
     /// Throttles that `build` makes, once.
@@ -70,6 +116,29 @@ impl HandlerLimits {
             [] => Some(built.collect()),
             named => self.with_those_of_the_application(named, built.collect(), req),
         }
+    }
+
+    /// Decides without waiting, if nothing has to be waited for; else, or if nobody can decide, nothing is charged.
+    #[inline]
+    fn admit_now(
+        &self,
+        req: &HttpRequest,
+    ) -> std::result::Result<Outcome, Option<Box<Waiting<'_>>>> {
+        match self.fixed() {
+            // Mostly it is one.
+            Some([one]) => decide_one(one, req)
+                .map_err(|undecided| Waiting::new(smallvec![Current::Fixed(one)], undecided)),
+            _ => self.admit_several_now(req),
+        }
+    }
+
+    fn admit_several_now(
+        &self,
+        req: &HttpRequest,
+    ) -> std::result::Result<Outcome, Option<Box<Waiting<'_>>>> {
+        let throttles = self.throttles(req).ok_or(None)?;
+        let decided = decide(&all_of(&throttles), req);
+        decided.map_err(|undecided| Waiting::new(throttles, undecided))
     }
 
     fn with_those_of_the_application<'a>(
@@ -125,6 +194,32 @@ pub(crate) fn broken() -> HttpResponse {
     .response()
 }
 
+/// A request whose body was not read: all that a handler with limits takes. One argument, since actix-web polls and
+/// moves each by itself.
+pub struct Unread {
+    pub(crate) req: HttpRequest,
+    pub(crate) payload: Payload,
+}
+
+impl FromRequest for Unread {
+    type Error = Infallible;
+    type Future = Ready<std::result::Result<Unread, Infallible>>;
+
+    #[inline]
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        ready(Ok(Unread {
+            req: req.clone(),
+            payload: payload.take(),
+        }))
+    }
+}
+
+impl fmt::Debug for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unread").finish_non_exhaustive()
+    }
+}
+
 /// Decides, then extracts the arguments, then calls the handler.
 ///
 /// Arguments of an actix handler are extracted all at once. Were the throttle one of them, the body
@@ -132,8 +227,7 @@ pub(crate) fn broken() -> HttpResponse {
 /// was asked.
 pub fn run<H, Args>(
     limits: &'static HandlerLimits,
-    req: HttpRequest,
-    payload: web::Payload,
+    unread: Unread,
     handler: H,
 ) -> impl Future<Output = HttpResponse>
 where
@@ -141,13 +235,14 @@ where
     Args: FromRequest,
     H::Output: Responder,
 {
-    answer(limits, req, payload.into_inner(), handler)
+    answer(limits, unread, handler)
 }
 
+/// What it holds while it waits is moved with every request. So all that is rare is in functions of its own,
+/// whose futures are boxed.
 pub(crate) async fn answer<H, Args>(
     limits: &'static HandlerLimits,
-    req: HttpRequest,
-    mut payload: Payload,
+    unread: Unread,
     handler: H,
 ) -> HttpResponse
 where
@@ -155,39 +250,14 @@ where
     Args: FromRequest,
     H::Output: Responder,
 {
-    let found;
-    let throttles: SmallVec<[&HttpThrottle; 4]> = match limits.fixed() {
-        Some(fixed) => fixed.iter().collect(),
-        None => {
-            found = limits.throttles(&req);
-            match &found {
-                Some(found) => found.iter().map(|one| &**one).collect(),
-                None => return broken(),
-            }
-        }
-    };
-    let settles = throttles.iter().any(|one| one.after().is_anything());
-    let decided = match settles {
-        true => Err(Undecided::UNASKED),
-        false => admission::admit_now(&throttles, &req, None),
-    };
-    let outcome = match decided {
-        Ok(outcome) => Some((outcome, Dues::default())),
-        // Boxed, since these futures are large, and room for them would be made with every request.
-        Err(undecided) => {
-            let decided = Box::pin(admission::admit_later(&throttles, &req, None, undecided));
-            match throttles.iter().any(|throttle| throttle.waits()) {
-                true => Box::pin(body::unless_gone(req.version(), &mut payload, decided)).await,
-                false => Some(decided.await),
-            }
-        }
-    };
-    let (receipt, dues) = match outcome {
-        Some((Outcome::Admitted(receipt), dues)) => (receipt, dues),
-        Some((Outcome::Denied(reply), _)) => {
-            return Box::pin(reply.after(&req, payload)).await;
-        }
-        None => return admission::gone(),
+    let Unread { req, mut payload } = unread;
+    let (receipt, dues) = match limits.admit_now(&req) {
+        Ok(Outcome::Admitted(receipt)) => (receipt, None),
+        Ok(Outcome::Denied(reply)) => return Box::pin(reply.after(&req, payload)).await,
+        Err(waiting) => match Box::pin(admit_later(waiting, &req, &mut payload)).await {
+            Ok(admitted) => admitted,
+            Err(response) => return response,
+        },
     };
     let mut response = match Args::from_request(&req, &mut payload).await {
         Ok(args) => handler
@@ -197,9 +267,37 @@ where
             .map_into_boxed_body(),
         Err(error) => HttpResponse::from_error(error),
     };
-    if !dues.is_empty() {
+    if let Some(dues) = dues {
         dues.settle(&Answered::of(Some(&req), &response));
     }
     receipt.stamp(response.headers_mut());
     response
+}
+
+/// What is to be told of a request that was admitted, and what it owes, if anything.
+type Admitted = (Receipt, Option<Box<Dues>>);
+
+/// Decides what could not be decided at once, or says what the request is answered.
+async fn admit_later(
+    waiting: Option<Box<Waiting<'_>>>,
+    req: &HttpRequest,
+    payload: &mut Payload,
+) -> std::result::Result<Admitted, HttpResponse> {
+    let Waiting {
+        throttles,
+        undecided,
+    } = *waiting.ok_or_else(broken)?;
+    let throttles = all_of(&throttles);
+    let decided = admission::admit_later(&throttles, req, None, undecided);
+    let outcome = match throttles.iter().any(|throttle| throttle.waits()) {
+        true => body::unless_gone(req.version(), payload, Box::pin(decided)).await,
+        false => Some(decided.await),
+    };
+    match outcome {
+        Some((Outcome::Admitted(receipt), dues)) => {
+            Ok((receipt, (!dues.is_empty()).then(|| Box::new(dues))))
+        }
+        Some((Outcome::Denied(reply), _)) => Err(Box::pin(reply.after(req, payload.take())).await),
+        None => Err(admission::gone()),
+    }
 }

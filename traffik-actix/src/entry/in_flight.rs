@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 use actix_web::dev::Payload;
-use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder, web};
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder};
 use smallvec::SmallVec;
 use traffik_core::{Error, InFlight, Result};
 
 use crate::concurrency::body::InFlightBody;
 use crate::concurrency::limit::{ConcurrencyLimit, Entry, Stamp};
-use crate::entry::handler::{HandlerLimits, all, answer, broken};
+use crate::entry::handler::{HandlerLimits, Unread, all, answer, broken};
 use crate::response::reply::Reply;
 use crate::throttle::admission;
 
@@ -65,8 +65,7 @@ type Entered = std::result::Result<Vec<(Stamp, InFlight)>, Reply>;
 /// [`run`](crate::entry::handler::run). The request is in flight until the body of its response has ended.
 pub async fn run_in_flight<H, Args>(
     limits: &'static HandlerInFlight,
-    req: HttpRequest,
-    payload: web::Payload,
+    unread: Unread,
     handler: H,
 ) -> HttpResponse
 where
@@ -74,13 +73,13 @@ where
     Args: FromRequest,
     H::Output: Responder,
 {
-    let mut payload = payload.into_inner();
+    let Unread { req, mut payload } = unread;
     let entered = match limits.enter(&req, &mut payload).await {
         Ok(entered) => entered,
         Err(reply) => return Box::pin(reply.after(&req, payload)).await,
     };
     let (stamps, held): (SmallVec<[Stamp; 2]>, Vec<InFlight>) = entered.into_iter().unzip();
-    let mut response = answer(&limits.rates, req, payload, handler).await;
+    let mut response = answer(&limits.rates, Unread { req, payload }, handler).await;
     for stamp in stamps {
         stamp.write(response.headers_mut());
     }
