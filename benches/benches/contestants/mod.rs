@@ -74,6 +74,7 @@ pub(crate) const CONTESTANTS: &[Contestant] = &[
     alone(Kind::Ours, "middleware, no headers"),
     alone(Kind::Ours, "middleware, headers"),
     alone(Kind::Ours, "#[throttle], headers"),
+    alone(Kind::Ours, "#[throttle] with a name as short, headers"),
     alone(Kind::Ours, "three limits, headers"),
     alone(Kind::Ours, "redis, one limit"),
     alone(Kind::Ours, "redis, three limits"),
@@ -159,6 +160,7 @@ async fn run(name: &str, url: &str, listener: TcpListener) {
         }
         "middleware, headers" => limited!(one().backend(in_memory())),
         "#[throttle], headers" => serve!(|| App::new().service(attributed)),
+        "#[throttle] with a name as short, headers" => serve!(|| App::new().service(named)),
         "three limits, headers" => limited!(three().backend(in_memory())),
         "redis, one limit" => limited!(one().backend(in_redis(url))),
         "redis, three limits" => limited!(three().backend(in_redis(url))),
@@ -273,5 +275,12 @@ async fn hello() -> &'static str {
 #[get("/")]
 #[throttle("1000000000/hour")]
 async fn attributed() -> &'static str {
+    "hello"
+}
+
+/// Its items of the headers are as long as those of the middleware.
+#[get("/")]
+#[throttle("1000000000/hour", name = "a")]
+async fn named() -> &'static str {
     "hello"
 }
