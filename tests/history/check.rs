@@ -127,6 +127,9 @@ enum Found {
     Undecided,
 }
 
+/// So many hits before one that cannot be explained something extraordinary is looked for.
+const NEAR: usize = 24;
+
 type Tries = std::cell::Cell<u64>;
 
 /// A second or two of a busy machine. Without hits whose answer was lost there are none.
@@ -173,6 +176,8 @@ struct Move {
 
 struct Frame {
     others: Vec<Move>,
+    /// Whether what is extraordinary was not tried, since something ordinary might come next.
+    may_be_odd: bool,
     event: usize,
     lost: Vec<usize>,
     before: Vec<(usize, Cell)>,
@@ -244,7 +249,8 @@ impl<'a> Search<'a> {
                 false => self.moves(),
             };
             if let Some(next) = moves.pop() {
-                self.go(next, moves);
+                let may_be_odd = self.may_be_odd(&next);
+                self.go(next, moves, may_be_odd);
                 continue;
             }
             if self.stuck.is_none() || self.frames.len() > self.deepest {
@@ -323,10 +329,21 @@ impl<'a> Search<'a> {
             }
         }
         if moves.is_empty() {
-            for at in candidates {
-                moves.extend(self.extraordinary(at));
-            }
+            return self.odd_moves();
         }
+        self.sort(&mut moves);
+        moves
+    }
+
+    /// What may be next if hits were charged whose answer was lost, or cells were forgotten.
+    fn odd_moves(&self) -> Vec<Move> {
+        let candidates = self.candidates().into_iter();
+        let mut moves: Vec<Move> = candidates.filter_map(|at| self.extraordinary(at)).collect();
+        self.sort(&mut moves);
+        moves
+    }
+
+    fn sort(&self, moves: &mut [Move]) {
         moves.sort_by_key(|one| {
             let event = self.events[one.event];
             (
@@ -334,7 +351,15 @@ impl<'a> Search<'a> {
                 std::cmp::Reverse((event.time(), event.asked_ns)),
             )
         });
-        moves
+    }
+
+    /// Whether something extraordinary may have come before a move instead: what several hits were decided on at once may
+    /// look right for one of them that came later.
+    fn may_be_odd(&self, next: &Move) -> bool {
+        let is_odd = next.forgot > 0 || !next.lost.is_empty();
+        let changes = |(cell, after): &(usize, Cell)| self.cells[cell] != *after;
+        let is_possible = self.terms.forgets || !self.lost.is_empty();
+        is_possible && !is_odd && next.after.iter().any(changes)
     }
 
     /// The event as it is, if the model decides so.
@@ -488,7 +513,7 @@ impl<'a> Search<'a> {
         self.after_lost(at, seen, &all, 1)
     }
 
-    fn go(&mut self, next: Move, others: Vec<Move>) {
+    fn go(&mut self, next: Move, others: Vec<Move>, may_be_odd: bool) {
         let event = self.events[next.event];
         let mut before = Vec::new();
         for (cell, after) in next.after {
@@ -502,6 +527,7 @@ impl<'a> Search<'a> {
         let (asked, now) = (self.latest_asked(), self.latest_now());
         self.frames.push(Frame {
             others,
+            may_be_odd,
             event: next.event,
             lost: next.lost,
             before,
@@ -525,9 +551,14 @@ impl<'a> Search<'a> {
             self.first = frame.first_before;
             debug_assert_eq!(self.latest_asked(), frame.latest_asked_before);
             debug_assert_eq!(self.latest_now(), frame.latest_now_before);
+            // Only near where it was stuck: everything might have been otherwise.
+            let is_near = self.frames.len() + NEAR >= self.deepest;
+            if frame.others.is_empty() && std::mem::take(&mut frame.may_be_odd) && is_near {
+                frame.others = self.odd_moves();
+            }
             match frame.others.pop() {
                 Some(next) => {
-                    self.go(next, frame.others);
+                    self.go(next, frame.others, frame.may_be_odd);
                     return true;
                 }
                 None => {
