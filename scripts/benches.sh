@@ -38,7 +38,8 @@ EOF
     for bench in "${benches[@]}"; do
         echo "measuring $bench" >&2
         load=$(idle)
-        figures=$(cargo bench -q -p traffik-benches --bench "$bench")
+        # One that fails says so in its place, and takes nothing of the others away.
+        figures=$(cargo bench -q -p traffik-benches --bench "$bench") || figures+=$'\nIt failed here.'
         printf '\n## %s\n\n' "$bench"
         # What the bench says of itself is the text above its figures.
         awk '!/^\/\/!/ { exit } { sub(/^\/\/! ?/, ""); print }' "benches/benches/$bench.rs"
