@@ -111,6 +111,13 @@ mod tests {
         Laws::of(&FixedWindow, Bound::windows(|rate| rate.limit().into())).check();
     }
 
+    /// A node gave back what had ended, to a window that had begun a second time.
+    #[test]
+    fn is_lawful_where_a_window_begins_again() {
+        let laws = Laws::of(&FixedWindow, Bound::windows(|rate| rate.limit().into()));
+        laws.seed(11_465_035_618_848_452_785).check();
+    }
+
     /// SPEC 3.2: `3/s` was 3 per two seconds.
     #[test]
     fn a_second_is_a_second() {

@@ -206,6 +206,10 @@ pub(super) struct World<'a> {
     /// Since the last reset or change of the rate: the first of what was admitted, how much was still
     /// out at that time, and until when that may be spent.
     era: (usize, u64, u64),
+    /// Whether there was a reset, or the clock stepped back. Then a window of the same name may begin
+    /// again, which takes for its own what was lent in the first one. Who leases gives back nothing that
+    /// has ended; before that nodes here do, since a store has to see it.
+    begins_again: bool,
     story: Vec<String>,
 }
 
@@ -267,6 +271,7 @@ impl<'a> World<'a> {
             ends: Vec::new(),
             admitted: Vec::new(),
             era: (0, 0, 0),
+            begins_again: false,
             story: Vec::new(),
         }
     }
@@ -319,6 +324,7 @@ impl<'a> World<'a> {
             Deed::Reset => {
                 self.tell("is reset".into());
                 self.cell = Cell::fresh();
+                self.begins_again = true;
                 self.new_era();
                 Ok(())
             }
@@ -327,6 +333,7 @@ impl<'a> World<'a> {
                 let by = self.length_us / 256 * u64::from(part);
                 self.tell(format!("the clock steps back by {by} µs"));
                 self.offset -= by.min(self.offset / 2);
+                self.begins_again = true;
                 Ok(())
             }
         }
@@ -357,7 +364,8 @@ impl<'a> World<'a> {
             .iter()
             .map(|one| u64::from(one.loan.back))
             .sum();
-        let until = self.real + self.length_us;
+        let arrives = self.flights.iter().map(|flight| flight.arrives).max();
+        let until = arrives.unwrap_or(0).max(self.real + self.length_us);
         self.era = (self.admitted.len(), held + flying + back, until);
     }
 
@@ -446,6 +454,11 @@ impl<'a> World<'a> {
         let (there, home) = (delay(question.there), delay(question.home));
         let asker = &mut self.nodes[node];
         asker.asked += 1;
+        if self.begins_again {
+            for lot in asker.lots.iter_mut().filter(|lot| lot.deadline <= sent) {
+                lot.left = 0;
+            }
+        }
         let (back, spent, back_of) = match asker.lots.last_mut() {
             None => (0, 0, 0),
             Some(lot) => {
