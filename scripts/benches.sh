@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs every bench and writes docs/BENCHMARKS.md: what was measured, on which machine, beside whom.
 #
-# Leave the machine alone meanwhile. What a bench needs and is not installed, it starts without: say
-# `scripts/test.sh --no-run` first, which installs the servers, and have valgrind for the instructions.
+# Leave the machine alone meanwhile. A bench fails whose server is not installed, and says so in the report: say
+# `scripts/test.sh --no-run` first, which installs the servers. Instructions are skipped without valgrind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -14,7 +14,6 @@ report=docs/BENCHMARKS.md
 first_line() { "$@" 2>/dev/null | sed -n 1p || true; }
 locked() { awk -v name="\"$1\"" '$3 == name { getline; gsub(/"/, ""); print $3; exit }' Cargo.lock; }
 about_cpu() { lscpu | sed -n "s/^$1: *//p"; }
-idle() { cut -d' ' -f1 /proc/loadavg; }
 
 cargo bench -q -p traffik-benches --no-run
 written=$(mktemp)
@@ -37,7 +36,7 @@ Contestants run in turn in short rounds, and ratios are between neighbours of on
 EOF
     for bench in "${benches[@]}"; do
         echo "measuring $bench" >&2
-        load=$(idle)
+        load=$(cut -d' ' -f1 /proc/loadavg)
         # One that fails says so in its place, and takes nothing of the others away.
         figures=$(cargo bench -q -p traffik-benches --bench "$bench") || figures+=$'\nIt failed here.'
         printf '\n## %s\n\n' "$bench"
