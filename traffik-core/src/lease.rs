@@ -287,13 +287,8 @@ impl<B> Inner<B> {
 }
 
 impl<B: Backend> Inner<B> {
-    /// A batch as it is.
-    async fn ask(&self, batch: &Batch<'_>) -> Result<Decisions> {
-        self.strictly(batch).await
-    }
-
-    /// The same: what becomes of most keys, so as little as can be beside what the store does.
-    fn strictly<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+    /// A batch as it is: what becomes of most keys, so as little as can be beside what the store does.
+    fn ask<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
         self.trips.fetch_add(1, Ordering::Relaxed);
         let mut asked = self.backend.apply(batch);
         Box::pin(poll_fn(move |context| {
@@ -384,7 +379,7 @@ impl<B: Backend> Backend for Leased<B> {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
         match batch.ops() {
             [op] => match self.find(op, Count::Any) {
-                Way::Strict => self.0.strictly(batch),
+                Way::Strict => self.0.ask(batch),
                 way => Box::pin(self.decide(batch, op, way)),
             },
             _ => Box::pin(self.decide_many(batch)),
