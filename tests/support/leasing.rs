@@ -28,7 +28,8 @@ pub(crate) struct Plan<'a> {
     /// Hits per second of each.
     pub(crate) demands: [u64; 4],
     pub(crate) time: Duration,
-    /// After how many milliseconds each dies as soon as it holds something.
+    /// After how many milliseconds each dies as soon as it holds something, if need be after the others
+    /// have ended.
     pub(crate) lives: [u64; 4],
 }
 
@@ -219,20 +220,26 @@ pub(crate) async fn live(redis: impl FnOnce(&str) -> RedisBackendBuilder) {
     let api = api.backend(backend.clone()).build().expect("valid");
     let diary = Arc::new(Mutex::new(String::new()));
     let (start, mut made) = (Instant::now(), 0);
+    let time = if life < time { 3 * time } else { time };
     while start.elapsed() < time {
         let due = demand * micros(start.elapsed()) / 1_000_000;
         // What was missed is not made up for at once.
         let crowd = (due - made).min(demand / 10);
         made = due;
-        let crowd: JoinSet<()> = (0..crowd)
-            .map(|_| hit(api.clone(), Arc::clone(&diary)))
-            .collect();
-        crowd.join_all().await;
-        let held = backend.info().held;
-        if start.elapsed() > life && held > 0 {
-            // Without a word to anybody but the log.
-            println!("\n{}stranded {held}", read(&diary));
-            std::process::abort();
+        let hits = (0..crowd).map(|_| hit(api.clone(), Arc::clone(&diary)));
+        if start.elapsed() < life {
+            hits.collect::<JoinSet<()>>().join_all().await;
+        } else {
+            // One after the other: a crowd has spent what it was given by the time it is through.
+            for hit in hits {
+                hit.await;
+                let held = backend.info().held;
+                if held > 0 {
+                    // Without a word to anybody but the log.
+                    println!("\n{}stranded {held}", read(&diary));
+                    std::process::abort();
+                }
+            }
         }
         tokio::time::sleep(EVERY).await;
     }
