@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use traffik_core::{MemoryBackend, Result};
 
-use super::document::{Mistake, Mistakes, Place, Read};
+use super::document::{Mistake, Place, Read};
 use super::parts::Parts;
 use super::reader::{Table, unknown};
 use super::stores::{self, Kind};
@@ -33,18 +33,13 @@ pub(super) struct Recipe {
 
 impl Backends {
     /// Those of a file. One of which the same was said before goes on as it is, with all counts.
-    pub(super) fn read(
-        file: &Table<'_>,
-        parts: &Parts,
-        before: &Backends,
-        mistakes: &mut Mistakes,
-    ) -> Backends {
+    pub(super) fn read(file: &Table<'_>, parts: &Parts, before: &Backends) -> Backends {
         let mut all = BTreeMap::new();
-        for (name, _, table) in file.tables("backend", mistakes) {
-            let recipe = table.finished(recipe(name, &table, parts), mistakes);
+        for (name, _, table) in file.tables("backend") {
+            let recipe = table.finished(recipe(name, &table, parts));
             let made = recipe.and_then(|recipe| {
                 let known = before.0.get(name);
-                mistakes.note(recipe.made(known, &table))
+                table.note(recipe.made(known, &table))
             });
             // In the stead of one that is not understood, so that its name is known.
             all.insert(name.to_owned(), made.unwrap_or_else(Made::unread));

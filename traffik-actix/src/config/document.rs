@@ -1,5 +1,6 @@
 //! What a file says, as a tree of values that know where they stand.
 
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -61,9 +62,9 @@ pub(super) struct Mistake {
 /// The result of reading a part.
 pub(super) type Read<T> = std::result::Result<T, Mistake>;
 
-/// All that is wrong, as far as it can be told at once.
+/// All that is wrong, as far as it can be told at once. Every [table](super::reader::Table) of a file adds to it.
 #[derive(Default)]
-pub(super) struct Mistakes(Vec<Mistake>);
+pub(super) struct Mistakes(RefCell<Vec<Mistake>>);
 
 impl LimitsDocument {
     /// Reads TOML.
@@ -113,26 +114,21 @@ impl Mistakes {
     /// So many are told.
     const MOST: usize = 20;
 
-    /// What was read, if there was no mistake in it. A mistake is kept.
-    pub(super) fn note<T>(&mut self, read: Read<T>) -> Option<T> {
-        read.map_err(|mistake| self.0.push(mistake)).ok()
+    pub(super) fn add(&self, one: Mistake) {
+        self.0.borrow_mut().push(one);
     }
 
-    /// The same of what may not be there.
-    pub(super) fn maybe<T>(&mut self, read: Read<Option<T>>) -> Option<T> {
-        self.note(read).flatten()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
     }
 
     /// One error, in the order of the file, each mistake on a line of its own.
-    pub(super) fn within(mut self, file: &str) -> Error {
-        self.0.sort_by_key(|mistake| mistake.place);
-        let more = self.0.len().saturating_sub(Self::MOST);
-        self.0.truncate(Self::MOST);
-        let lines = self.0.into_iter().map(|mistake| mistake.line(file));
+    pub(super) fn within(self, file: &str) -> Error {
+        let mut all = self.0.into_inner();
+        all.sort_by_key(|mistake| mistake.place);
+        let more = all.len().saturating_sub(Self::MOST);
+        all.truncate(Self::MOST);
+        let lines = all.into_iter().map(|mistake| mistake.line(file));
         let mut text = lines.collect::<Vec<_>>().join("\n");
         if more > 0 {
             let _ = write!(text, "\n{file}: and {more} more mistakes");
@@ -143,7 +139,7 @@ impl Mistakes {
 
 impl From<Mistake> for Mistakes {
     fn from(one: Mistake) -> Mistakes {
-        Mistakes(vec![one])
+        Mistakes(RefCell::new(vec![one]))
     }
 }
 

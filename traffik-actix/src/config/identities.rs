@@ -4,7 +4,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{FORWARDED, HeaderName};
 use traffik_core::{Error, Identity};
 
-use super::document::{Mistake, Mistakes, Node, Place, Read};
+use super::document::{Mistake, Node, Place, Read};
 use super::parts::{Parts, TierOf};
 use super::reader::{Table, Text, unknown};
 use crate::request::client_ip::{ClientIp, ProxyHeader};
@@ -41,19 +41,19 @@ impl Proxies {
         }
     }
 
-    pub(super) fn read(file: &Table<'_>, mistakes: &mut Mistakes) -> Proxies {
+    pub(super) fn read(file: &Table<'_>) -> Proxies {
         let Some(node) = file.get("proxies") else {
             return Proxies::none(false);
         };
-        let read = Self::table(file, node, mistakes);
+        let read = Self::table(file, node);
         // In the stead of what is not understood, so that nobody is told to say something.
-        mistakes.note(read).unwrap_or_else(|| Proxies::none(true))
+        file.note(read).unwrap_or_else(|| Proxies::none(true))
     }
 
-    fn table(file: &Table<'_>, node: &Node, mistakes: &mut Mistakes) -> Read<Proxies> {
+    fn table(file: &Table<'_>, node: &Node) -> Read<Proxies> {
         let entries = file.table("proxies", "a table with `trust = [\"10.0.0.0/8\"]`")?;
         let entries = entries.unwrap_or_default();
-        let table = Table::new("proxies".to_owned(), node.place, entries);
+        let table = file.another("proxies".to_owned(), node.place, entries);
         let mut client_ip = ClientIp::peer();
         let networks = table.texts("trust", "networks such as [\"10.0.0.0/8\"]")?;
         for (network, at) in &networks {
@@ -99,7 +99,7 @@ impl Proxies {
                 "`host_header` must be a header that has the host alone, such as \"x-forwarded-host\", not `forwarded`",
             ));
         }
-        table.finish(mistakes);
+        table.finish();
         Ok(Proxies {
             client_ip,
             host_header,
@@ -148,14 +148,9 @@ impl Proxies {
 }
 
 impl<'a> Identities<'a> {
-    pub(super) fn read(
-        file: &Table<'a>,
-        proxies: &Proxies,
-        parts: &Parts,
-        mistakes: &mut Mistakes,
-    ) -> Identities<'a> {
+    pub(super) fn read(file: &Table<'a>, proxies: &Proxies, parts: &Parts) -> Identities<'a> {
         let mut all = Identities(Vec::new());
-        let mut waiting = file.tables("identity", mistakes);
+        let mut waiting = file.tables("identity");
         // Those that name another after it, whatever their order in the file.
         while !waiting.is_empty() {
             let names: Vec<&str> = waiting.iter().map(|(name, ..)| *name).collect();
@@ -167,14 +162,14 @@ impl<'a> Identities<'a> {
             let Some(next) = waiting.iter().position(|(_, _, table)| is_ready(table)) else {
                 let (_, _, table) = &waiting[0];
                 let what = "`otherwise` leads back to itself: one of them must do without";
-                mistakes.note::<()>(Err(table.mistake(what)));
+                table.refuse(table.mistake(what));
                 let rest = waiting.iter();
                 all.0
                     .extend(rest.map(|(name, ..)| (*name, proxies.by_address())));
                 return all;
             };
             let (name, _, table) = waiting.remove(next);
-            let who = table.finished(all.one(&table, proxies, parts), mistakes);
+            let who = table.finished(all.one(&table, proxies, parts));
             // In the stead of one that is not understood, so that its name is known.
             let who = who.unwrap_or_else(|| proxies.by_address());
             all.0.push((name, who));

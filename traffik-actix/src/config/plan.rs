@@ -34,11 +34,11 @@ impl Plan {
                 "it must be a table with the keys throttle, rule, backend, identity and proxies";
             return Err(Mistake::at(None, must).into());
         };
-        let mut mistakes = Mistakes::default();
-        let file = Table::new("the file".to_owned(), None, entries);
-        let proxies = Proxies::read(&file, &mut mistakes);
-        let identities = Identities::read(&file, &proxies, parts, &mut mistakes);
-        let backends = Backends::read(&file, parts, before, &mut mistakes);
+        let mistakes = Mistakes::default();
+        let file = Table::new("the file".to_owned(), None, entries, &mistakes);
+        let proxies = Proxies::read(&file);
+        let identities = Identities::read(&file, &proxies, parts);
+        let backends = Backends::read(&file, parts, before);
         let around = Surroundings {
             parts,
             proxies: &proxies,
@@ -46,28 +46,26 @@ impl Plan {
             backends: &backends,
             is_trial,
         };
-        let tables = file.tables("throttle", &mut mistakes);
+        let tables = file.tables("throttle");
         let names: Vec<&str> = tables.iter().map(|(name, ..)| *name).collect();
         let throttles: Vec<Planned> = tables
             .iter()
-            .filter_map(|(name, node, table)| {
-                Planned::read(name, node, table, &around, &mut mistakes)
-            })
+            .filter_map(|(name, node, table)| Planned::read(name, node, table, &around))
             .collect();
-        let rules = rules::read(&file, &names, &proxies, parts, &mut mistakes);
-        file.finish(&mut mistakes);
+        let rules = rules::read(&file, &names, &proxies, parts);
+        file.finish();
         // Such as a file that is being written.
-        if tables.is_empty() && mistakes.len() == 0 {
+        if tables.is_empty() && mistakes.is_empty() {
             let what = "there is no throttle in it: write `[throttle.NAME]`, and below it `rate = \"100/minute\"`";
-            mistakes.note::<()>(Err(Mistake::at(None, what)));
+            mistakes.add(Mistake::at(None, what));
         }
-        match mistakes.len() {
-            0 => Ok(Plan {
+        match mistakes.is_empty() {
+            true => Ok(Plan {
                 throttles,
                 rules,
                 backends,
             }),
-            _ => Err(mistakes),
+            false => Err(mistakes),
         }
     }
 

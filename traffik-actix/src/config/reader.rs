@@ -1,6 +1,6 @@
 //! Tables of a file, asked for one key after the other.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use traffik_core::__private::nearest;
@@ -8,27 +8,67 @@ use traffik_core::Rate;
 
 use super::document::{Key, Mistake, Mistakes, Node, Place, Read, Value};
 
-/// A table whose keys are asked for one after the other; those that nobody asked for are mistakes.
+/// A table whose keys are asked for one after the other; those that nobody asked for are mistakes. It keeps the mistakes in it.
 pub(super) struct Table<'a> {
     /// What it is, for messages.
     pub(super) what: String,
     pub(super) place: Option<Place>,
     entries: &'a [(Key, Node)],
     known: RefCell<Vec<&'static str>>,
+    /// Those of the whole file.
+    mistakes: &'a Mistakes,
+    is_mistaken: Cell<bool>,
 }
 
 /// A text and where it stands.
 pub(super) type Text<'a> = (&'a str, Option<Place>);
 
 impl<'a> Table<'a> {
-    pub(super) fn new(what: String, place: Option<Place>, entries: &'a [(Key, Node)]) -> Self {
-        let known = RefCell::default();
+    pub(super) fn new(
+        what: String,
+        place: Option<Place>,
+        entries: &'a [(Key, Node)],
+        mistakes: &'a Mistakes,
+    ) -> Self {
         Table {
             what,
             place,
             entries,
-            known,
+            known: RefCell::default(),
+            mistakes,
+            is_mistaken: Cell::default(),
         }
+    }
+
+    /// A table of the same file.
+    pub(super) fn another(
+        &self,
+        what: String,
+        place: Option<Place>,
+        entries: &'a [(Key, Node)],
+    ) -> Self {
+        Table::new(what, place, entries, self.mistakes)
+    }
+
+    /// Tells a mistake.
+    pub(super) fn refuse(&self, mistake: Mistake) {
+        self.is_mistaken.set(true);
+        self.mistakes.add(mistake);
+    }
+
+    /// What was read, if there was no mistake in it, which is told.
+    pub(super) fn note<T>(&self, read: Read<T>) -> Option<T> {
+        read.map_err(|mistake| self.refuse(mistake)).ok()
+    }
+
+    /// The same of what may not be there.
+    pub(super) fn maybe<T>(&self, read: Read<Option<T>>) -> Option<T> {
+        self.note(read).flatten()
+    }
+
+    /// Whether a mistake in it was told.
+    pub(super) fn is_mistaken(&self) -> bool {
+        self.is_mistaken.get()
     }
 
     /// That something about the table as a whole is wrong.
@@ -184,17 +224,13 @@ impl<'a> Table<'a> {
     }
 
     /// The tables in the table of this key, by name: `[throttle.api]`.
-    pub(super) fn tables(
-        &self,
-        key: &'static str,
-        mistakes: &mut Mistakes,
-    ) -> Vec<(&'a str, &'a Node, Table<'a>)> {
+    pub(super) fn tables(&self, key: &'static str) -> Vec<(&'a str, &'a Node, Table<'a>)> {
         let Some(node) = self.get(key) else {
             return Vec::new();
         };
         let Value::Table(all) = &node.value else {
             let must = format!("a table of tables, written `[{key}.NAME]`");
-            mistakes.note::<()>(Err(self.wrong(key, node, &must)));
+            self.refuse(self.wrong(key, node, &must));
             return Vec::new();
         };
         let each = all.iter().map(|(name, node)| match &node.value {
@@ -203,7 +239,7 @@ impl<'a> Table<'a> {
                 Ok((
                     name.text.as_str(),
                     node,
-                    Table::new(what, name.place, entries),
+                    self.another(what, name.place, entries),
                 ))
             }
             _ => {
@@ -214,7 +250,7 @@ impl<'a> Table<'a> {
                 Err(Mistake::at(name.place, what))
             }
         });
-        each.filter_map(|one| mistakes.note(one)).collect()
+        each.filter_map(|one| self.note(one)).collect()
     }
 
     /// Keys that were not asked for.
@@ -231,23 +267,22 @@ impl<'a> Table<'a> {
     }
 
     /// Refuses keys that nobody asked for.
-    pub(super) fn finish(&self, mistakes: &mut Mistakes) {
+    pub(super) fn finish(&self) {
         for (key, _) in self.others() {
             let hint = match self.meant(&key.text) {
                 Some(near) => format!(", did you mean `{near}`?"),
                 None => format!("; it has {}", self.known.borrow().join(", ")),
             };
             let what = format!("{} has no key `{}`{hint}", self.what, key.text);
-            mistakes.note::<()>(Err(Mistake::at(key.place, what)));
+            self.refuse(Mistake::at(key.place, what));
         }
     }
 
     /// The same of what was read in one piece: only if there was no mistake in it, which may have kept it from asking.
-    pub(super) fn finished<T>(&self, read: Read<T>, mistakes: &mut Mistakes) -> Option<T> {
-        let read = mistakes.note(read)?;
-        let before = mistakes.len();
-        self.finish(mistakes);
-        (mistakes.len() == before).then_some(read)
+    pub(super) fn finished<T>(&self, read: Read<T>) -> Option<T> {
+        let read = self.note(read)?;
+        self.finish();
+        (!self.is_mistaken()).then_some(read)
     }
 }
 

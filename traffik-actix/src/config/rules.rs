@@ -7,10 +7,10 @@ use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::http::header::HOST;
 
-use super::document::{Key, Mistake, Mistakes, Node, Place, Read, Value};
+use super::document::{Key, Mistake, Node, Place, Read, Value};
 use super::identities::{Proxies, named_header};
 use super::parts::{Parts, Predicate};
-use super::reader::{Table, unknown};
+use super::reader::{Table, Text, unknown};
 use crate::entry::rule::Conditions;
 use crate::request::pattern::PathPattern;
 
@@ -82,56 +82,53 @@ pub(super) fn read(
     names: &[&str],
     proxies: &Proxies,
     parts: &Parts,
-    mistakes: &mut Mistakes,
 ) -> Vec<PlannedRule> {
     const MUST: &str = "a list of tables, each written `[[rule]]`";
     let Some(node) = file.get("rule") else {
         return Vec::new();
     };
     let Value::List(all) = &node.value else {
-        mistakes.note::<()>(Err(file.wrong("rule", node, MUST)));
+        file.refuse(file.wrong("rule", node, MUST));
         return Vec::new();
     };
     let each = all.iter().enumerate().filter_map(|(at, one)| {
         let Value::Table(entries) = &one.value else {
-            return mistakes.note(Err(file.wrong("rule", one, MUST)));
+            file.refuse(file.wrong("rule", one, MUST));
+            return None;
         };
-        let table = Table::new(format!("rule {}", at + 1), one.place, entries);
-        rule(at + 1, &table, names, proxies, parts, mistakes)
+        let table = file.another(format!("rule {}", at + 1), one.place, entries);
+        rule(at + 1, &table, names, proxies, parts)
     });
     each.collect()
 }
 
-/// Nothing if there are mistakes, of which all are noted.
+/// Nothing if there are mistakes, of which all are told.
 fn rule(
     number: usize,
     table: &Table<'_>,
     names: &[&str],
     proxies: &Proxies,
     parts: &Parts,
-    mistakes: &mut Mistakes,
 ) -> Option<PlannedRule> {
-    let before = mistakes.len();
-    let throttles = throttles(table, names, mistakes);
-    let mut checks = Vec::new();
-    let methods = methods(table, &mut checks, mistakes);
-    let path = mistakes.maybe(path(table, &mut checks));
-    // What is left is asked together.
-    let simple = checks.len();
-    mistakes.note(hosts(table, proxies, &mut checks));
-    headers(table, &mut checks, mistakes);
-    mistakes.note(when(table, parts, &mut checks));
-    table.finish(mistakes);
-    if mistakes.len() > before {
+    let throttles = throttles(table, names);
+    let methods = methods(table);
+    let path = table.maybe(path(table));
+    let mut others: Vec<Check> = Vec::new();
+    others.extend(table.maybe(hosts(table, proxies)));
+    others.extend(headers(table));
+    others.extend(table.maybe(when(table, parts)));
+    table.finish();
+    if table.is_mistaken() {
         return None;
     }
-    let others: Vec<Predicate> = checks[simple..]
-        .iter()
-        .map(|check| Arc::clone(&check.is_met))
-        .collect();
-    let mut conditions = Conditions::of(methods, path);
+    let mut checks: Vec<Check> = Vec::new();
+    checks.extend(Check::methods(&methods));
+    checks.extend(path.as_ref().map(|(text, path)| Check::path(text, path)));
+    let mut conditions = Conditions::of(methods, path.map(|(_, path)| path));
     if !others.is_empty() {
-        conditions = conditions.when(move |req: &HttpRequest| others.iter().all(|one| one(req)));
+        let all: Vec<Predicate> = others.iter().map(|one| Arc::clone(&one.is_met)).collect();
+        conditions = conditions.when(move |req: &HttpRequest| all.iter().all(|one| one(req)));
+        checks.extend(others);
     }
     Some(PlannedRule {
         number,
@@ -142,74 +139,86 @@ fn rule(
     })
 }
 
-fn throttles(table: &Table<'_>, all: &[&str], mistakes: &mut Mistakes) -> Vec<usize> {
+fn throttles(table: &Table<'_>, all: &[&str]) -> Vec<usize> {
     const MUST: &str = "the name of a throttle, or a list of names";
-    let before = mistakes.len();
-    let names = mistakes
-        .note(table.texts("throttle", MUST))
-        .unwrap_or_default();
-    if names.is_empty() && mistakes.len() == before {
-        let what = format!("`throttle` is missing: {MUST}");
-        mistakes.note::<()>(Err(table.mistake(what)));
+    let names = table.note(table.texts("throttle", MUST));
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        table.refuse(table.mistake(format!("`throttle` is missing: {MUST}")));
     }
-    let found = names.into_iter().filter_map(|(name, at)| {
+    let found = names.unwrap_or_default().into_iter();
+    let found = found.filter_map(|(name, at)| {
         let place = all.iter().position(|one| *one == name);
         let unknown = || Mistake::at(at, unknown("throttle", name, all.iter().copied()));
-        mistakes.note(place.ok_or_else(unknown))
+        table.note(place.ok_or_else(unknown))
     });
     found.collect()
 }
 
-fn when(table: &Table<'_>, parts: &Parts, checks: &mut Vec<Check>) -> Read<()> {
-    const MUST: &str = "the name under which the program registers a predicate";
-    if let Some((name, at)) = table.text("when", MUST)? {
-        checks.push(Check {
-            words: format!("the program's `{name}` says so"),
-            is_met: parts.predicate(name, at)?,
-        });
-    }
-    Ok(())
-}
-
-fn methods(table: &Table<'_>, checks: &mut Vec<Check>, mistakes: &mut Mistakes) -> Vec<Method> {
-    let mut methods = Vec::new();
-    let texts = table.texts("methods", "methods such as [\"GET\", \"HEAD\"]");
-    for (name, at) in mistakes.note(texts).unwrap_or_default() {
+fn methods(table: &Table<'_>) -> Vec<Method> {
+    let texts = table.note(table.texts("methods", "methods such as [\"GET\", \"HEAD\"]"));
+    let read = |(name, at): Text<'_>| {
         // They are told apart by case: `post` would be one that nobody uses.
-        match Method::from_bytes(name.as_bytes()) {
-            Ok(method) if METHODS.contains(&name) => methods.push(method),
-            _ => {
-                let upper = name.to_ascii_uppercase();
-                let what = match METHODS.contains(&&*upper) {
-                    true => format!("there is no method `{name}`, did you mean `{upper}`?"),
-                    false => unknown("method", name, METHODS.iter().copied()),
-                };
-                mistakes.note::<()>(Err(Mistake::at(at, what)));
-            }
+        if let Ok(method) = Method::from_bytes(name.as_bytes())
+            && METHODS.contains(&name)
+        {
+            return Some(method);
         }
-    }
-    if !methods.is_empty() {
-        let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-        let words = format!("the method is {}", names.join(" or "));
-        let wanted = methods.clone();
-        let is_met = Arc::new(move |req: &HttpRequest| wanted.contains(req.method()));
-        checks.push(Check { words, is_met });
-    }
-    methods
+        let upper = name.to_ascii_uppercase();
+        let what = match METHODS.contains(&&*upper) {
+            true => format!("there is no method `{name}`, did you mean `{upper}`?"),
+            false => unknown("method", name, METHODS.iter().copied()),
+        };
+        table.note(Err(Mistake::at(at, what)))
+    };
+    let texts = texts.unwrap_or_default();
+    texts.into_iter().filter_map(read).collect()
 }
 
-fn path(table: &Table<'_>, checks: &mut Vec<Check>) -> Read<Option<PathPattern>> {
+/// A pattern, and how it is written.
+fn path<'a>(table: &Table<'a>) -> Read<Option<(&'a str, PathPattern)>> {
     let Some((text, at)) = table.text("path", "a pattern such as \"/api/\"")? else {
         return Ok(None);
     };
     let pattern = PathPattern::parse(text)
         .map_err(|error| Mistake::at(at, format!("`path` of {}: {error}", table.what)))?;
-    let wanted = pattern.clone();
-    checks.push(Check {
-        words: format!("the path is as `{text}`"),
-        is_met: Arc::new(move |req: &HttpRequest| wanted.matches(req.match_info().as_str())),
-    });
-    Ok(Some(pattern))
+    Ok(Some((text, pattern)))
+}
+
+impl Check {
+    fn new(words: String, is_met: impl Fn(&HttpRequest) -> bool + Send + Sync + 'static) -> Check {
+        let is_met = Arc::new(is_met);
+        Check { words, is_met }
+    }
+
+    fn methods(methods: &[Method]) -> Option<Check> {
+        if methods.is_empty() {
+            return None;
+        }
+        let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        let words = format!("the method is {}", names.join(" or "));
+        let wanted = methods.to_vec();
+        let is_met = move |req: &HttpRequest| wanted.contains(req.method());
+        Some(Check::new(words, is_met))
+    }
+
+    fn path(text: &str, path: &PathPattern) -> Check {
+        let wanted = path.clone();
+        Check::new(
+            format!("the path is as `{text}`"),
+            move |req: &HttpRequest| wanted.matches(req.match_info().as_str()),
+        )
+    }
+}
+
+fn when(table: &Table<'_>, parts: &Parts) -> Read<Option<Check>> {
+    const MUST: &str = "the name under which the program registers a predicate";
+    let Some((name, at)) = table.text("when", MUST)? else {
+        return Ok(None);
+    };
+    Ok(Some(Check {
+        words: format!("the program's `{name}` says so"),
+        is_met: parts.predicate(name, at)?,
+    }))
 }
 
 /// A name, or all names below one.
@@ -222,13 +231,13 @@ enum Host {
     Address(Ipv6Addr),
 }
 
-fn hosts(table: &Table<'_>, proxies: &Proxies, checks: &mut Vec<Check>) -> Read<()> {
+fn hosts(table: &Table<'_>, proxies: &Proxies) -> Read<Option<Check>> {
     let texts = table.texts(
         "host",
         "a host such as \"api.example.com\" or \"*.example.com\"",
     )?;
     if texts.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let words: Vec<&str> = texts.iter().map(|(text, _)| *text).collect();
     let words = format!("the host is {}", words.join(" or "));
@@ -249,9 +258,7 @@ fn hosts(table: &Table<'_>, proxies: &Proxies, checks: &mut Vec<Check>) -> Read<
             all.iter().any(|one| one.matches(host))
         })
     };
-    let is_met = Arc::new(is_met);
-    checks.push(Check { words, is_met });
-    Ok(())
+    Ok(Some(Check::new(words, is_met)))
 }
 
 impl Host {
@@ -329,12 +336,12 @@ fn name_of(host: &[u8]) -> &[u8] {
     host.strip_suffix(b".").unwrap_or(host)
 }
 
-fn headers(table: &Table<'_>, checks: &mut Vec<Check>, mistakes: &mut Mistakes) {
+fn headers(table: &Table<'_>) -> Vec<Check> {
     let must = "a table such as { x-beta = true, x-plan = \"free\" }";
-    let entries = mistakes.maybe(table.table("header", must));
-    for (key, node) in entries.unwrap_or_default() {
-        checks.extend(mistakes.note(header(table, key, node)));
-    }
+    let entries = table.maybe(table.table("header", must));
+    let each = entries.unwrap_or_default().iter();
+    each.filter_map(|(key, node)| table.note(header(table, key, node)))
+        .collect()
 }
 
 fn header(table: &Table<'_>, key: &Key, node: &Node) -> Read<Check> {
@@ -342,22 +349,21 @@ fn header(table: &Table<'_>, key: &Key, node: &Node) -> Read<Check> {
     match &node.value {
         Value::Flag(is_there) => {
             let is_there = *is_there;
-            let words = format!(
-                "there is {} header `{name}`",
-                if is_there { "a" } else { "no" }
-            );
-            let is_met =
-                Arc::new(move |req: &HttpRequest| req.headers().contains_key(&name) == is_there);
-            Ok(Check { words, is_met })
+            let words = match is_there {
+                true => format!("there is a header `{name}`"),
+                false => format!("there is no header `{name}`"),
+            };
+            let is_met = move |req: &HttpRequest| req.headers().contains_key(&name) == is_there;
+            Ok(Check::new(words, is_met))
         }
         Value::Text(text) => {
             let words = format!("the header `{name}` is {text:?}");
             let text = text.clone();
-            let is_met = Arc::new(move |req: &HttpRequest| {
+            let is_met = move |req: &HttpRequest| {
                 let mut all = req.headers().get_all(&name);
                 all.any(|value| value.as_bytes() == text.as_bytes())
-            });
-            Ok(Check { words, is_met })
+            };
+            Ok(Check::new(words, is_met))
         }
         _ => Err(table.wrong(
             &key.text,

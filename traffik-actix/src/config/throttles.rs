@@ -5,7 +5,7 @@ use std::sync::Arc;
 use traffik_core::{OnError, Rate, Strategy, strategy};
 
 use super::backends::Backends;
-use super::document::{Key, Mistake, Mistakes, Node, Read, Value};
+use super::document::{Key, Mistake, Node, Read, Value};
 use super::identities::{Identities, Proxies};
 use super::parts::Parts;
 use super::reader::Table;
@@ -44,16 +44,14 @@ pub(super) fn trial_of(name: &str) -> String {
 }
 
 impl Planned {
-    /// Nothing if there are mistakes, of which all are noted.
+    /// Nothing if there are mistakes, of which all are told.
     pub(super) fn read(
         name: &str,
         node: &Node,
         table: &Table<'_>,
         around: &Surroundings<'_>,
-        mistakes: &mut Mistakes,
     ) -> Option<Planned> {
-        let before = mistakes.len();
-        let rate = mistakes.note(rate(table));
+        let rate = table.note(rate(table));
         let known_as = match around.is_trial {
             true => trial_of(name),
             false => name.to_owned(),
@@ -61,16 +59,16 @@ impl Planned {
         let mut builder = HttpThrottle::builder(&known_as);
         let mut words = Vec::new();
         let mut said = node.said();
-        builder = limits(builder, table, &mut words, mistakes);
-        builder = answers(builder, table, mistakes);
-        builder = who(builder, table, around, &mut said, &mut words, mistakes);
-        builder = backend(builder, table, around, &mut said, &mut words, mistakes);
-        let is_enabled = mistakes.maybe(table.flag("enabled")).unwrap_or(true);
+        builder = limits(builder, table, &mut words);
+        builder = answers(builder, table);
+        builder = who(builder, table, around, &mut said, &mut words);
+        builder = backend(builder, table, around, &mut said, &mut words);
+        let is_enabled = table.maybe(table.flag("enabled")).unwrap_or(true);
         if !is_enabled {
             words.push("disabled: admits everything, counts nothing".to_owned());
         }
-        let is_shadow = mistakes.maybe(table.flag("shadow")) == Some(true);
-        if mistakes.maybe(table.flag("shadow_header")) == Some(true) {
+        let is_shadow = table.maybe(table.flag("shadow")) == Some(true);
+        if table.maybe(table.flag("shadow_header")) == Some(true) {
             builder = builder.shadow_header();
         }
         if around.is_trial {
@@ -79,17 +77,17 @@ impl Planned {
             builder = builder.shadow();
             words.push("in shadow: decides and counts, and never denies".to_owned());
         }
-        let strategy = strategy_of(table, mistakes);
+        let strategy = strategy_of(table);
         let (Some(rate), Some((strategy, text))) = (rate, strategy) else {
             return None;
         };
         let recipe = builder.rate(rate).strategy(strategy);
-        if mistakes.len() > before {
+        if table.is_mistaken() {
             return None;
         }
         // Its name, and whether the strategy can serve the rate.
         let built = recipe.clone().build();
-        mistakes.note(built.map_err(|error| Mistake::at(table.place, error)))?;
+        table.note(built.map_err(|error| Mistake::at(table.place, error)))?;
         Some(Planned {
             name: name.to_owned(),
             known_as,
@@ -112,11 +110,10 @@ fn who(
     around: &Surroundings<'_>,
     said: &mut String,
     words: &mut Vec<String>,
-    mistakes: &mut Mistakes,
 ) -> HttpThrottleBuilder {
-    let named = mistakes.maybe(table.text("identity", "the name of an identity"));
+    let named = table.maybe(table.text("identity", "the name of an identity"));
     let who = around.identities.of_throttle(named, around.proxies);
-    match mistakes.maybe(who) {
+    match table.maybe(who) {
         Some(who) => {
             said.push_str(&who.said);
             words.push(format!("for each: {}", who.words));
@@ -139,9 +136,8 @@ fn backend(
     around: &Surroundings<'_>,
     said: &mut String,
     words: &mut Vec<String>,
-    mistakes: &mut Mistakes,
 ) -> HttpThrottleBuilder {
-    let named = mistakes.maybe(table.text("backend", "the name of a backend"));
+    let named = table.maybe(table.text("backend", "the name of a backend"));
     let is_default = named.is_none() && around.backends.has_default(around.parts);
     let Some((named, at)) = named.or(is_default.then_some(("default", None))) else {
         words.push(
@@ -150,7 +146,7 @@ fn backend(
         return builder;
     };
     let found = around.backends.find(named, at, around.parts);
-    if let Some((backend, depends, which)) = mistakes.note(found) {
+    if let Some((backend, depends, which)) = table.note(found) {
         if let Some(backend) = backend {
             builder = builder.backend(backend);
         }
@@ -170,13 +166,12 @@ fn limits(
     mut builder: HttpThrottleBuilder,
     table: &Table<'_>,
     words: &mut Vec<String>,
-    mistakes: &mut Mistakes,
 ) -> HttpThrottleBuilder {
-    if let Some(cost) = mistakes.maybe(table.count("cost")) {
+    if let Some(cost) = table.maybe(table.count("cost")) {
         builder = builder.cost(cost);
         words.push(format!("cost {cost}"));
     }
-    if mistakes.maybe(table.flag("shared")) == Some(true) {
+    if table.maybe(table.flag("shared")) == Some(true) {
         builder = builder.shared();
         words.push("shared by all clients".to_owned());
     }
@@ -185,7 +180,7 @@ fn limits(
         ("route", Scope::Route),
         ("path", Scope::Path),
     ];
-    if let Some(scope) = mistakes.maybe(table.choice("scope", &scopes)) {
+    if let Some(scope) = table.maybe(table.choice("scope", &scopes)) {
         builder = builder.scope(scope);
         match scope {
             Scope::Throttle => {}
@@ -193,34 +188,30 @@ fn limits(
             Scope::Path => words.push("a count for each path".to_owned()),
         }
     }
-    if let Some(min_wait) = mistakes.maybe(table.duration("min_wait")) {
+    if let Some(min_wait) = table.maybe(table.duration("min_wait")) {
         builder = builder.min_wait(min_wait);
     }
-    if let Some(max_wait) = mistakes.maybe(table.duration("wait_up_to")) {
+    if let Some(max_wait) = table.maybe(table.duration("wait_up_to")) {
         builder = builder.wait_up_to(max_wait);
         words.push(format!("waits up to {max_wait:?} rather than denying"));
     }
-    if let Some(waiters) = mistakes.maybe(table.count("max_waiters")) {
+    if let Some(waiters) = table.maybe(table.count("max_waiters")) {
         builder = builder.max_waiters(waiters as usize);
     }
-    if let Some(waiters) = mistakes.maybe(table.count("max_waiters_per_client")) {
+    if let Some(waiters) = table.maybe(table.count("max_waiters_per_client")) {
         builder = builder.max_waiters_per_client(waiters as usize);
     }
     builder
 }
 
 /// What clients are told, and what happens when the store fails.
-fn answers(
-    mut builder: HttpThrottleBuilder,
-    table: &Table<'_>,
-    mistakes: &mut Mistakes,
-) -> HttpThrottleBuilder {
+fn answers(mut builder: HttpThrottleBuilder, table: &Table<'_>) -> HttpThrottleBuilder {
     let policies: [(_, fn() -> OnError); 3] = [
         ("allow", || OnError::Allow),
         ("throttle", || OnError::Throttle),
         ("raise", || OnError::Raise),
     ];
-    if let Some(on_error) = mistakes.maybe(table.choice("on_error", &policies)) {
+    if let Some(on_error) = table.maybe(table.choice("on_error", &policies)) {
         builder = builder.on_error(on_error());
     }
     let headers = [
@@ -228,7 +219,7 @@ fn answers(
         ("denied", Headers::Denied),
         ("never", Headers::Never),
     ];
-    if let Some(headers) = mistakes.maybe(table.choice("headers", &headers)) {
+    if let Some(headers) = table.maybe(table.choice("headers", &headers)) {
         builder = builder.headers(headers);
     }
     let styles = [
@@ -236,34 +227,35 @@ fn answers(
         ("x_rate_limit", HeaderStyle::XRateLimit),
         ("both", HeaderStyle::Both),
     ];
-    if let Some(style) = mistakes.maybe(table.choice("header_style", &styles)) {
+    if let Some(style) = table.maybe(table.choice("header_style", &styles)) {
         builder = builder.header_style(style);
     }
     builder
 }
 
 /// The strategy with its options, which are all other keys, and as text.
-fn strategy_of(table: &Table<'_>, mistakes: &mut Mistakes) -> Option<(Arc<dyn Strategy>, String)> {
+fn strategy_of(table: &Table<'_>) -> Option<(Arc<dyn Strategy>, String)> {
     const MUST: &str = "the name of a strategy such as \"token_bucket\"";
-    let named = mistakes.note(table.text("strategy", MUST))?;
+    let named = table.note(table.text("strategy", MUST))?;
     let (name, at) = named.unwrap_or(("fixed_window", table.place));
     // Of its name alone, so that a mistake in it is pointed out where it is.
     let alone = strategy::named(name);
-    mistakes.note(
+    table.note(
         alone.map_err(|error| Mistake::at(at, format!("`strategy` of {}: {error}", table.what))),
     )?;
     let mut text = name.to_owned();
-    let before = mistakes.len();
+    let mut are_right = true;
     for (key, node) in table.others() {
-        if let Some(longer) = mistakes.note(with_option(table, name, &text, key, node)) {
-            text = longer;
+        match table.note(with_option(table, name, &text, key, node)) {
+            Some(longer) => text = longer,
+            None => are_right = false,
         }
     }
-    if mistakes.len() > before {
+    if !are_right {
         return None;
     }
     let strategy = strategy::named(&text).map_err(|error| table.mistake(error));
-    Some((mistakes.note(strategy)?, text))
+    Some((table.note(strategy)?, text))
 }
 
 /// The text of a strategy with one option more.
