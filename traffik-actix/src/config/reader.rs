@@ -165,7 +165,7 @@ impl<'a> Table<'a> {
     }
 
     /// One of these words.
-    pub(super) fn choice<T: Copy>(&self, key: &'static str, of: &[(&str, T)]) -> Read<Option<T>> {
+    pub(super) fn choice<T: Clone>(&self, key: &'static str, of: &[(&str, T)]) -> Read<Option<T>> {
         let Some(node) = self.get(key) else {
             return Ok(None);
         };
@@ -173,7 +173,7 @@ impl<'a> Table<'a> {
             .iter()
             .find(|(word, _)| matches!(&node.value, Value::Text(text) if text == word));
         match found {
-            Some((_, choice)) => Ok(Some(*choice)),
+            Some((_, choice)) => Ok(Some(choice.clone())),
             None => {
                 let words: Vec<String> = of.iter().map(|(word, _)| format!("{word:?}")).collect();
                 Err(self.wrong(key, node, &words.join(" or ")))

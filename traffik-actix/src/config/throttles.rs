@@ -56,181 +56,188 @@ impl Planned {
             true => trial_of(name),
             false => name.to_owned(),
         };
-        let mut builder = HttpThrottle::builder(&known_as);
-        let mut words = Vec::new();
-        let mut said = node.said();
-        builder = limits(builder, table, &mut words);
-        builder = answers(builder, table);
-        builder = who(builder, table, around, &mut said, &mut words);
-        builder = backend(builder, table, around, &mut said, &mut words);
-        let is_enabled = table.maybe(table.flag("enabled")).unwrap_or(true);
-        if !is_enabled {
-            words.push("disabled: admits everything, counts nothing".to_owned());
-        }
-        let is_shadow = table.maybe(table.flag("shadow")) == Some(true);
-        if table.maybe(table.flag("shadow_header")) == Some(true) {
-            builder = builder.shadow_header();
-        }
-        if around.is_trial {
-            builder = builder.shadow_of(name).shadow();
-        } else if is_shadow {
-            builder = builder.shadow();
-            words.push("in shadow: decides and counts, and never denies".to_owned());
-        }
+        let draft = Draft {
+            table,
+            around,
+            builder: HttpThrottle::builder(&known_as),
+            is_enabled: true,
+            said: node.said(),
+            words: Vec::new(),
+        };
+        let draft = draft.limits().answers().who().backend().effect(name);
         let strategy = strategy_of(table);
         let (Some(rate), Some((strategy, text))) = (rate, strategy) else {
             return None;
         };
-        let recipe = builder.rate(rate).strategy(strategy);
+        let recipe = draft.builder.rate(rate).strategy(strategy);
         if table.is_mistaken() {
             return None;
         }
         // Its name, and whether the strategy can serve the rate.
         let built = recipe.clone().build();
         table.note(built.map_err(|error| Mistake::at(table.place, error)))?;
+        let mut words = vec![format!("rate {rate}"), format!("strategy {text}")];
+        words.extend(draft.words);
         Some(Planned {
             name: name.to_owned(),
             known_as,
             recipe,
-            is_enabled,
-            said,
-            words: [
-                vec![format!("rate {rate}"), format!("strategy {text}")],
-                words,
-            ]
-            .concat(),
+            is_enabled: draft.is_enabled,
+            said: draft.said,
+            words,
         })
     }
 }
 
-/// Whom it tells apart.
-fn who(
+/// A throttle that is being read.
+struct Draft<'a> {
+    table: &'a Table<'a>,
+    around: &'a Surroundings<'a>,
     builder: HttpThrottleBuilder,
-    table: &Table<'_>,
-    around: &Surroundings<'_>,
-    said: &mut String,
-    words: &mut Vec<String>,
-) -> HttpThrottleBuilder {
-    let named = table.maybe(table.text("identity", "the name of an identity"));
-    let who = around.identities.of_throttle(named, around.proxies);
-    match table.maybe(who) {
-        Some(who) => {
-            said.push_str(&who.said);
-            words.push(format!("for each: {}", who.words));
-            builder.identify_source(who.source)
-        }
-        None => {
-            words.push(
-                "for each: the address of the socket, unless the program's backend says otherwise"
-                    .to_owned(),
-            );
-            builder
-        }
-    }
+    is_enabled: bool,
+    said: String,
+    words: Vec<String>,
 }
 
-/// Where it counts.
-fn backend(
-    mut builder: HttpThrottleBuilder,
-    table: &Table<'_>,
-    around: &Surroundings<'_>,
-    said: &mut String,
-    words: &mut Vec<String>,
-) -> HttpThrottleBuilder {
-    let named = table.maybe(table.text("backend", "the name of a backend"));
-    let is_default = named.is_none() && around.backends.has_default(around.parts);
-    let Some((named, at)) = named.or(is_default.then_some(("default", None))) else {
-        words.push(
-            "counts in the backend of the program, else in the memory of the process".to_owned(),
-        );
-        return builder;
-    };
-    let found = around.backends.find(named, at, around.parts);
-    if let Some((backend, depends, which)) = table.note(found) {
-        if let Some(backend) = backend {
-            builder = builder.backend(backend);
-        }
-        said.push_str(&depends);
-        words.push(format!("counts in {which}"));
+impl Draft<'_> {
+    fn say(&mut self, words: impl Into<String>) {
+        self.words.push(words.into());
     }
-    builder
+
+    /// Whom it counts together, at what cost, and who may wait.
+    fn limits(mut self) -> Self {
+        let table = self.table;
+        if let Some(cost) = table.maybe(table.count("cost")) {
+            self.builder = self.builder.cost(cost);
+            self.say(format!("cost {cost}"));
+        }
+        if table.maybe(table.flag("shared")) == Some(true) {
+            self.builder = self.builder.shared();
+            self.say("shared by all clients");
+        }
+        let scopes = [
+            ("throttle", Scope::Throttle),
+            ("route", Scope::Route),
+            ("path", Scope::Path),
+        ];
+        if let Some(scope) = table.maybe(table.choice("scope", &scopes)) {
+            self.builder = self.builder.scope(scope);
+            match scope {
+                Scope::Throttle => {}
+                Scope::Route => self.say("a count for each route"),
+                Scope::Path => self.say("a count for each path"),
+            }
+        }
+        if let Some(min_wait) = table.maybe(table.duration("min_wait")) {
+            self.builder = self.builder.min_wait(min_wait);
+        }
+        if let Some(max_wait) = table.maybe(table.duration("wait_up_to")) {
+            self.builder = self.builder.wait_up_to(max_wait);
+            self.say(format!("waits up to {max_wait:?} rather than denying"));
+        }
+        if let Some(waiters) = table.maybe(table.count("max_waiters")) {
+            self.builder = self.builder.max_waiters(waiters as usize);
+        }
+        if let Some(waiters) = table.maybe(table.count("max_waiters_per_client")) {
+            self.builder = self.builder.max_waiters_per_client(waiters as usize);
+        }
+        self
+    }
+
+    /// What clients are told, and what happens when the store fails.
+    fn answers(mut self) -> Self {
+        let table = self.table;
+        let policies = [
+            ("allow", OnError::Allow),
+            ("throttle", OnError::Throttle),
+            ("raise", OnError::Raise),
+        ];
+        if let Some(on_error) = table.maybe(table.choice("on_error", &policies)) {
+            self.builder = self.builder.on_error(on_error);
+        }
+        let headers = [
+            ("always", Headers::Always),
+            ("denied", Headers::Denied),
+            ("never", Headers::Never),
+        ];
+        if let Some(headers) = table.maybe(table.choice("headers", &headers)) {
+            self.builder = self.builder.headers(headers);
+        }
+        let styles = [
+            ("standard", HeaderStyle::Standard),
+            ("x_rate_limit", HeaderStyle::XRateLimit),
+            ("both", HeaderStyle::Both),
+        ];
+        if let Some(style) = table.maybe(table.choice("header_style", &styles)) {
+            self.builder = self.builder.header_style(style);
+        }
+        self
+    }
+
+    /// Whom it tells apart.
+    fn who(mut self) -> Self {
+        const SOCKET: &str =
+            "for each: the address of the socket, unless the program's backend says otherwise";
+        let (table, around) = (self.table, self.around);
+        let named = table.maybe(table.text("identity", "the name of an identity"));
+        let who = around.identities.of_throttle(named, around.proxies);
+        match table.maybe(who) {
+            Some(who) => {
+                self.builder = self.builder.identify_source(who.source);
+                self.said.push_str(&who.said);
+                self.say(format!("for each: {}", who.words));
+            }
+            None => self.say(SOCKET),
+        }
+        self
+    }
+
+    /// Where it counts.
+    fn backend(mut self) -> Self {
+        const PROGRAM: &str =
+            "counts in the backend of the program, else in the memory of the process";
+        let (table, around) = (self.table, self.around);
+        let named = table.maybe(table.text("backend", "the name of a backend"));
+        let is_default = named.is_none() && around.backends.has_default(around.parts);
+        let Some((named, at)) = named.or(is_default.then_some(("default", None))) else {
+            self.say(PROGRAM);
+            return self;
+        };
+        let found = around.backends.find(named, at, around.parts);
+        if let Some((backend, depends, which)) = table.note(found) {
+            if let Some(backend) = backend {
+                self.builder = self.builder.backend(backend);
+            }
+            self.said.push_str(&depends);
+            self.say(format!("counts in {which}"));
+        }
+        self
+    }
+
+    /// Whether it decides, and denies or only says what it would do.
+    fn effect(mut self, name: &str) -> Self {
+        let table = self.table;
+        self.is_enabled = table.maybe(table.flag("enabled")).unwrap_or(true);
+        if !self.is_enabled {
+            self.say("disabled: admits everything, counts nothing");
+        }
+        let is_shadow = table.maybe(table.flag("shadow")) == Some(true);
+        if table.maybe(table.flag("shadow_header")) == Some(true) {
+            self.builder = self.builder.shadow_header();
+        }
+        if self.around.is_trial {
+            self.builder = self.builder.shadow_of(name).shadow();
+        } else if is_shadow {
+            self.builder = self.builder.shadow();
+            self.say("in shadow: decides and counts, and never denies");
+        }
+        self
+    }
 }
 
 fn rate(table: &Table<'_>) -> Read<Rate> {
     let (text, at) = table.required("rate", "a text such as \"100/minute\"")?;
     Rate::parse(text).map_err(|error| Mistake::at(at, format!("`rate` of {}: {error}", table.what)))
-}
-
-/// Whom it counts together, at what cost, and who may wait.
-fn limits(
-    mut builder: HttpThrottleBuilder,
-    table: &Table<'_>,
-    words: &mut Vec<String>,
-) -> HttpThrottleBuilder {
-    if let Some(cost) = table.maybe(table.count("cost")) {
-        builder = builder.cost(cost);
-        words.push(format!("cost {cost}"));
-    }
-    if table.maybe(table.flag("shared")) == Some(true) {
-        builder = builder.shared();
-        words.push("shared by all clients".to_owned());
-    }
-    let scopes = [
-        ("throttle", Scope::Throttle),
-        ("route", Scope::Route),
-        ("path", Scope::Path),
-    ];
-    if let Some(scope) = table.maybe(table.choice("scope", &scopes)) {
-        builder = builder.scope(scope);
-        match scope {
-            Scope::Throttle => {}
-            Scope::Route => words.push("a count for each route".to_owned()),
-            Scope::Path => words.push("a count for each path".to_owned()),
-        }
-    }
-    if let Some(min_wait) = table.maybe(table.duration("min_wait")) {
-        builder = builder.min_wait(min_wait);
-    }
-    if let Some(max_wait) = table.maybe(table.duration("wait_up_to")) {
-        builder = builder.wait_up_to(max_wait);
-        words.push(format!("waits up to {max_wait:?} rather than denying"));
-    }
-    if let Some(waiters) = table.maybe(table.count("max_waiters")) {
-        builder = builder.max_waiters(waiters as usize);
-    }
-    if let Some(waiters) = table.maybe(table.count("max_waiters_per_client")) {
-        builder = builder.max_waiters_per_client(waiters as usize);
-    }
-    builder
-}
-
-/// What clients are told, and what happens when the store fails.
-fn answers(mut builder: HttpThrottleBuilder, table: &Table<'_>) -> HttpThrottleBuilder {
-    let policies: [(_, fn() -> OnError); 3] = [
-        ("allow", || OnError::Allow),
-        ("throttle", || OnError::Throttle),
-        ("raise", || OnError::Raise),
-    ];
-    if let Some(on_error) = table.maybe(table.choice("on_error", &policies)) {
-        builder = builder.on_error(on_error());
-    }
-    let headers = [
-        ("always", Headers::Always),
-        ("denied", Headers::Denied),
-        ("never", Headers::Never),
-    ];
-    if let Some(headers) = table.maybe(table.choice("headers", &headers)) {
-        builder = builder.headers(headers);
-    }
-    let styles = [
-        ("standard", HeaderStyle::Standard),
-        ("x_rate_limit", HeaderStyle::XRateLimit),
-        ("both", HeaderStyle::Both),
-    ];
-    if let Some(style) = table.maybe(table.choice("header_style", &styles)) {
-        builder = builder.header_style(style);
-    }
-    builder
 }
 
 /// The strategy with its options, which are all other keys, and as text.
