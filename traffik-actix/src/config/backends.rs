@@ -36,8 +36,7 @@ impl Backends {
     pub(super) fn read(file: &Table<'_>, parts: &Parts, before: &Backends) -> Backends {
         let mut all = BTreeMap::new();
         for (name, _, table) in file.tables("backend") {
-            let recipe = table.finished(recipe(name, &table, parts));
-            let made = recipe.and_then(|recipe| {
+            let made = recipe(name, &table, parts).and_then(|recipe| {
                 let known = before.0.get(name);
                 table.note(recipe.made(known, &table))
             });
@@ -106,9 +105,11 @@ impl Made {
     }
 }
 
-fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Read<Recipe> {
+/// Nothing if there are mistakes, of which all are told.
+fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
     if parts.backends.contains_key(name) {
-        return Err(table.mistake("the program has a backend of this name: give this one another"));
+        table
+            .refuse(table.mistake("the program has a backend of this name: give this one another"));
     }
     let kinds = [
         ("memory", None),
@@ -117,17 +118,21 @@ fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Read<Recipe> {
         ("redis_sentinel", Some(Kind::Sentinel)),
         ("memcached", Some(Kind::Memcached)),
     ];
-    match table.choice("type", &kinds)? {
-        Some(None) => memory(table),
-        Some(Some(kind)) => stores::read(kind, table, parts),
-        None => Err(table.mistake(
+    if !table.has("type") {
+        table.refuse(table.mistake(
             "`type` is missing: \"memory\", \"redis\", \"redis_cluster\", \"redis_sentinel\" or \"memcached\"",
-        )),
+        ));
     }
+    let recipe = match table.choice("type", &kinds)? {
+        None => Some(memory(table)),
+        Some(kind) => stores::read(kind, table, parts),
+    };
+    table.finish();
+    recipe.filter(|_| !table.is_mistaken())
 }
 
-fn memory(table: &Table<'_>) -> Read<Recipe> {
-    let max_keys = table.count("max_keys")?;
+fn memory(table: &Table<'_>) -> Recipe {
+    let max_keys = table.count("max_keys");
     let make = move || {
         let mut builder = MemoryBackend::builder();
         if let Some(max_keys) = max_keys {
@@ -135,9 +140,9 @@ fn memory(table: &Table<'_>) -> Read<Recipe> {
         }
         Ok(ThrottleBackend::new(builder.build()?))
     };
-    Ok(Recipe {
+    Recipe {
         said: format!("memory {max_keys:?}"),
         words: "the memory of the process".to_owned(),
         make: Box::new(make),
-    })
+    }
 }

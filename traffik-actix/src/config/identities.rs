@@ -1,10 +1,12 @@
 //! Who asks, as a file says it.
 
+use std::sync::Arc;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{FORWARDED, HeaderName};
 use traffik_core::{Error, Identity};
 
-use super::document::{Mistake, Node, Place, Read};
+use super::document::{Mistake, Place, Read};
 use super::parts::{Parts, TierOf};
 use super::reader::{Table, Text, unknown};
 use crate::request::client_ip::{ClientIp, ProxyHeader};
@@ -29,6 +31,18 @@ pub(super) struct Who {
     pub(super) said: String,
 }
 
+/// What an identity is found in.
+#[derive(Clone, Copy)]
+enum Kind {
+    Ip,
+    Header,
+    Function,
+}
+
+const HEADER: &str = "the name of a header such as \"x-api-key\"";
+const FUNCTION: &str = "the name under which the program registers a function";
+
+/// The identities of a file, by name.
 pub(super) struct Identities<'a>(Vec<(&'a str, Who)>);
 
 impl Proxies {
@@ -45,67 +59,30 @@ impl Proxies {
         let Some(node) = file.get("proxies") else {
             return Proxies::none(false);
         };
-        let read = Self::table(file, node);
         // In the stead of what is not understood, so that nobody is told to say something.
-        file.note(read).unwrap_or_else(|| Proxies::none(true))
-    }
-
-    fn table(file: &Table<'_>, node: &Node) -> Read<Proxies> {
-        let entries = file.table("proxies", "a table with `trust = [\"10.0.0.0/8\"]`")?;
-        let entries = entries.unwrap_or_default();
-        let table = file.another("proxies".to_owned(), node.place, entries);
-        let mut client_ip = ClientIp::peer();
-        let networks = table.texts("trust", "networks such as [\"10.0.0.0/8\"]")?;
-        for (network, at) in &networks {
-            let trusted = client_ip.trust([*network]);
-            client_ip = trusted.map_err(|error| Mistake::at(*at, error))?;
-        }
-        let unix = table.flag("trust_unix")? == Some(true);
-        let hops = table.count("trust_hops")?.unwrap_or(0);
-        let Ok(few) = u8::try_from(hops) else {
-            return Err(
-                table.mistake("`trust_hops` must be how many proxies there are, 255 at most")
-            );
+        let unread = Proxies::none(true);
+        let Some(entries) = file.table("proxies", "a table with `trust = [\"10.0.0.0/8\"]`") else {
+            return unread;
         };
-        if networks.is_empty() && !unix && hops == 0 {
-            return Err(table.mistake(
-                "it says whom to believe: `trust = [\"10.0.0.0/8\"]`, `trust_unix = true` or `trust_hops = 1`",
-            ));
-        }
-        if unix {
-            client_ip = client_ip.trust_unix();
-        }
-        client_ip = client_ip.trust_hops(few);
-        let headers = [
-            ("x-forwarded-for", ProxyHeader::XForwardedFor),
-            ("forwarded", ProxyHeader::Forwarded),
-            ("x-real-ip", ProxyHeader::XRealIp),
-            ("true-client-ip", ProxyHeader::TrueClientIp),
-            ("cf-connecting-ip", ProxyHeader::CfConnectingIp),
-        ];
-        if let Some(header) = table.choice("header", &headers)? {
-            client_ip = client_ip.header(header);
-        }
-        if let Some(bits) = bits(&table, "ipv4_prefix", 32)? {
-            client_ip = client_ip.ipv4_prefix(bits);
-        }
-        if let Some(bits) = bits(&table, "ipv6_prefix", 128)? {
-            client_ip = client_ip.ipv6_prefix(bits);
-        }
-        let host_header = header_name(&table, "host_header")?;
+        let table = file.another("proxies".to_owned(), node.place, entries);
+        let client_ip = client_ip(&table);
+        let host_header = header_name(&table, "host_header");
         // Its hosts are written `host=..`, so that no rule would be met.
         if host_header.as_ref().is_some_and(|name| name == FORWARDED) {
-            return Err(table.mistake(
+            table.refuse(table.mistake(
                 "`host_header` must be a header that has the host alone, such as \"x-forwarded-host\", not `forwarded`",
             ));
         }
         table.finish();
-        Ok(Proxies {
-            client_ip,
-            host_header,
-            said: node.said(),
-            is_said: true,
-        })
+        match table.is_mistaken() {
+            true => unread,
+            false => Proxies {
+                client_ip,
+                host_header,
+                said: node.said(),
+                is_said: true,
+            },
+        }
     }
 
     /// Whether somebody whom the file believes sent a request.
@@ -127,24 +104,69 @@ impl Proxies {
     }
 
     /// The same, or the networks of addresses.
-    fn by_network(&self, table: &Table<'_>) -> Read<Who> {
-        let mut around = self.clone();
-        let mut networks = Vec::new();
-        if let Some(bits) = bits(table, "ipv4_prefix", 32)? {
-            around.client_ip = around.client_ip.ipv4_prefix(bits);
-            networks.push(format!("IPv4 by /{bits}"));
-        }
-        if let Some(bits) = bits(table, "ipv6_prefix", 128)? {
-            around.client_ip = around.client_ip.ipv6_prefix(bits);
-            networks.push(format!("IPv6 by /{bits}"));
-        }
+    fn by_network(&self, table: &Table<'_>) -> Who {
+        let (client_ip, networks) = prefixed(table, self.client_ip.clone());
+        let around = Proxies {
+            client_ip,
+            ..self.clone()
+        };
         let mut who = around.by_address();
-        for network in networks {
-            who.words.push_str(&format!(", {network}"));
-            who.said.push_str(&network);
-        }
-        Ok(who)
+        who.words.push_str(&networks);
+        who.said.push_str(&networks);
+        who
     }
+}
+
+/// Whom `[proxies]` believes, and in which header.
+fn client_ip(table: &Table<'_>) -> ClientIp {
+    let mut client_ip = ClientIp::peer();
+    let networks = table.texts("trust", "networks such as [\"10.0.0.0/8\"]");
+    for (network, at) in &networks {
+        let trusted = client_ip.clone().trust([*network]);
+        let trusted = trusted.map_err(|error| Mistake::at(*at, error));
+        client_ip = table.note(trusted).unwrap_or(client_ip);
+    }
+    let unix = table.flag("trust_unix") == Some(true);
+    if unix {
+        client_ip = client_ip.trust_unix();
+    }
+    let hops = table.number(
+        "trust_hops",
+        0..=255,
+        "how many proxies there are, 255 at most",
+    );
+    let hops = hops.unwrap_or(0);
+    client_ip = client_ip.trust_hops(hops);
+    if networks.is_empty() && !unix && hops == 0 && !table.is_mistaken() {
+        table.refuse(table.mistake(
+            "it says whom to believe: `trust = [\"10.0.0.0/8\"]`, `trust_unix = true` or `trust_hops = 1`",
+        ));
+    }
+    let headers = [
+        ("x-forwarded-for", ProxyHeader::XForwardedFor),
+        ("forwarded", ProxyHeader::Forwarded),
+        ("x-real-ip", ProxyHeader::XRealIp),
+        ("true-client-ip", ProxyHeader::TrueClientIp),
+        ("cf-connecting-ip", ProxyHeader::CfConnectingIp),
+    ];
+    if let Some(header) = table.choice("header", &headers) {
+        client_ip = client_ip.header(header);
+    }
+    prefixed(table, client_ip).0
+}
+
+/// How much of an address is looked at, and the same in words.
+fn prefixed(table: &Table<'_>, mut client_ip: ClientIp) -> (ClientIp, String) {
+    let mut words = String::new();
+    if let Some(bits) = table.number("ipv4_prefix", 0..=32, "a number of bits, 32 at most") {
+        client_ip = client_ip.ipv4_prefix(bits);
+        words.push_str(&format!(", IPv4 by /{bits}"));
+    }
+    if let Some(bits) = table.number("ipv6_prefix", 0..=128, "a number of bits, 128 at most") {
+        client_ip = client_ip.ipv6_prefix(bits);
+        words.push_str(&format!(", IPv6 by /{bits}"));
+    }
+    (client_ip, words)
 }
 
 impl<'a> Identities<'a> {
@@ -166,10 +188,13 @@ impl<'a> Identities<'a> {
                 let rest = waiting.iter();
                 all.0
                     .extend(rest.map(|(name, ..)| (*name, proxies.by_address())));
+                for (_, _, table) in &waiting {
+                    all.one(table, proxies, parts);
+                }
                 return all;
             };
             let (name, _, table) = waiting.remove(next);
-            let who = table.finished(all.one(&table, proxies, parts));
+            let who = all.one(&table, proxies, parts);
             // In the stead of one that is not understood, so that its name is known.
             let who = who.unwrap_or_else(|| proxies.by_address());
             all.0.push((name, who));
@@ -177,30 +202,45 @@ impl<'a> Identities<'a> {
         all
     }
 
-    fn one(&self, table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> Read<Who> {
-        let kinds = [("ip", 0), ("header", 1), ("function", 2)];
-        let who = match table.choice("from", &kinds)? {
-            Some(0) => proxies.by_network(table)?,
-            Some(1) => self.by_header(table)?,
-            Some(_) => by_function(table, parts)?,
-            None => {
-                return Err(table.mistake("`from` is missing: \"ip\", \"header\" or \"function\""));
-            }
-        };
-        with_tier(who, table, proxies, parts)
+    /// Nothing if there are mistakes, of which all are told.
+    fn one(&self, table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> Option<Who> {
+        let kinds = [
+            ("ip", Kind::Ip),
+            ("header", Kind::Header),
+            ("function", Kind::Function),
+        ];
+        if !table.has("from") {
+            table.refuse(table.mistake("`from` is missing: \"ip\", \"header\" or \"function\""));
+        }
+        let kind = table.choice("from", &kinds);
+        let who = kind.and_then(|kind| match kind {
+            Kind::Ip => Some(proxies.by_network(table)),
+            Kind::Header => self.by_header(table),
+            Kind::Function => by_function(table, parts),
+        });
+        let tier = tier(table, proxies, parts);
+        // Which keys it has depends on its kind.
+        if kind.is_some() {
+            table.finish();
+        }
+        let who = who.filter(|_| !table.is_mistaken())?;
+        Some(match tier {
+            Some((tier, words)) => who.with_tier(tier, &words, proxies),
+            None => who,
+        })
     }
 
-    fn by_header(&self, table: &Table<'_>) -> Read<Who> {
-        let Some(name) = header_name(table, "header")? else {
-            return Err(
-                table.mistake("`header` is missing: the name of a header such as \"x-api-key\"")
-            );
-        };
+    fn by_header(&self, table: &Table<'_>) -> Option<Who> {
+        if !table.has("header") {
+            table.refuse(table.mistake(format!("`header` is missing: {HEADER}")));
+        }
+        let name = header_name(table, "header");
         let otherwise = table.text(
             "otherwise",
             "the name of an identity, for requests without the header",
-        )?;
-        let otherwise = otherwise.map(|name| self.named(name)).transpose()?;
+        );
+        let otherwise = otherwise.and_then(|named| table.note(self.named(named)));
+        let name = name?;
         let (words, said) = match &otherwise {
             Some(other) => (
                 format!("the header `{name}`, else {}", other.words),
@@ -220,8 +260,8 @@ impl<'a> Identities<'a> {
                 )),
             },
         };
-        Ok(Who {
-            source: Source::Sync(std::sync::Arc::new(source)),
+        Some(Who {
+            source: Source::Sync(Arc::new(source)),
             words,
             said,
         })
@@ -253,13 +293,10 @@ impl<'a> Identities<'a> {
     }
 }
 
-fn by_function(table: &Table<'_>, parts: &Parts) -> Read<Who> {
-    let (name, at) = table.required(
-        "function",
-        "the name under which the program registers a function",
-    )?;
-    Ok(Who {
-        source: parts.identity(name, at)?,
+fn by_function(table: &Table<'_>, parts: &Parts) -> Option<Who> {
+    let (name, at) = table.required("function", FUNCTION)?;
+    Some(Who {
+        source: table.note(parts.identity(name, at))?,
         words: format!("what the function `{name}` of the program says"),
         said: format!("function {name}"),
     })
@@ -267,78 +304,57 @@ fn by_function(table: &Table<'_>, parts: &Parts) -> Read<Who> {
 
 /// Tiers are what a function of the program says, or a header of proxies that the file trusts: of a client's own it would be
 /// whatever it likes.
-fn with_tier(who: Who, table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> Read<Who> {
-    let function = table.text(
-        "tier",
-        "the name under which the program registers a function",
-    )?;
-    let header = header_name(table, "tier_header_of_proxies")?;
-    let (tier, words): (TierOf, String) = match (function, header) {
-        (Some(_), Some(_)) => {
-            return Err(
-                table.mistake("it has both `tier` and `tier_header_of_proxies`: leave one out")
-            );
-        }
-        (Some((name, at)), None) => (parts.tier(name, at)?, format!("the function `{name}`")),
-        (None, Some(_)) if !proxies.is_said => {
-            return Err(table.mistake(
-                "`tier_header_of_proxies` is believed from trusted proxies only: say which in `[proxies]`, as \
-                 `trust = [\"10.0.0.0/8\"]`",
-            ));
-        }
-        (None, Some(header)) => {
-            let (name, proxies) = (header.clone(), proxies.clone());
-            let tier = move |req: &HttpRequest| {
-                let value = req.headers().get(&header).filter(|_| proxies.sent(req))?;
-                value.to_str().ok().map(str::to_owned)
-            };
-            (
-                std::sync::Arc::new(tier),
-                format!("the header `{name}` of trusted proxies"),
-            )
-        }
-        (None, None) => return Ok(who),
-    };
-    let said = format!("{} tier {words} {}", who.said, proxies.said);
-    let words = format!("{}; tier by {words}", who.words);
-    let source = move |req: &HttpRequest| {
-        let identity = who
-            .source
-            .now(req)
-            .unwrap_or_else(|| Err(Error::unresolved("who asks has to be waited for")))?;
-        Ok(match tier(req) {
-            Some(tier) => identity.tier(tier),
-            None => identity,
-        })
-    };
-    Ok(Who {
-        source: Source::Sync(std::sync::Arc::new(source)),
-        words,
-        said,
-    })
-}
-
-/// How long the prefix of an address is.
-fn bits(table: &Table<'_>, key: &'static str, most: u8) -> Read<Option<u8>> {
-    let Some(bits) = table.count(key)? else {
-        return Ok(None);
-    };
-    let fits = u8::try_from(bits).ok().filter(|bits| *bits <= most);
-    fits.map(Some).ok_or_else(|| {
-        let what = format!(
-            "`{key}` of {} must be a number of bits, {most} at most, not {bits}",
-            table.what
+fn tier(table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> Option<(TierOf, String)> {
+    let function = table.text("tier", FUNCTION);
+    let header = header_name(table, "tier_header_of_proxies");
+    if table.has("tier") && table.has("tier_header_of_proxies") {
+        table.refuse(
+            table.mistake("it has both `tier` and `tier_header_of_proxies`: leave one out"),
         );
-        Mistake::at(table.get(key).and_then(|node| node.place), what)
-    })
+    }
+    if let Some((name, at)) = function {
+        let tier = table.note(parts.tier(name, at))?;
+        return Some((tier, format!("the function `{name}`")));
+    }
+    let header = header?;
+    if !proxies.is_said {
+        table.refuse(table.mistake(
+            "`tier_header_of_proxies` is believed from trusted proxies only: say which in `[proxies]`, as \
+             `trust = [\"10.0.0.0/8\"]`",
+        ));
+    }
+    let words = format!("the header `{header}` of trusted proxies");
+    let proxies = proxies.clone();
+    let tier = move |req: &HttpRequest| {
+        let value = req.headers().get(&header).filter(|_| proxies.sent(req))?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    Some((Arc::new(tier), words))
 }
 
-fn header_name(table: &Table<'_>, key: &'static str) -> Read<Option<HeaderName>> {
-    const MUST: &str = "the name of a header such as \"x-api-key\"";
-    let Some((text, at)) = table.text(key, MUST)? else {
-        return Ok(None);
-    };
-    named_header(text, at).map(Some)
+impl Who {
+    fn with_tier(self, tier: TierOf, words: &str, proxies: &Proxies) -> Who {
+        let who = self.source;
+        let source = move |req: &HttpRequest| {
+            let identity = who
+                .now(req)
+                .unwrap_or_else(|| Err(Error::unresolved("who asks has to be waited for")))?;
+            Ok(match tier(req) {
+                Some(tier) => identity.tier(tier),
+                None => identity,
+            })
+        };
+        Who {
+            source: Source::Sync(Arc::new(source)),
+            words: format!("{}; tier by {words}", self.words),
+            said: format!("{} tier {words} {}", self.said, proxies.said),
+        }
+    }
+}
+
+fn header_name(table: &Table<'_>, key: &'static str) -> Option<HeaderName> {
+    let (text, at) = table.text(key, HEADER)?;
+    table.note(named_header(text, at))
 }
 
 pub(super) fn named_header(text: &str, at: Option<Place>) -> Read<HeaderName> {

@@ -1,6 +1,8 @@
 //! Tables of a file, asked for one key after the other.
 
 use std::cell::{Cell, RefCell};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use traffik_core::__private::nearest;
@@ -61,11 +63,6 @@ impl<'a> Table<'a> {
         read.map_err(|mistake| self.refuse(mistake)).ok()
     }
 
-    /// The same of what may not be there.
-    pub(super) fn maybe<T>(&self, read: Read<Option<T>>) -> Option<T> {
-        self.note(read).flatten()
-    }
-
     /// Whether a mistake in it was told.
     pub(super) fn is_mistaken(&self) -> bool {
         self.is_mistaken.get()
@@ -111,116 +108,119 @@ impl<'a> Table<'a> {
         )
     }
 
-    pub(super) fn text(&self, key: &'static str, must: &str) -> Read<Option<Text<'a>>> {
-        let Some(node) = self.get(key) else {
-            return Ok(None);
-        };
-        match &node.value {
-            Value::Text(text) if !text.trim().is_empty() => Ok(Some((text, node.place))),
-            _ => Err(self.wrong(key, node, must)),
+    /// Whether it has a key, be its value right or wrong.
+    pub(super) fn has(&self, key: &'static str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// The value of a key, if it is there. One that is not what it must be is told.
+    fn value<T>(
+        &self,
+        key: &'static str,
+        must: &str,
+        read: impl FnOnce(&'a Node) -> Option<T>,
+    ) -> Option<T> {
+        let node = self.get(key)?;
+        let value = read(node);
+        if value.is_none() {
+            self.refuse(self.wrong(key, node, must));
         }
+        value
     }
 
-    pub(super) fn required(&self, key: &'static str, must: &str) -> Read<Text<'a>> {
-        let text = self.text(key, must)?;
-        text.ok_or_else(|| Mistake::at(self.place, format!("{} needs `{key}`: {must}", self.what)))
-    }
-
-    pub(super) fn count(&self, key: &'static str) -> Read<Option<u32>> {
-        let Some(node) = self.get(key) else {
-            return Ok(None);
-        };
-        let number = match &node.value {
-            Value::Whole(number) => number.parse().ok(),
+    pub(super) fn text(&self, key: &'static str, must: &str) -> Option<Text<'a>> {
+        self.value(key, must, |node| match &node.value {
+            Value::Text(text) if !text.trim().is_empty() => Some((text.as_str(), node.place)),
             _ => None,
-        };
-        let number =
-            number.ok_or_else(|| self.wrong(key, node, "a whole number from 0 to 4294967295"));
-        number.map(Some)
+        })
     }
 
-    pub(super) fn flag(&self, key: &'static str) -> Read<Option<bool>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Node {
-                value: Value::Flag(flag),
-                ..
-            }) => Ok(Some(*flag)),
-            Some(node) => Err(self.wrong(key, node, "true or false")),
+    pub(super) fn required(&self, key: &'static str, must: &str) -> Option<Text<'a>> {
+        if !self.has(key) {
+            let what = format!("{} needs `{key}`: {must}", self.what);
+            self.refuse(Mistake::at(self.place, what));
         }
+        self.text(key, must)
     }
 
-    pub(super) fn duration(&self, key: &'static str) -> Read<Option<Duration>> {
-        const MUST: &str = "a duration such as \"500ms\" or \"2 hours\"";
-        let Some(node) = self.get(key) else {
-            return Ok(None);
-        };
-        let duration = match &node.value {
+    pub(super) fn number<T: FromStr + PartialOrd>(
+        &self,
+        key: &'static str,
+        of: RangeInclusive<T>,
+        must: &str,
+    ) -> Option<T> {
+        self.value(key, must, |node| match &node.value {
+            Value::Whole(number) => number.parse().ok().filter(|number| of.contains(number)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn count(&self, key: &'static str) -> Option<u32> {
+        let must = "a whole number from 0 to 4294967295";
+        self.number(key, 0..=u32::MAX, must)
+    }
+
+    pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+        self.value(key, "true or false", |node| match &node.value {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        })
+    }
+
+    pub(super) fn duration(&self, key: &'static str) -> Option<Duration> {
+        let must = "a duration such as \"500ms\" or \"2 hours\"";
+        self.value(key, must, |node| match &node.value {
             Value::Text(text) => Rate::parse_period(text).ok(),
             _ => None,
-        };
-        duration
-            .ok_or_else(|| self.wrong(key, node, MUST))
-            .map(Some)
+        })
     }
 
     /// One of these words.
-    pub(super) fn choice<T: Clone>(&self, key: &'static str, of: &[(&str, T)]) -> Read<Option<T>> {
-        let Some(node) = self.get(key) else {
-            return Ok(None);
-        };
-        let found = of
-            .iter()
-            .find(|(word, _)| matches!(&node.value, Value::Text(text) if text == word));
-        match found {
-            Some((_, choice)) => Ok(Some(choice.clone())),
-            None => {
-                let words: Vec<String> = of.iter().map(|(word, _)| format!("{word:?}")).collect();
-                Err(self.wrong(key, node, &words.join(" or ")))
-            }
-        }
+    pub(super) fn choice<T: Clone>(&self, key: &'static str, of: &[(&str, T)]) -> Option<T> {
+        let words: Vec<String> = of.iter().map(|(word, _)| format!("{word:?}")).collect();
+        self.value(key, &words.join(" or "), |node| {
+            let is_it = |word: &str| matches!(&node.value, Value::Text(text) if text == word);
+            let (_, choice) = of.iter().find(|(word, _)| is_it(word))?;
+            Some(choice.clone())
+        })
     }
 
     /// A text, or a list of different texts; nothing if the key is not there.
-    pub(super) fn texts(&self, key: &'static str, must: &str) -> Read<Vec<Text<'a>>> {
+    pub(super) fn texts(&self, key: &'static str, must: &str) -> Vec<Text<'a>> {
         let Some(node) = self.get(key) else {
-            return Ok(Vec::new());
+            return Vec::new();
         };
-        let all: Vec<&Node> = match &node.value {
-            Value::List(all) => all.iter().collect(),
-            _ => vec![node],
+        let all = match &node.value {
+            Value::List(all) => all.as_slice(),
+            _ => std::slice::from_ref(node),
         };
         if all.is_empty() {
             let what = format!(
                 "`{key}` of {} is empty: leave it out, or say {must}",
                 self.what
             );
-            return Err(Mistake::at(node.place, what));
+            self.refuse(Mistake::at(node.place, what));
         }
         let mut texts: Vec<Text<'a>> = Vec::new();
         for one in all {
             match &one.value {
                 Value::Text(text) if texts.iter().any(|(other, _)| other == text) => {
                     let what = format!("`{key}` of {} has {} twice", self.what, shown(key, one));
-                    return Err(Mistake::at(one.place, what));
+                    self.refuse(Mistake::at(one.place, what));
                 }
                 Value::Text(text) if !text.trim().is_empty() => texts.push((text, one.place)),
-                _ => return Err(self.wrong(key, one, must)),
+                _ => self.refuse(self.wrong(key, one, must)),
             }
         }
-        Ok(texts)
+        texts
     }
 
     /// A table in the table.
-    pub(super) fn table(&self, key: &'static str, must: &str) -> Read<Option<&'a [(Key, Node)]>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Node {
-                value: Value::Table(entries),
-                ..
-            }) if !entries.is_empty() => Ok(Some(entries)),
-            Some(node) => Err(self.wrong(key, node, must)),
-        }
+    pub(super) fn table(&self, key: &'static str, must: &str) -> Option<&'a [(Key, Node)]> {
+        self.value(key, must, |node| match &node.value {
+            Value::Table(entries) if !entries.is_empty() => Some(entries.as_slice()),
+            _ => None,
+        })
     }
 
     /// The tables in the table of this key, by name: `[throttle.api]`.
@@ -276,13 +276,6 @@ impl<'a> Table<'a> {
             let what = format!("{} has no key `{}`{hint}", self.what, key.text);
             self.refuse(Mistake::at(key.place, what));
         }
-    }
-
-    /// The same of what was read in one piece: only if there was no mistake in it, which may have kept it from asking.
-    pub(super) fn finished<T>(&self, read: Read<T>) -> Option<T> {
-        let read = self.note(read)?;
-        self.finish();
-        (!self.is_mistaken()).then_some(read)
     }
 }
 

@@ -112,11 +112,11 @@ fn rule(
 ) -> Option<PlannedRule> {
     let throttles = throttles(table, names);
     let methods = methods(table);
-    let path = table.maybe(path(table));
+    let path = path(table);
     let mut others: Vec<Check> = Vec::new();
-    others.extend(table.maybe(hosts(table, proxies)));
+    others.extend(hosts(table, proxies));
     others.extend(headers(table));
-    others.extend(table.maybe(when(table, parts)));
+    others.extend(when(table, parts));
     table.finish();
     if table.is_mistaken() {
         return None;
@@ -141,12 +141,11 @@ fn rule(
 
 fn throttles(table: &Table<'_>, all: &[&str]) -> Vec<usize> {
     const MUST: &str = "the name of a throttle, or a list of names";
-    let names = table.note(table.texts("throttle", MUST));
-    if names.as_ref().is_some_and(Vec::is_empty) {
+    if !table.has("throttle") {
         table.refuse(table.mistake(format!("`throttle` is missing: {MUST}")));
     }
-    let found = names.unwrap_or_default().into_iter();
-    let found = found.filter_map(|(name, at)| {
+    let names = table.texts("throttle", MUST).into_iter();
+    let found = names.filter_map(|(name, at)| {
         let place = all.iter().position(|one| *one == name);
         let unknown = || Mistake::at(at, unknown("throttle", name, all.iter().copied()));
         table.note(place.ok_or_else(unknown))
@@ -155,7 +154,7 @@ fn throttles(table: &Table<'_>, all: &[&str]) -> Vec<usize> {
 }
 
 fn methods(table: &Table<'_>) -> Vec<Method> {
-    let texts = table.note(table.texts("methods", "methods such as [\"GET\", \"HEAD\"]"));
+    let texts = table.texts("methods", "methods such as [\"GET\", \"HEAD\"]");
     let read = |(name, at): Text<'_>| {
         // They are told apart by case: `post` would be one that nobody uses.
         if let Ok(method) = Method::from_bytes(name.as_bytes())
@@ -170,18 +169,15 @@ fn methods(table: &Table<'_>) -> Vec<Method> {
         };
         table.note(Err(Mistake::at(at, what)))
     };
-    let texts = texts.unwrap_or_default();
     texts.into_iter().filter_map(read).collect()
 }
 
 /// A pattern, and how it is written.
-fn path<'a>(table: &Table<'a>) -> Read<Option<(&'a str, PathPattern)>> {
-    let Some((text, at)) = table.text("path", "a pattern such as \"/api/\"")? else {
-        return Ok(None);
-    };
+fn path<'a>(table: &Table<'a>) -> Option<(&'a str, PathPattern)> {
+    let (text, at) = table.text("path", "a pattern such as \"/api/\"")?;
     let pattern = PathPattern::parse(text)
-        .map_err(|error| Mistake::at(at, format!("`path` of {}: {error}", table.what)))?;
-    Ok(Some((text, pattern)))
+        .map_err(|error| Mistake::at(at, format!("`path` of {}: {error}", table.what)));
+    Some((text, table.note(pattern)?))
 }
 
 impl Check {
@@ -210,15 +206,13 @@ impl Check {
     }
 }
 
-fn when(table: &Table<'_>, parts: &Parts) -> Read<Option<Check>> {
+fn when(table: &Table<'_>, parts: &Parts) -> Option<Check> {
     const MUST: &str = "the name under which the program registers a predicate";
-    let Some((name, at)) = table.text("when", MUST)? else {
-        return Ok(None);
-    };
-    Ok(Some(Check {
+    let (name, at) = table.text("when", MUST)?;
+    Some(Check {
         words: format!("the program's `{name}` says so"),
-        is_met: parts.predicate(name, at)?,
-    }))
+        is_met: table.note(parts.predicate(name, at))?,
+    })
 }
 
 /// A name, or all names below one.
@@ -231,34 +225,35 @@ enum Host {
     Address(Ipv6Addr),
 }
 
-fn hosts(table: &Table<'_>, proxies: &Proxies) -> Read<Option<Check>> {
+fn hosts(table: &Table<'_>, proxies: &Proxies) -> Option<Check> {
     let texts = table.texts(
         "host",
         "a host such as \"api.example.com\" or \"*.example.com\"",
-    )?;
+    );
     if texts.is_empty() {
-        return Ok(None);
+        return None;
     }
     let words: Vec<&str> = texts.iter().map(|(text, _)| *text).collect();
     let words = format!("the host is {}", words.join(" or "));
-    let all = texts.into_iter().map(|(text, at)| {
-        Host::parse(text).ok_or_else(|| {
+    let all = texts.into_iter().filter_map(|(text, at)| {
+        let host = Host::parse(text).ok_or_else(|| {
             let what = format!(
                 "`host` of {} must be a name such as \"api.example.com\", or \"*.example.com\" for all names below it, \
                  without scheme, port and path, not {text:?}",
                 table.what
             );
             Mistake::at(at, what)
-        })
+        });
+        table.note(host)
     });
-    let all = all.collect::<Read<Vec<Host>>>()?;
+    let all: Vec<Host> = all.collect();
     let proxies = proxies.clone();
     let is_met = move |req: &HttpRequest| {
         any_host(req, &proxies, |host| {
             all.iter().any(|one| one.matches(host))
         })
     };
-    Ok(Some(Check::new(words, is_met)))
+    Some(Check::new(words, is_met))
 }
 
 impl Host {
@@ -338,8 +333,7 @@ fn name_of(host: &[u8]) -> &[u8] {
 
 fn headers(table: &Table<'_>) -> Vec<Check> {
     let must = "a table such as { x-beta = true, x-plan = \"free\" }";
-    let entries = table.maybe(table.table("header", must));
-    let each = entries.unwrap_or_default().iter();
+    let each = table.table("header", must).unwrap_or_default().iter();
     each.filter_map(|(key, node)| table.note(header(table, key, node)))
         .collect()
 }

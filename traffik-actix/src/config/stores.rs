@@ -5,7 +5,7 @@ use std::time::Duration;
 use traffik_core::{Backend, BackendExt, CircuitBreaker, MemoryBackend, Result};
 
 use super::backends::Recipe;
-use super::document::{Mistake, Read};
+use super::document::Mistake;
 use super::parts::Parts;
 use super::reader::Table;
 use crate::throttle::backend::ThrottleBackend;
@@ -82,26 +82,29 @@ impl Kind {
     }
 }
 
-pub(super) fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<Recipe> {
+/// Nothing if it cannot be told where it is. Other mistakes are told as well.
+pub(super) fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
     let lacks = kind.lacks();
-    if let Some(feature) = lacks {
-        if !parts.is_rehearsal {
-            return Err(table.mistake(format!(
-                "`type = \"{}\"` needs the feature `{feature}` of traffik-actix, which this program is built without",
-                kind.name()
-            )));
+    match lacks {
+        Some(feature) if parts.is_rehearsal => {
+            parts.need(format!("feature `{feature}` of traffik-actix"));
         }
-        parts.need(format!("feature `{feature}` of traffik-actix"));
+        Some(feature) => table.refuse(table.mistake(format!(
+            "`type = \"{}\"` needs the feature `{feature}` of traffik-actix, which this program is built without",
+            kind.name()
+        ))),
+        None => {}
     }
-    let place = Place::read(kind, table, parts)?;
-    let settings = Settings::read(table, parts)?;
+    let place = Place::read(kind, table, parts);
+    let settings = Settings::read(table, parts);
+    let place = place?;
     let mut words = format!("{}{}", kind.words(), place.from);
     if let Some(nodes) = settings.nodes {
         words.push_str(&format!(
             "; while it is away memory, with 1/{nodes} of each limit"
         ));
     }
-    Ok(Recipe {
+    Some(Recipe {
         said: format!("{kind:?} {place:?} {settings:?}"),
         words,
         make: Box::new(move || match lacks {
@@ -112,29 +115,25 @@ pub(super) fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<Recipe>
 }
 
 impl Place {
-    fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<Place> {
-        let (urls, mut from) = match kind {
-            Kind::Redis => url(kind, table, parts)?,
-            _ => urls(kind, table, parts)?,
+    fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Option<Place> {
+        let servers = match kind {
+            Kind::Redis => url(kind, table, parts),
+            _ => urls(kind, table, parts),
         };
-        let mut master = String::new();
-        if kind == Kind::Sentinel {
-            const MASTER: &str = "a text such as \"redis://mymaster\", with the name that the sentinels know in place of the host";
-            let (said, by) = secret_text("master", "master_env", MASTER, table, parts)?;
-            master = if said.is_empty() {
-                "redis://master".to_owned()
-            } else {
-                said
-            };
-            if let Some(name) = by {
-                from.push_str(&format!(", master by the URL in {name}"));
-            }
-        }
-        Ok(Place { urls, master, from })
+        let master = match kind {
+            Kind::Sentinel => master(table, parts),
+            _ => Some(Default::default()),
+        };
+        let ((urls, from), (master, by)) = (servers?, master?);
+        Some(Place {
+            urls,
+            master,
+            from: from + &by,
+        })
     }
 }
 
-fn url(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<(Vec<String>, String)> {
+fn url(kind: Kind, table: &Table<'_>, parts: &Parts) -> Option<(Vec<String>, String)> {
     const URL: &str =
         "a text such as \"redis://10.0.0.5\", or `url_env` with the variable that has it";
     let (url, from) = secret_text("url", "url_env", URL, table, parts)?;
@@ -144,41 +143,39 @@ fn url(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<(Vec<String>, Strin
         true => kind.example().to_owned(),
         false => url,
     };
-    Ok((vec![url], from))
+    Some((vec![url], from))
+}
+
+fn master(table: &Table<'_>, parts: &Parts) -> Option<(String, String)> {
+    const MASTER: &str = "a text such as \"redis://mymaster\", with the name that the sentinels know in place of the host";
+    let (master, from) = secret_text("master", "master_env", MASTER, table, parts)?;
+    let from = from.map_or_else(String::new, |name| format!(", master by the URL in {name}"));
+    let master = match master.is_empty() {
+        true => "redis://master".to_owned(),
+        false => master,
+    };
+    Some((master, from))
 }
 
 /// A list, or a variable of the environment with URLs between commas.
-fn urls(kind: Kind, table: &Table<'_>, parts: &Parts) -> Read<(Vec<String>, String)> {
+fn urls(kind: Kind, table: &Table<'_>, parts: &Parts) -> Option<(Vec<String>, String)> {
     let must = format!(
         "a list such as [\"{}\"], or `urls_env` with the variable that has them, between commas",
         kind.example()
     );
-    let listed = table.texts("urls", &must)?;
-    match (listed.first(), variable(table, "urls_env", parts)?) {
-        (Some((_, at)), Some(_)) => {
-            let what = format!(
-                "{} has both `urls` and `urls_env`: leave one out",
-                table.what
-            );
-            Err(Mistake::at(*at, what))
-        }
-        (Some(_), None) => {
-            let urls = listed.into_iter().map(|(url, _)| url.to_owned());
-            Ok((urls.collect(), String::new()))
-        }
-        (None, Some((text, name))) => {
-            let each = text.split(',').map(str::trim).filter(|url| !url.is_empty());
-            let mut urls: Vec<String> = each.map(str::to_owned).collect();
-            if urls.is_empty() && !parts.is_rehearsal {
-                return Err(table.mistake(format!("the variable {name} has no URL")));
-            }
-            if urls.is_empty() {
-                urls.push(kind.example().to_owned());
-            }
-            Ok((urls, format!(", by the URLs in {name}")))
-        }
-        (None, None) => Err(table.mistake(format!("`urls` is missing: {must}"))),
+    let variable = instead("urls", "urls_env", &must, table, parts);
+    let listed = table.texts("urls", &must).into_iter();
+    let listed: Vec<String> = listed.map(|(url, _)| url.to_owned()).collect();
+    if !listed.is_empty() {
+        return Some((listed, String::new()));
     }
+    let (text, name) = variable?;
+    let each = text.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let mut urls: Vec<String> = each.map(str::to_owned).collect();
+    if urls.is_empty() {
+        urls.push(kind.example().to_owned());
+    }
+    Some((urls, format!(", by the URLs in {name}")))
 }
 
 /// A text, or a variable of the environment that has it, and which: in a rehearsal perhaps nothing.
@@ -188,30 +185,42 @@ fn secret_text(
     must: &str,
     table: &Table<'_>,
     parts: &Parts,
-) -> Read<(String, Option<String>)> {
-    let from = variable(table, env, parts)?;
-    match (table.text(key, must)?, from) {
-        (Some((_, at)), Some(_)) => {
-            let what = format!("{} has both `{key}` and `{env}`: leave one out", table.what);
-            Err(Mistake::at(at, what))
-        }
-        (Some((text, _)), None) => Ok((text.to_owned(), None)),
-        (None, Some((text, name))) if !text.is_empty() || parts.is_rehearsal => {
-            Ok((text, Some(name)))
-        }
-        (None, Some((_, name))) => {
-            Err(table.mistake(format!("the variable {name} of `{env}` is empty")))
-        }
-        (None, None) => Err(table.mistake(format!("`{key}` is missing: {must}"))),
+) -> Option<(String, Option<String>)> {
+    let variable = instead(key, env, must, table, parts);
+    match table.text(key, must) {
+        Some((text, _)) => Some((text.to_owned(), None)),
+        None => variable.map(|(text, name)| (text, Some(name))),
     }
 }
 
+/// The variable of the environment that stands in for a key: one of both must be there.
+fn instead(
+    key: &'static str,
+    env: &'static str,
+    must: &str,
+    table: &Table<'_>,
+    parts: &Parts,
+) -> Option<(String, String)> {
+    match (table.get(key), table.has(env)) {
+        (Some(node), true) => {
+            let what = format!("{} has both `{key}` and `{env}`: leave one out", table.what);
+            table.refuse(Mistake::at(node.place, what));
+        }
+        (None, false) => table.refuse(table.mistake(format!("`{key}` is missing: {must}"))),
+        _ => {}
+    }
+    let (text, name) = variable(table, env, parts)?;
+    if text.split(',').all(|one| one.trim().is_empty()) && !parts.is_rehearsal {
+        table.refuse(table.mistake(format!("the variable {name} of `{env}` is empty")));
+        return None;
+    }
+    Some((text, name))
+}
+
 /// The value of a variable of the environment that a file names, and what it is called.
-fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Read<Option<(String, String)>> {
+fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Option<(String, String)> {
     const MUST: &str = "the name of an environment variable, of letters, digits and `_`";
-    let Some((name, at)) = table.text(key, MUST)? else {
-        return Ok(None);
-    };
+    let (name, at) = table.text(key, MUST)?;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     // Somebody who mistakes the one for the other has written a secret here.
     if !name.bytes().all(legal) || name.starts_with(|first: char| first.is_ascii_digit()) {
@@ -219,50 +228,47 @@ fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Read<Option<
             "`{key}` of {} must be {MUST}, not the text itself",
             table.what
         );
-        return Err(Mistake::at(at, what));
+        table.refuse(Mistake::at(at, what));
+        return None;
     }
     match std::env::var(name) {
-        Ok(value) => Ok(Some((value, name.to_owned()))),
+        Ok(value) => Some((value, name.to_owned())),
         Err(_) if parts.is_rehearsal => {
             parts.need(format!("environment variable {name}"));
-            Ok(Some((String::new(), name.to_owned())))
+            Some((String::new(), name.to_owned()))
         }
         Err(_) => {
             let what = format!(
                 "`{key}` of {}: the environment has no text in {name}",
                 table.what
             );
-            Err(Mistake::at(at, what))
+            table.note(Err(Mistake::at(at, what)))
         }
     }
 }
 
 impl Settings {
-    fn read(table: &Table<'_>, parts: &Parts) -> Read<Settings> {
-        let secret = variable(table, "secret_env", parts)?.map(|(secret, _)| secret);
+    fn read(table: &Table<'_>, parts: &Parts) -> Settings {
+        const NODES: &str = "how many servers share the limits, 1 at least";
+        let secret = variable(table, "secret_env", parts).map(|(secret, _)| secret);
         let secret = secret.filter(|secret| !secret.is_empty() || !parts.is_rehearsal);
-        let namespace = table.text("namespace", "a text such as \"shop\"")?;
-        let deadline = table.duration("deadline")?;
-        let connect_timeout = table.duration("connect_timeout")?;
-        let failover = table.choice("failover", &[("memory", ())])?;
-        let nodes = table.count("nodes")?;
-        if let (None, Some(_)) = (failover, nodes) {
-            return Err(table.mistake(
+        let namespace = table.text("namespace", "a text such as \"shop\"");
+        let deadline = table.duration("deadline");
+        let connect_timeout = table.duration("connect_timeout");
+        let failover = table.choice("failover", &[("memory", ())]);
+        let nodes = table.number("nodes", 1..=u32::MAX, NODES);
+        if table.has("nodes") && !table.has("failover") {
+            table.refuse(table.mistake(
                 "`nodes` says who shares a limit while the store is away: it needs `failover = \"memory\"`",
             ));
         }
-        if nodes == Some(0) {
-            return Err(
-                table.mistake("`nodes` must be how many servers share the limits, 1 at least")
-            );
-        }
-        Ok(Settings {
+        Settings {
             secret,
             namespace: namespace.map(|(text, _)| text.to_owned()),
             deadline,
             connect_timeout,
             nodes: failover.map(|()| nodes.unwrap_or(1)),
-        })
+        }
     }
 
     #[cfg_attr(not(any(feature = "redis", feature = "memcached")), allow(dead_code))]

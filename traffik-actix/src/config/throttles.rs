@@ -51,7 +51,7 @@ impl Planned {
         table: &Table<'_>,
         around: &Surroundings<'_>,
     ) -> Option<Planned> {
-        let rate = table.note(rate(table));
+        let rate = rate(table);
         let known_as = match around.is_trial {
             true => trial_of(name),
             false => name.to_owned(),
@@ -107,11 +107,11 @@ impl Draft<'_> {
     /// Whom it counts together, at what cost, and who may wait.
     fn limits(mut self) -> Self {
         let table = self.table;
-        if let Some(cost) = table.maybe(table.count("cost")) {
+        if let Some(cost) = table.count("cost") {
             self.builder = self.builder.cost(cost);
             self.say(format!("cost {cost}"));
         }
-        if table.maybe(table.flag("shared")) == Some(true) {
+        if table.flag("shared") == Some(true) {
             self.builder = self.builder.shared();
             self.say("shared by all clients");
         }
@@ -120,7 +120,7 @@ impl Draft<'_> {
             ("route", Scope::Route),
             ("path", Scope::Path),
         ];
-        if let Some(scope) = table.maybe(table.choice("scope", &scopes)) {
+        if let Some(scope) = table.choice("scope", &scopes) {
             self.builder = self.builder.scope(scope);
             match scope {
                 Scope::Throttle => {}
@@ -128,17 +128,17 @@ impl Draft<'_> {
                 Scope::Path => self.say("a count for each path"),
             }
         }
-        if let Some(min_wait) = table.maybe(table.duration("min_wait")) {
+        if let Some(min_wait) = table.duration("min_wait") {
             self.builder = self.builder.min_wait(min_wait);
         }
-        if let Some(max_wait) = table.maybe(table.duration("wait_up_to")) {
+        if let Some(max_wait) = table.duration("wait_up_to") {
             self.builder = self.builder.wait_up_to(max_wait);
             self.say(format!("waits up to {max_wait:?} rather than denying"));
         }
-        if let Some(waiters) = table.maybe(table.count("max_waiters")) {
+        if let Some(waiters) = table.count("max_waiters") {
             self.builder = self.builder.max_waiters(waiters as usize);
         }
-        if let Some(waiters) = table.maybe(table.count("max_waiters_per_client")) {
+        if let Some(waiters) = table.count("max_waiters_per_client") {
             self.builder = self.builder.max_waiters_per_client(waiters as usize);
         }
         self
@@ -152,7 +152,7 @@ impl Draft<'_> {
             ("throttle", OnError::Throttle),
             ("raise", OnError::Raise),
         ];
-        if let Some(on_error) = table.maybe(table.choice("on_error", &policies)) {
+        if let Some(on_error) = table.choice("on_error", &policies) {
             self.builder = self.builder.on_error(on_error);
         }
         let headers = [
@@ -160,7 +160,7 @@ impl Draft<'_> {
             ("denied", Headers::Denied),
             ("never", Headers::Never),
         ];
-        if let Some(headers) = table.maybe(table.choice("headers", &headers)) {
+        if let Some(headers) = table.choice("headers", &headers) {
             self.builder = self.builder.headers(headers);
         }
         let styles = [
@@ -168,7 +168,7 @@ impl Draft<'_> {
             ("x_rate_limit", HeaderStyle::XRateLimit),
             ("both", HeaderStyle::Both),
         ];
-        if let Some(style) = table.maybe(table.choice("header_style", &styles)) {
+        if let Some(style) = table.choice("header_style", &styles) {
             self.builder = self.builder.header_style(style);
         }
         self
@@ -179,9 +179,9 @@ impl Draft<'_> {
         const SOCKET: &str =
             "for each: the address of the socket, unless the program's backend says otherwise";
         let (table, around) = (self.table, self.around);
-        let named = table.maybe(table.text("identity", "the name of an identity"));
+        let named = table.text("identity", "the name of an identity");
         let who = around.identities.of_throttle(named, around.proxies);
-        match table.maybe(who) {
+        match table.note(who).flatten() {
             Some(who) => {
                 self.builder = self.builder.identify_source(who.source);
                 self.said.push_str(&who.said);
@@ -197,7 +197,7 @@ impl Draft<'_> {
         const PROGRAM: &str =
             "counts in the backend of the program, else in the memory of the process";
         let (table, around) = (self.table, self.around);
-        let named = table.maybe(table.text("backend", "the name of a backend"));
+        let named = table.text("backend", "the name of a backend");
         let is_default = named.is_none() && around.backends.has_default(around.parts);
         let Some((named, at)) = named.or(is_default.then_some(("default", None))) else {
             self.say(PROGRAM);
@@ -217,12 +217,12 @@ impl Draft<'_> {
     /// Whether it decides, and denies or only says what it would do.
     fn effect(mut self, name: &str) -> Self {
         let table = self.table;
-        self.is_enabled = table.maybe(table.flag("enabled")).unwrap_or(true);
+        self.is_enabled = table.flag("enabled").unwrap_or(true);
         if !self.is_enabled {
             self.say("disabled: admits everything, counts nothing");
         }
-        let is_shadow = table.maybe(table.flag("shadow")) == Some(true);
-        if table.maybe(table.flag("shadow_header")) == Some(true) {
+        let is_shadow = table.flag("shadow") == Some(true);
+        if table.flag("shadow_header") == Some(true) {
             self.builder = self.builder.shadow_header();
         }
         if self.around.is_trial {
@@ -235,16 +235,19 @@ impl Draft<'_> {
     }
 }
 
-fn rate(table: &Table<'_>) -> Read<Rate> {
+fn rate(table: &Table<'_>) -> Option<Rate> {
     let (text, at) = table.required("rate", "a text such as \"100/minute\"")?;
-    Rate::parse(text).map_err(|error| Mistake::at(at, format!("`rate` of {}: {error}", table.what)))
+    let rate = Rate::parse(text);
+    table.note(rate.map_err(|error| Mistake::at(at, format!("`rate` of {}: {error}", table.what))))
 }
 
 /// The strategy with its options, which are all other keys, and as text.
 fn strategy_of(table: &Table<'_>) -> Option<(Arc<dyn Strategy>, String)> {
     const MUST: &str = "the name of a strategy such as \"token_bucket\"";
-    let named = table.note(table.text("strategy", MUST))?;
-    let (name, at) = named.unwrap_or(("fixed_window", table.place));
+    let (name, at) = match table.has("strategy") {
+        true => table.text("strategy", MUST)?,
+        false => ("fixed_window", table.place),
+    };
     // Of its name alone, so that a mistake in it is pointed out where it is.
     let alone = strategy::named(name);
     table.note(

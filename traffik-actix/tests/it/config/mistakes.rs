@@ -11,6 +11,16 @@ fn refusal(text: &str) -> String {
     error.strip_prefix(&path).expect(&error).to_owned()
 }
 
+/// Lines and columns: `/tmp/limits.toml:2:10: ..`, of the first without the file.
+fn places(said: &str) -> Vec<(u32, u32)> {
+    let places = said.lines().filter_map(|line| {
+        let (_, place) = line.split_once(':')?;
+        let mut numbers = place.split(':').map(str::parse::<u32>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    });
+    places.collect()
+}
+
 /// Files, and all that is said about them.
 const MISTAKES: &[(&str, &str)] = &[
     (
@@ -300,13 +310,6 @@ methods = \"GET\"
 [rules]
 ";
     let said = refusal(text);
-    // `/tmp/limits.toml:2:10: ..`, of the first without the file.
-    let places = said.lines().filter_map(|line| {
-        let (_, place) = line.split_once(':')?;
-        let mut numbers = place.split(':').map(str::parse::<u32>);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-    });
-    let places: Vec<_> = places.collect();
     let expected = [
         (2, 10),
         (6, 10),
@@ -329,11 +332,76 @@ methods = \"GET\"
         (37, 8),
         (38, 1),
     ];
-    assert_eq!(places[..], expected, "{said}");
+    assert_eq!(places(&said), expected, "{said}");
     assert!(
         said.ends_with(": and 2 more mistakes"),
         "twenty are told: {said}"
     );
+}
+
+/// Of proxies, an identity or a backend, when rules and throttles told all of theirs.
+#[cfg(feature = "redis")]
+#[test]
+fn only_the_first_mistake_of_a_table_was_told() {
+    let text = "\
+[throttle.api]
+rate = \"1/s\"
+
+[proxies]
+trust = [\"10.0.0.0/33\", 7, \"10.0.0.0/8\"]
+trust_hops = 300
+ipv4_prefix = 33
+header = \"x-real\"
+host_header = \"x host\"
+hosts = \"x\"
+
+[identity.who]
+from = \"header\"
+otherwise = \"nobody\"
+tier = \"nobody\"
+teir = 3
+
+[identity.other]
+from = \"cookie\"
+tier = \"nobody\"
+
+[identity.self]
+from = \"header\"
+header = \"x self\"
+otherwise = \"self\"
+
+[backend.store]
+type = \"redis\"
+url_env = \"redis://10.0.0.5\"
+deadline = 5
+failover = \"disk\"
+nodes = 0
+naems = 1
+";
+    let said = refusal(text);
+    let expected = [
+        (5, 10),
+        (5, 25),
+        (6, 14),
+        (7, 15),
+        (8, 10),
+        (9, 15),
+        (10, 1),
+        (12, 11),
+        (14, 13),
+        (15, 8),
+        (16, 1),
+        (19, 8),
+        (20, 8),
+        (22, 11),
+        (24, 10),
+        (29, 11),
+        (30, 12),
+        (31, 12),
+        (32, 9),
+        (33, 1),
+    ];
+    assert_eq!(places(&said), expected, "{said}");
 }
 
 /// What a program cannot have is told with the feature that it lacks.
