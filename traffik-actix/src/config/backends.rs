@@ -108,8 +108,7 @@ impl Made {
 /// Nothing if there are mistakes, of which all are told.
 fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
     if parts.backends.contains_key(name) {
-        table
-            .refuse(table.mistake("the program has a backend of this name: give this one another"));
+        table.refuse("the program has a backend of this name: give this one another");
     }
     let kinds = [
         ("memory", None),
@@ -118,12 +117,7 @@ fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
         ("redis_sentinel", Some(Kind::Sentinel)),
         ("memcached", Some(Kind::Memcached)),
     ];
-    if !table.has("type") {
-        table.refuse(table.mistake(
-            "`type` is missing: \"memory\", \"redis\", \"redis_cluster\", \"redis_sentinel\" or \"memcached\"",
-        ));
-    }
-    let recipe = match table.choice("type", &kinds)? {
+    let recipe = match table.required_choice("type", &kinds)? {
         None => Some(memory(table)),
         Some(kind) => stores::read(kind, table, parts),
     };

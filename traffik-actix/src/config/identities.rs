@@ -68,10 +68,11 @@ impl Proxies {
         let client_ip = client_ip(&table);
         let host_header = header_name(&table, "host_header");
         // Its hosts are written `host=..`, so that no rule would be met.
-        if host_header.as_ref().is_some_and(|name| name == FORWARDED) {
-            table.refuse(table.mistake(
-                "`host_header` must be a header that has the host alone, such as \"x-forwarded-host\", not `forwarded`",
-            ));
+        if let Some(node) = table.get("host_header")
+            && host_header.as_ref().is_some_and(|name| name == FORWARDED)
+        {
+            let must = "a header that has the host alone, such as \"x-forwarded-host\"";
+            table.tell(table.wrong("host_header", node, must));
         }
         table.finish();
         match table.is_mistaken() {
@@ -138,9 +139,9 @@ fn client_ip(table: &Table<'_>) -> ClientIp {
     let hops = hops.unwrap_or(0);
     client_ip = client_ip.trust_hops(hops);
     if networks.is_empty() && !unix && hops == 0 && !table.is_mistaken() {
-        table.refuse(table.mistake(
+        table.refuse(
             "it says whom to believe: `trust = [\"10.0.0.0/8\"]`, `trust_unix = true` or `trust_hops = 1`",
-        ));
+        );
     }
     let headers = [
         ("x-forwarded-for", ProxyHeader::XForwardedFor),
@@ -184,7 +185,7 @@ impl<'a> Identities<'a> {
             let Some(next) = waiting.iter().position(|(_, _, table)| is_ready(table)) else {
                 let (_, _, table) = &waiting[0];
                 let what = "`otherwise` leads back to itself: one of them must do without";
-                table.refuse(table.mistake(what));
+                table.refuse(what);
                 let rest = waiting.iter();
                 all.0
                     .extend(rest.map(|(name, ..)| (*name, proxies.by_address())));
@@ -209,10 +210,7 @@ impl<'a> Identities<'a> {
             ("header", Kind::Header),
             ("function", Kind::Function),
         ];
-        if !table.has("from") {
-            table.refuse(table.mistake("`from` is missing: \"ip\", \"header\" or \"function\""));
-        }
-        let kind = table.choice("from", &kinds);
+        let kind = table.required_choice("from", &kinds);
         let who = kind.and_then(|kind| match kind {
             Kind::Ip => Some(proxies.by_network(table)),
             Kind::Header => self.by_header(table),
@@ -231,9 +229,7 @@ impl<'a> Identities<'a> {
     }
 
     fn by_header(&self, table: &Table<'_>) -> Option<Who> {
-        if !table.has("header") {
-            table.refuse(table.mistake(format!("`header` is missing: {HEADER}")));
-        }
+        table.require("header", HEADER);
         let name = header_name(table, "header");
         let otherwise = table.text(
             "otherwise",
@@ -294,7 +290,7 @@ impl<'a> Identities<'a> {
 }
 
 fn by_function(table: &Table<'_>, parts: &Parts) -> Option<Who> {
-    let (name, at) = table.required("function", FUNCTION)?;
+    let (name, at) = table.required_text("function", FUNCTION)?;
     Some(Who {
         source: table.note(parts.identity(name, at))?,
         words: format!("what the function `{name}` of the program says"),
@@ -307,21 +303,17 @@ fn by_function(table: &Table<'_>, parts: &Parts) -> Option<Who> {
 fn tier(table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> Option<(TierOf, String)> {
     let function = table.text("tier", FUNCTION);
     let header = header_name(table, "tier_header_of_proxies");
-    if table.has("tier") && table.has("tier_header_of_proxies") {
-        table.refuse(
-            table.mistake("it has both `tier` and `tier_header_of_proxies`: leave one out"),
-        );
-    }
+    table.either("tier", "tier_header_of_proxies");
     if let Some((name, at)) = function {
         let tier = table.note(parts.tier(name, at))?;
         return Some((tier, format!("the function `{name}`")));
     }
     let header = header?;
     if !proxies.is_said {
-        table.refuse(table.mistake(
+        table.refuse(
             "`tier_header_of_proxies` is believed from trusted proxies only: say which in `[proxies]`, as \
              `trust = [\"10.0.0.0/8\"]`",
-        ));
+        );
     }
     let words = format!("the header `{header}` of trusted proxies");
     let proxies = proxies.clone();

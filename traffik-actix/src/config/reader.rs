@@ -1,6 +1,7 @@
 //! Tables of a file, asked for one key after the other.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -52,15 +53,20 @@ impl<'a> Table<'a> {
         Table::new(what, place, entries, self.mistakes)
     }
 
-    /// Tells a mistake.
-    pub(super) fn refuse(&self, mistake: Mistake) {
+    /// Tells that something about it as a whole is wrong.
+    pub(super) fn refuse(&self, what: impl fmt::Display) {
+        self.tell(self.mistake(what));
+    }
+
+    /// Tells a mistake in it.
+    pub(super) fn tell(&self, mistake: Mistake) {
         self.is_mistaken.set(true);
         self.mistakes.add(mistake);
     }
 
-    /// What was read, if there was no mistake in it, which is told.
+    /// What was read. If there was a mistake in it, that is told, and it is nothing.
     pub(super) fn note<T>(&self, read: Read<T>) -> Option<T> {
-        read.map_err(|mistake| self.refuse(mistake)).ok()
+        read.map_err(|mistake| self.tell(mistake)).ok()
     }
 
     /// Whether a mistake in it was told.
@@ -69,7 +75,7 @@ impl<'a> Table<'a> {
     }
 
     /// That something about the table as a whole is wrong.
-    pub(super) fn mistake(&self, what: impl std::fmt::Display) -> Mistake {
+    pub(super) fn mistake(&self, what: impl fmt::Display) -> Mistake {
         Mistake::at(self.place, format!("{}: {what}", self.what))
     }
 
@@ -99,6 +105,16 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// That the value of a key cannot be read, and why.
+    pub(super) fn unreadable(
+        &self,
+        key: &str,
+        at: Option<Place>,
+        why: impl fmt::Display,
+    ) -> Mistake {
+        Mistake::at(at, format!("`{key}` of {}: {why}", self.what))
+    }
+
     /// That the value of a key is not what it must be.
     pub(super) fn wrong(&self, key: &str, node: &Node, must: &str) -> Mistake {
         let is = shown(key, node);
@@ -123,7 +139,7 @@ impl<'a> Table<'a> {
         let node = self.get(key)?;
         let value = read(node);
         if value.is_none() {
-            self.refuse(self.wrong(key, node, must));
+            self.tell(self.wrong(key, node, must));
         }
         value
     }
@@ -135,11 +151,26 @@ impl<'a> Table<'a> {
         })
     }
 
-    pub(super) fn required(&self, key: &'static str, must: &str) -> Option<Text<'a>> {
+    /// Refuses that a key is not there.
+    pub(super) fn require(&self, key: &'static str, must: &str) {
         if !self.has(key) {
-            let what = format!("{} needs `{key}`: {must}", self.what);
-            self.refuse(Mistake::at(self.place, what));
+            self.refuse(format!("`{key}` is missing: {must}"));
         }
+    }
+
+    /// Refuses that two keys are there which say the same.
+    pub(super) fn either(&self, one: &'static str, other: &'static str) {
+        if let (Some(node), true) = (self.get(one), self.has(other)) {
+            let what = format!(
+                "{} has both `{one}` and `{other}`: leave one out",
+                self.what
+            );
+            self.tell(Mistake::at(node.place, what));
+        }
+    }
+
+    pub(super) fn required_text(&self, key: &'static str, must: &str) -> Option<Text<'a>> {
+        self.require(key, must);
         self.text(key, must)
     }
 
@@ -177,12 +208,20 @@ impl<'a> Table<'a> {
 
     /// One of these words.
     pub(super) fn choice<T: Clone>(&self, key: &'static str, of: &[(&str, T)]) -> Option<T> {
-        let words: Vec<String> = of.iter().map(|(word, _)| format!("{word:?}")).collect();
-        self.value(key, &words.join(" or "), |node| {
+        self.value(key, &any_of(of), |node| {
             let is_it = |word: &str| matches!(&node.value, Value::Text(text) if text == word);
             let (_, choice) = of.iter().find(|(word, _)| is_it(word))?;
             Some(choice.clone())
         })
+    }
+
+    pub(super) fn required_choice<T: Clone>(
+        &self,
+        key: &'static str,
+        of: &[(&str, T)],
+    ) -> Option<T> {
+        self.require(key, &any_of(of));
+        self.choice(key, of)
     }
 
     /// A text, or a list of different texts; nothing if the key is not there.
@@ -199,17 +238,17 @@ impl<'a> Table<'a> {
                 "`{key}` of {} is empty: leave it out, or say {must}",
                 self.what
             );
-            self.refuse(Mistake::at(node.place, what));
+            self.tell(Mistake::at(node.place, what));
         }
         let mut texts: Vec<Text<'a>> = Vec::new();
         for one in all {
             match &one.value {
                 Value::Text(text) if texts.iter().any(|(other, _)| other == text) => {
                     let what = format!("`{key}` of {} has {} twice", self.what, shown(key, one));
-                    self.refuse(Mistake::at(one.place, what));
+                    self.tell(Mistake::at(one.place, what));
                 }
                 Value::Text(text) if !text.trim().is_empty() => texts.push((text, one.place)),
-                _ => self.refuse(self.wrong(key, one, must)),
+                _ => self.tell(self.wrong(key, one, must)),
             }
         }
         texts
@@ -230,7 +269,7 @@ impl<'a> Table<'a> {
         };
         let Value::Table(all) = &node.value else {
             let must = format!("a table of tables, written `[{key}.NAME]`");
-            self.refuse(self.wrong(key, node, &must));
+            self.tell(self.wrong(key, node, &must));
             return Vec::new();
         };
         let each = all.iter().map(|(name, node)| match &node.value {
@@ -274,8 +313,21 @@ impl<'a> Table<'a> {
                 None => format!("; it has {}", self.known.borrow().join(", ")),
             };
             let what = format!("{} has no key `{}`{hint}", self.what, key.text);
-            self.refuse(Mistake::at(key.place, what));
+            self.tell(Mistake::at(key.place, what));
         }
+    }
+}
+
+/// `"a", "b" or "c"`.
+fn any_of<T>(choices: &[(&str, T)]) -> String {
+    let words: Vec<String> = choices
+        .iter()
+        .map(|(word, _)| format!("{word:?}"))
+        .collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 

@@ -88,12 +88,12 @@ pub(super) fn read(
         return Vec::new();
     };
     let Value::List(all) = &node.value else {
-        file.refuse(file.wrong("rule", node, MUST));
+        file.tell(file.wrong("rule", node, MUST));
         return Vec::new();
     };
     let each = all.iter().enumerate().filter_map(|(at, one)| {
         let Value::Table(entries) = &one.value else {
-            file.refuse(file.wrong("rule", one, MUST));
+            file.tell(file.wrong("rule", one, MUST));
             return None;
         };
         let table = file.another(format!("rule {}", at + 1), one.place, entries);
@@ -141,9 +141,7 @@ fn rule(
 
 fn throttles(table: &Table<'_>, all: &[&str]) -> Vec<usize> {
     const MUST: &str = "the name of a throttle, or a list of names";
-    if !table.has("throttle") {
-        table.refuse(table.mistake(format!("`throttle` is missing: {MUST}")));
-    }
+    table.require("throttle", MUST);
     let names = table.texts("throttle", MUST).into_iter();
     let found = names.filter_map(|(name, at)| {
         let place = all.iter().position(|one| *one == name);
@@ -175,8 +173,8 @@ fn methods(table: &Table<'_>) -> Vec<Method> {
 /// A pattern, and how it is written.
 fn path<'a>(table: &Table<'a>) -> Option<(&'a str, PathPattern)> {
     let (text, at) = table.text("path", "a pattern such as \"/api/\"")?;
-    let pattern = PathPattern::parse(text)
-        .map_err(|error| Mistake::at(at, format!("`path` of {}: {error}", table.what)));
+    let pattern = PathPattern::parse(text);
+    let pattern = pattern.map_err(|error| table.unreadable("path", at, error));
     Some((text, table.note(pattern)?))
 }
 

@@ -89,10 +89,10 @@ pub(super) fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Option<Recip
         Some(feature) if parts.is_rehearsal => {
             parts.need(format!("feature `{feature}` of traffik-actix"));
         }
-        Some(feature) => table.refuse(table.mistake(format!(
+        Some(feature) => table.refuse(format!(
             "`type = \"{}\"` needs the feature `{feature}` of traffik-actix, which this program is built without",
             kind.name()
-        ))),
+        )),
         None => {}
     }
     let place = Place::read(kind, table, parts);
@@ -201,17 +201,13 @@ fn instead(
     table: &Table<'_>,
     parts: &Parts,
 ) -> Option<(String, String)> {
-    match (table.get(key), table.has(env)) {
-        (Some(node), true) => {
-            let what = format!("{} has both `{key}` and `{env}`: leave one out", table.what);
-            table.refuse(Mistake::at(node.place, what));
-        }
-        (None, false) => table.refuse(table.mistake(format!("`{key}` is missing: {must}"))),
-        _ => {}
+    table.either(key, env);
+    if !table.has(env) {
+        table.require(key, must);
     }
     let (text, name) = variable(table, env, parts)?;
     if text.split(',').all(|one| one.trim().is_empty()) && !parts.is_rehearsal {
-        table.refuse(table.mistake(format!("the variable {name} of `{env}` is empty")));
+        table.refuse(format!("the variable {name} of `{env}` is empty"));
         return None;
     }
     Some((text, name))
@@ -228,7 +224,7 @@ fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Option<(Stri
             "`{key}` of {} must be {MUST}, not the text itself",
             table.what
         );
-        table.refuse(Mistake::at(at, what));
+        table.tell(Mistake::at(at, what));
         return None;
     }
     match std::env::var(name) {
@@ -238,11 +234,8 @@ fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Option<(Stri
             Some((String::new(), name.to_owned()))
         }
         Err(_) => {
-            let what = format!(
-                "`{key}` of {}: the environment has no text in {name}",
-                table.what
-            );
-            table.note(Err(Mistake::at(at, what)))
+            let why = format!("the environment has no text in {name}");
+            table.note(Err(table.unreadable(key, at, why)))
         }
     }
 }
@@ -258,9 +251,9 @@ impl Settings {
         let failover = table.choice("failover", &[("memory", ())]);
         let nodes = table.number("nodes", 1..=u32::MAX, NODES);
         if table.has("nodes") && !table.has("failover") {
-            table.refuse(table.mistake(
+            table.refuse(
                 "`nodes` says who shares a limit while the store is away: it needs `failover = \"memory\"`",
-            ));
+            );
         }
         Settings {
             secret,

@@ -236,9 +236,9 @@ impl Draft<'_> {
 }
 
 fn rate(table: &Table<'_>) -> Option<Rate> {
-    let (text, at) = table.required("rate", "a text such as \"100/minute\"")?;
+    let (text, at) = table.required_text("rate", "a text such as \"100/minute\"")?;
     let rate = Rate::parse(text);
-    table.note(rate.map_err(|error| Mistake::at(at, format!("`rate` of {}: {error}", table.what))))
+    table.note(rate.map_err(|error| table.unreadable("rate", at, error)))
 }
 
 /// The strategy with its options, which are all other keys, and as text.
@@ -250,9 +250,7 @@ fn strategy_of(table: &Table<'_>) -> Option<(Arc<dyn Strategy>, String)> {
     };
     // Of its name alone, so that a mistake in it is pointed out where it is.
     let alone = strategy::named(name);
-    table.note(
-        alone.map_err(|error| Mistake::at(at, format!("`strategy` of {}: {error}", table.what))),
-    )?;
+    table.note(alone.map_err(|error| table.unreadable("strategy", at, error)))?;
     let mut text = name.to_owned();
     let mut are_right = true;
     for (key, node) in table.others() {

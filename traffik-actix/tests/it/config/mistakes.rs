@@ -37,7 +37,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[throttle.api]\n",
-        ":1:11: throttle `api` needs `rate`: a text such as \"100/minute\"",
+        ":1:11: throttle `api`: `rate` is missing: a text such as \"100/minute\"",
     ),
     (
         "[throttle.api]\nrate = 100",
@@ -61,7 +61,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[throttle.api]\nrate = \"1/s\"\nscope = \"rout\"",
-        ":3:9: `scope` of throttle `api` must be \"throttle\" or \"route\" or \"path\", not \"rout\"",
+        ":3:9: `scope` of throttle `api` must be \"throttle\", \"route\" or \"path\", not \"rout\"",
     ),
     (
         "[throttle.api]\nrate = \"1/s\"\nwait_up_to = 5",
@@ -174,7 +174,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "API\n[identity.who]\nfrom = \"cookie\"",
-        ":4:8: `from` of identity `who` must be \"ip\" or \"header\" or \"function\", not \"cookie\"",
+        ":4:8: `from` of identity `who` must be \"ip\", \"header\" or \"function\", not \"cookie\"",
     ),
     (
         "API\n[identity.who]\nfrom = \"function\"\nfunction = \"acount\"",
@@ -192,6 +192,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "API\n[identity.who]\nfrom = \"ip\"\ntier_header_of_proxies = \"x-plan\"",
         ":3:11: identity `who`: `tier_header_of_proxies` is believed from trusted proxies only: say which in `[proxies]`, as \
          `trust = [\"10.0.0.0/8\"]`",
+    ),
+    (
+        "API\n[proxies]\ntrust_unix = true\n[identity.who]\nfrom = \"ip\"\ntier = \"plan\"\ntier_header_of_proxies = \"x-plan\"",
+        ":7:8: identity `who` has both `tier` and `tier_header_of_proxies`: leave one out",
     ),
     (
         "API\n[identity.who]\nfrom = \"ip\"\ntier_header = \"x-plan\"",
@@ -219,9 +223,13 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[throttle.api]\nrate = \"1/s\"\n[proxies]\ntrust_hops = 1\nhost_header = \"Forwarded\"",
-        ":3:1: proxies: `host_header` must be a header that has the host alone, such as \"x-forwarded-host\", not `forwarded`",
+        ":5:15: `host_header` of proxies must be a header that has the host alone, such as \"x-forwarded-host\", not \"Forwarded\"",
     ),
     ("API\n[proxies]\ntrust = [\"10.0.0.0/33\"]", ":4:10: …"),
+    (
+        "API\n[proxies]\ntrust_hops = 300",
+        ":4:14: `trust_hops` of proxies must be how many proxies there are, 255 at most, not 300",
+    ),
     // Where counts live.
     (
         "API\n[backend.b]\n",
@@ -229,7 +237,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "API\n[backend.b]\ntype = \"reddis\"",
-        ":4:8: `type` of backend `b` must be \"memory\" or \"redis\" or \"redis_cluster\" or \"redis_sentinel\" or \"memcached\", not \"reddis\"",
+        ":4:8: `type` of backend `b` must be \"memory\", \"redis\", \"redis_cluster\", \"redis_sentinel\" or \"memcached\", not \"reddis\"",
     ),
     (
         "API\n[backend.b]\ntype = \"memory\"\nmax_keys = \"many\"",
