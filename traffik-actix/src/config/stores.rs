@@ -316,21 +316,14 @@ fn all(urls: &[String]) -> impl Iterator<Item = &str> {
 
 #[cfg(feature = "redis")]
 fn redis(
-    mut builder: traffik_core::backend::RedisBackendBuilder,
+    builder: traffik_core::backend::RedisBackendBuilder,
     settings: Settings,
 ) -> Result<ThrottleBackend> {
-    if let Some(namespace) = settings.namespace {
-        builder = builder.namespace(namespace);
-    }
-    if let Some(secret) = settings.secret {
-        builder = builder.secret(secret);
-    }
-    if let Some(deadline) = settings.deadline {
-        builder = builder.deadline(deadline);
-    }
-    if let Some(timeout) = settings.connect_timeout {
-        builder = builder.connect_timeout(timeout);
-    }
+    use traffik_core::backend::RedisBackendBuilder as Builder;
+    let builder = set(builder, settings.namespace, Builder::namespace);
+    let builder = set(builder, settings.secret, Builder::secret);
+    let builder = set(builder, settings.deadline, Builder::deadline);
+    let builder = set(builder, settings.connect_timeout, Builder::connect_timeout);
     Ok(Settings::around(settings.nodes, builder.build()?))
 }
 
@@ -339,22 +332,22 @@ fn memcached<'a>(
     mut urls: impl Iterator<Item = &'a str>,
     settings: Settings,
 ) -> Result<ThrottleBackend> {
-    let first = urls.next().unwrap_or_default();
-    let mut builder = traffik_core::MemcachedBackend::builder(first);
-    for url in urls {
-        builder = builder.server(url);
-    }
-    if let Some(namespace) = settings.namespace {
-        builder = builder.namespace(namespace);
-    }
-    if let Some(secret) = settings.secret {
-        builder = builder.secret(secret.as_bytes());
-    }
-    if let Some(deadline) = settings.deadline {
-        builder = builder.deadline(deadline);
-    }
-    if let Some(timeout) = settings.connect_timeout {
-        builder = builder.connect_timeout(timeout);
-    }
+    use traffik_core::backend::MemcachedBackendBuilder as Builder;
+    let first = traffik_core::MemcachedBackend::builder(urls.next().unwrap_or_default());
+    let builder = urls.fold(first, Builder::server);
+    let secret = settings.secret.as_deref().map(str::as_bytes);
+    let builder = set(builder, settings.namespace, Builder::namespace);
+    let builder = set(builder, secret, Builder::secret);
+    let builder = set(builder, settings.deadline, Builder::deadline);
+    let builder = set(builder, settings.connect_timeout, Builder::connect_timeout);
     Ok(Settings::around(settings.nodes, builder.build()?))
+}
+
+/// Sets what a file says, and leaves the default of what it does not.
+#[cfg(any(feature = "redis", feature = "memcached"))]
+fn set<B, T>(builder: B, said: Option<T>, how: impl FnOnce(B, T) -> B) -> B {
+    match said {
+        Some(value) => how(builder, value),
+        None => builder,
+    }
 }
