@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::test::TestRequest;
 use traffik_actix::Rule;
 
@@ -32,58 +33,39 @@ fn peer(address: &str) -> SocketAddr {
     format!("{address}:9").parse().unwrap()
 }
 
+/// A request that an address sends.
+fn from(address: &str, uri: &str, headers: &[(&'static str, &'static str)]) -> TestRequest {
+    let req = get(uri).peer_addr(peer(address));
+    headers
+        .iter()
+        .fold(req, |req, header| req.insert_header(*header))
+}
+
 #[actix_web::test]
 async fn a_rule_met_other_requests_than_it_says() {
     type Req = fn() -> TestRequest;
-    let get: Req = || {
-        TestRequest::get()
-            .uri("/items/1")
-            .peer_addr(peer("192.0.2.1"))
-    };
-    let post: Req = || TestRequest::post().uri("/").peer_addr(peer("192.0.2.1"));
-    let host: Req = || {
-        TestRequest::get()
-            .uri("/")
-            .insert_header(("host", "API.example.com:8080"))
-    };
-    let evil: Req = || {
-        TestRequest::get()
-            .uri("/")
-            .insert_header(("host", "evilexample.com"))
-    };
-    let forwarded: Req = || {
-        TestRequest::get()
-            .uri("/")
-            .insert_header(("host", "other.org"))
-            .insert_header(("x-forwarded-host", "api.example.com"))
-            .peer_addr(peer("192.0.2.1"))
-    };
-    let by_proxy: Req = || {
-        TestRequest::get()
-            .uri("/")
-            .insert_header(("host", "other.org"))
-            .insert_header(("x-forwarded-host", "api.example.com"))
-            .peer_addr(peer("10.0.0.1"))
-    };
-    let two_hosts: Req = || {
-        TestRequest::get()
-            .uri("http://other.org/")
-            .insert_header(("host", "api.example.com"))
-    };
-    let absolute: Req = || {
-        TestRequest::get()
-            .uri("http://api.example.com/")
-            .insert_header(("host", "other.org"))
-    };
+    const CLIENT: &str = "192.0.2.1";
+    const FORWARDED: [(&str, &str); 2] = [
+        ("host", "other.org"),
+        ("x-forwarded-host", "api.example.com"),
+    ];
+    let item: Req = || from(CLIENT, "/items/1", &[]);
+    let post: Req = || from(CLIENT, "/", &[]).method(Method::POST);
+    let host: Req = || from(CLIENT, "/", &[("host", "API.example.com:8080")]);
+    let evil: Req = || from(CLIENT, "/", &[("host", "evilexample.com")]);
+    let forwarded: Req = || from(CLIENT, "/", &FORWARDED);
+    let by_proxy: Req = || from("10.0.0.1", "/", &FORWARDED);
+    let two_hosts: Req = || from(CLIENT, "http://other.org/", &[("host", "api.example.com")]);
+    let absolute: Req = || from(CLIENT, "http://api.example.com/", &[("host", "other.org")]);
     let proxies = "[proxies]\ntrust = [\"10.0.0.0/8\"]\nhost_header = \"x-forwarded-host\"\n";
     for (rule, proxies, req, expected) in [
-        ("", "", get, 2),
-        ("methods = [\"GET\", \"HEAD\"]", "", get, 2),
+        ("", "", item, 2),
+        ("methods = [\"GET\", \"HEAD\"]", "", item, 2),
         ("methods = \"GET\"", "", post, 4),
-        ("path = \"/items/\"", "", get, 2),
-        ("path = \"/items/*\"", "", get, 2),
+        ("path = \"/items/\"", "", item, 2),
+        ("path = \"/items/*\"", "", item, 2),
         ("path = \"/items/\"", "", post, 4),
-        ("path = \"/items/\"\nmethods = \"POST\"", "", get, 4),
+        ("path = \"/items/\"\nmethods = \"POST\"", "", item, 4),
         ("host = \"api.example.com\"", "", host, 2),
         ("host = [\"x.org\", \"*.example.com\"]", "", host, 2),
         ("host = \"*.example.com\"", "", evil, 4),
@@ -93,11 +75,11 @@ async fn a_rule_met_other_requests_than_it_says() {
         ("host = \"other.org\"", proxies, by_proxy, 2),
         ("host = \"api.example.com\"", "", two_hosts, 2),
         ("host = \"api.example.com\"", "", absolute, 2),
-        ("header = { x-beta = true }", "", get, 4),
-        ("header = { x-beta = false }", "", get, 2),
+        ("header = { x-beta = true }", "", item, 4),
+        ("header = { x-beta = false }", "", item, 2),
         ("header = { host = \"API.example.com:8080\" }", "", host, 2),
         ("header = { host = \"api\" }", "", host, 4),
-        ("when = \"beta\"", "", get, 4),
+        ("when = \"beta\"", "", item, 4),
     ] {
         let text = format!(
             "{proxies}[throttle.api]\nrate = \"2/day\"\n[[rule]]\nthrottle = \"api\"\n{rule}"
@@ -106,7 +88,6 @@ async fn a_rule_met_other_requests_than_it_says() {
     }
 }
 
-/// Two rules that lead to one throttle are not two hits.
 /// Two a month that begins on the fifteenth, where it is: when the next one begins.
 #[actix_web::test]
 async fn a_month_of_a_file_was_one_of_thirty_days() {
@@ -214,6 +195,7 @@ async fn networks_of_a_file_are_levels() {
     }
 }
 
+/// Two rules that lead to one throttle are not two hits.
 #[actix_web::test]
 async fn a_throttle_of_two_rules_was_charged_twice() {
     let text = "[throttle.api]\nrate = \"2/day\"\n[[rule]]\nthrottle = \"api\"\npath = \"/items/\"\n[[rule]]\nthrottle = \"api\"\nmethods = \"GET\"";
@@ -268,34 +250,26 @@ async fn who_asks_was_somebody_else() {
     );
     let loaded = file.builder(&backend).load().unwrap();
     let app = app(loaded.middleware()).await;
-    let ask = async |which: &str, from: &str, header: (&'static str, &'static str)| {
-        let req = TestRequest::get().uri("/").peer_addr(peer(from));
-        let req = req.insert_header(("x-t", which)).insert_header(header);
-        send(&app, req).await.status.as_u16()
-    };
     let none = ("x-none", "");
-    assert_eq!(ask("ip", "192.0.2.1", none).await, 200);
-    assert_eq!(
-        ask("ip", "192.0.2.1", ("x-forwarded-for", "192.0.2.2")).await,
-        429
-    );
-    assert_eq!(
-        ask("ip", "10.0.0.1", ("x-forwarded-for", "192.0.2.2")).await,
-        200
-    );
-    assert_eq!(
-        ask("ip", "10.0.0.1", ("x-forwarded-for", "192.0.2.1")).await,
-        429
-    );
-    assert_eq!(ask("key", "192.0.2.1", ("x-key", "a")).await, 200);
-    assert_eq!(ask("key", "192.0.2.9", ("x-key", "a")).await, 429);
-    assert_eq!(ask("key", "192.0.2.1", ("x-key", "b")).await, 200);
-    assert_eq!(ask("key", "192.0.2.1", none).await, 200);
-    assert_eq!(ask("key", "192.0.2.1", none).await, 429);
-    assert_eq!(ask("strict", "192.0.2.1", none).await, 400);
-    assert_eq!(ask("account", "192.0.2.1", none).await, 400);
-    assert_eq!(ask("account", "192.0.2.1", ("x-account", "ann")).await, 200);
-    assert_eq!(ask("account", "192.0.2.2", ("x-account", "ann")).await, 429);
+    for (which, address, header, expected) in [
+        ("ip", "192.0.2.1", none, 200),
+        ("ip", "192.0.2.1", ("x-forwarded-for", "192.0.2.2"), 429),
+        ("ip", "10.0.0.1", ("x-forwarded-for", "192.0.2.2"), 200),
+        ("ip", "10.0.0.1", ("x-forwarded-for", "192.0.2.1"), 429),
+        ("key", "192.0.2.1", ("x-key", "a"), 200),
+        ("key", "192.0.2.9", ("x-key", "a"), 429),
+        ("key", "192.0.2.1", ("x-key", "b"), 200),
+        ("key", "192.0.2.1", none, 200),
+        ("key", "192.0.2.1", none, 429),
+        ("strict", "192.0.2.1", none, 400),
+        ("account", "192.0.2.1", none, 400),
+        ("account", "192.0.2.1", ("x-account", "ann"), 200),
+        ("account", "192.0.2.2", ("x-account", "ann"), 429),
+    ] {
+        let req = from(address, "/", &[("x-t", which), header]);
+        let answer = send(&app, req).await.status;
+        assert_eq!(answer, expected, "{which} from {address} with {header:?}");
+    }
 }
 
 #[actix_web::test]
@@ -314,37 +288,25 @@ async fn a_client_chose_its_tier() {
     );
     let loaded = file.builder(&backend).load().unwrap();
     let app = app(loaded.middleware()).await;
-    let admitted = async |path: &str, from: &str, header: (&'static str, &'static str)| {
+    for (who, path, address, header, expected) in [
+        ("a client", "/items/1", "192.0.2.1", ("x-plan", "gold"), 1),
+        ("a proxy", "/items/1", "10.0.0.1", ("x-plan", "gold"), 3),
+        ("a client", "/", "192.0.2.3", ("x-plan", "gold"), 1),
+        (
+            "the program",
+            "/",
+            "192.0.2.4",
+            ("x-verified-plan", "gold"),
+            3,
+        ),
+    ] {
         let mut admitted = 0;
         for _ in 0..5 {
-            let req = TestRequest::get().uri(path).peer_addr(peer(from));
-            let req = req
-                .insert_header(header)
-                .insert_header(("x-forwarded-for", "192.0.2.7"));
+            let req = from(address, path, &[header, ("x-forwarded-for", "192.0.2.7")]);
             admitted += usize::from(send(&app, req).await.is_ok());
         }
-        admitted
-    };
-    assert_eq!(
-        admitted("/items/1", "192.0.2.1", ("x-plan", "gold")).await,
-        1,
-        "a client says so"
-    );
-    assert_eq!(
-        admitted("/items/1", "10.0.0.1", ("x-plan", "gold")).await,
-        3,
-        "a proxy says so"
-    );
-    assert_eq!(
-        admitted("/", "192.0.2.3", ("x-plan", "gold")).await,
-        1,
-        "a client says so"
-    );
-    assert_eq!(
-        admitted("/", "192.0.2.4", ("x-verified-plan", "gold")).await,
-        3,
-        "the program says so"
-    );
+        assert_eq!(admitted, expected, "{who} says so: {path}");
+    }
 }
 
 #[test]
