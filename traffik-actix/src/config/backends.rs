@@ -110,13 +110,8 @@ fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
     if parts.backends.contains_key(name) {
         table.refuse("the program has a backend of this name: give this one another");
     }
-    let kinds = [
-        ("memory", None),
-        ("redis", Some(Kind::Redis)),
-        ("redis_cluster", Some(Kind::Cluster)),
-        ("redis_sentinel", Some(Kind::Sentinel)),
-        ("memcached", Some(Kind::Memcached)),
-    ];
+    let stores = Kind::ALL.map(|kind| (kind.name(), Some(kind)));
+    let kinds: Vec<_> = [("memory", None)].into_iter().chain(stores).collect();
     let recipe = match table.required_choice("type", &kinds)? {
         None => Some(memory(table)),
         Some(kind) => stores::read(kind, table, parts),

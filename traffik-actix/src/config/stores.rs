@@ -42,7 +42,10 @@ struct Settings {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    pub(super) const ALL: [Kind; 4] = [Kind::Redis, Kind::Cluster, Kind::Sentinel, Kind::Memcached];
+
+    /// What a file calls it.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Redis => "redis",
             Kind::Cluster => "redis_cluster",
