@@ -22,6 +22,15 @@ struct Made {
     backend: ThrottleBackend,
 }
 
+/// A backend of the file or of the program.
+pub(super) struct Found {
+    /// Nothing in a rehearsal, if it is the program's.
+    pub(super) backend: Option<ThrottleBackend>,
+    /// All that it depends on, which may be secret.
+    pub(super) said: String,
+    pub(super) words: String,
+}
+
 pub(super) type Maker = Box<dyn FnOnce() -> Result<ThrottleBackend>>;
 
 /// A backend that is not made yet.
@@ -46,28 +55,29 @@ impl Backends {
         Backends(all)
     }
 
-    /// The backend of this name, what it depends on, and what it is in words.
-    pub(super) fn find(
-        &self,
-        name: &str,
-        at: Option<Place>,
-        parts: &Parts,
-    ) -> Read<(Option<ThrottleBackend>, String, String)> {
+    /// The backend of this name.
+    pub(super) fn find(&self, name: &str, at: Option<Place>, parts: &Parts) -> Read<Found> {
         if let Some(made) = self.0.get(name) {
-            let words = format!("`{name}` ({})", made.words);
-            return Ok((Some(made.backend.clone()), made.said.clone(), words));
+            return Ok(Found {
+                backend: Some(made.backend.clone()),
+                said: made.said.clone(),
+                words: format!("`{name}` ({})", made.words),
+            });
         }
-        if let Some(backend) = parts.backends.get(name) {
-            let words = format!("`{name}` of the program");
-            return Ok((Some(backend.clone()), "the program's".to_owned(), words));
-        }
-        if parts.is_rehearsal {
+        let backend = parts.backends.get(name).cloned();
+        if backend.is_none() {
+            if !parts.is_rehearsal {
+                let known = self.0.keys().chain(parts.backends.keys());
+                let what = unknown("backend", name, known.map(String::as_str));
+                return Err(Mistake::at(at, what));
+            }
             parts.need(format!("backend `{name}`"));
-            return Ok((None, String::new(), format!("`{name}` of the program")));
         }
-        let known = self.0.keys().chain(parts.backends.keys());
-        let what = unknown("backend", name, known.map(String::as_str));
-        Err(Mistake::at(at, what))
+        Ok(Found {
+            backend,
+            said: "the program's".to_owned(),
+            words: format!("`{name}` of the program"),
+        })
     }
 
     /// The one that throttles have which name none.

@@ -204,12 +204,12 @@ impl Draft<'_> {
             return self;
         };
         let found = around.backends.find(named, at, around.parts);
-        if let Some((backend, depends, which)) = table.note(found) {
-            if let Some(backend) = backend {
+        if let Some(found) = table.note(found) {
+            if let Some(backend) = found.backend {
                 self.builder = self.builder.backend(backend);
             }
-            self.said.push_str(&depends);
-            self.say(format!("counts in {which}"));
+            self.said.push_str(&found.said);
+            self.say(format!("counts in {}", found.words));
         }
         self
     }
