@@ -268,31 +268,29 @@ fn strategy_of(table: &Table<'_>) -> Option<(Arc<dyn Strategy>, String)> {
 
 /// The text of a strategy with one option more.
 fn with_option(table: &Table<'_>, name: &str, text: &str, key: &Key, node: &Node) -> Read<String> {
+    const MUST: &str = "a number, true, false, a text, or a table of numbers";
+    let lacks = lacks(name, &key.text);
     // A slip in a key of throttles is no option of a strategy.
-    if strategy::named(&format!("{name},{}=", key.text))
-        .is_err_and(|error| error.to_string().contains("has no option"))
-        && let Some(near) = table.meant(&key.text)
-    {
+    if let Some(near) = table.meant(&key.text).filter(|_| lacks) {
         let what = format!(
             "{} has no key `{}`, did you mean `{near}`?",
             table.what, key.text
         );
         return Err(Mistake::at(key.place, what));
     }
-    let option = option(node).ok_or_else(|| {
-        table.wrong(
-            &key.text,
-            node,
-            "a number, true, false, a text, or a table of numbers",
-        )
-    })?;
+    let option = option(node).ok_or_else(|| table.wrong(&key.text, node, MUST))?;
     let text = format!("{text},{}={option}", key.text);
-    strategy::named(&text).map_err(|error| {
-        let is_unknown = error.to_string().contains("has no option");
-        let at = if is_unknown { key.place } else { node.place };
-        Mistake::at(at, format!("{}: {error}", table.what))
-    })?;
-    Ok(text)
+    let at = if lacks { key.place } else { node.place };
+    match strategy::named(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Mistake::at(at, format!("{}: {error}", table.what))),
+    }
+}
+
+/// Whether a strategy has no option of this name.
+fn lacks(strategy: &str, option: &str) -> bool {
+    let error = strategy::named(&format!("{strategy},{option}=")).err();
+    error.is_some_and(|error| error.to_string().contains("has no option"))
 }
 
 /// An option as the name of a strategy has it.
