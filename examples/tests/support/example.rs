@@ -1,7 +1,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
 /// What has taken that long on a busy machine will not come.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running example, killed when dropped.
 pub(crate) struct Example {
@@ -52,7 +52,7 @@ impl Example {
             addr: (Ipv4Addr::LOCALHOST, 0).into(),
         };
         let output = example.process.stdout.take().unwrap();
-        example.addr = told(output)
+        example.addr = told(output, address)
             .unwrap_or_else(|| panic!("{command:?} does not tell where it listens: see above"));
         example
     }
@@ -127,18 +127,24 @@ impl Drop for Example {
     }
 }
 
-/// Where a program listens: the first `http://ADDRESS/` that it prints. Whatever it prints afterwards
-/// is taken as well, so that it never waits for a reader.
-fn told(output: ChildStdout) -> Option<SocketAddr> {
+/// Where a program listens: the first `http://ADDRESS/` that it prints.
+fn address(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    rest[..end].parse().ok()
+}
+
+/// What a program tells in a line. Whatever it prints afterwards is taken as well, so that it never waits
+/// for a reader.
+pub(super) fn told<T: Send + 'static>(
+    output: impl Read + Send + 'static,
+    what: fn(&str) -> Option<T>,
+) -> Option<T> {
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            let address = line.split_once("http://").and_then(|(_, rest)| {
-                let end = rest.find('/').unwrap_or(rest.len());
-                rest[..end].parse().ok()
-            });
-            if let Some(address) = address {
-                let _ = tell.send(address);
+            if let Some(what) = what(&line) {
+                let _ = tell.send(what);
             }
         }
     });

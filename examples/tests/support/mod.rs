@@ -13,7 +13,7 @@ mod process;
 #[cfg(any(feature = "redis", feature = "memcached"))]
 mod servers;
 
-pub(crate) use self::browser::assert_page_shows;
+pub(crate) use self::browser::Page;
 pub(crate) use self::example::{Example, binary, ends, receive, status_of, talk};
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(crate) use self::process::Process;
