@@ -1,7 +1,9 @@
 //! A page to try strategies: choose a rate, traffic and strategies, and see what is admitted; and what
-//! several nodes admit while their store is away. All of it is decided by the library, on a clock that is
+//! several nodes admit, with leases or without, while their store is away. All of it is decided by the library, on a clock that is
 //! moved by hand. The page asks over a WebSocket whose messages are limited themselves.
 
+mod leases;
+mod nodes;
 mod outage;
 mod remote;
 mod strategies;
@@ -24,7 +26,7 @@ enum Question {
 }
 
 /// On a thread without a runtime: there nodes probe and pay with their requests, at the time of the trial,
-/// and not in tasks that have their own.
+/// and not in tasks that have their own. Those of leases have the time of the trial.
 async fn think(text: String) -> Value {
     let thinking = web::block(|| std::thread::spawn(move || answer(&text)).join());
     match thinking.await {
@@ -35,12 +37,12 @@ async fn think(text: String) -> Value {
 
 /// Whatever is asked is answered, if only by what is wrong with it.
 fn answer(text: &str) -> Value {
-    let answered = match serde_json::from_str(text) {
-        Ok(Question::Strategies(question)) => question.answer(),
-        Ok(Question::Outage(question)) => question.answer(),
-        Err(error) => Err(error.to_string()),
+    let (view, answered) = match serde_json::from_str(text) {
+        Ok(Question::Strategies(question)) => ("strategies", question.answer()),
+        Ok(Question::Outage(question)) => ("outage", question.answer()),
+        Err(error) => return json!({ "error": error.to_string() }),
     };
-    answered.unwrap_or_else(|error| json!({ "error": error }))
+    answered.unwrap_or_else(|error| json!({ "view": view, "error": error }))
 }
 
 #[get("/ws")]

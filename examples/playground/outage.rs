@@ -1,17 +1,12 @@
-//! What several nodes admit together while their store is away.
+//! What several nodes admit together, with leases or without, while their store is away.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use traffik_core::{
-    BackendExt, CircuitBreaker, Clock, Error, Identity, ManualClock, MemoryBackend, OnError,
-    Result, Throttle,
-};
+use traffik_core::{Attempt, Clock, Identity, ManualClock, OnError, Result, Throttle};
 
-use crate::remote::Remote;
+use crate::nodes::{Nodes, Policy, Scene};
 use crate::strategies::instant;
 use crate::traffic::{self, Shape};
 
@@ -27,25 +22,32 @@ pub(crate) struct Question {
     nodes: u32,
     away_from: u64,
     away_until: u64,
+    /// Whether the store has lost its counts when it is back.
+    #[serde(default)]
+    forgets: bool,
+    /// For how many seconds hits are lent; not at all if it is 0.
+    #[serde(default)]
+    lease: u64,
 }
 
 /// How many nodes there are at most.
 const MOST: u32 = 16;
-
-/// What nodes do without their store.
-#[derive(Clone, Copy)]
-enum Policy {
-    Failover { nodes: u32 },
-    Fixed(fn() -> OnError),
-}
+/// How many requests a trial has at most: leases are for many.
+const MOST_REQUESTS: u64 = 12_000;
+/// How many seconds a lease has at most.
+const LONGEST_LEASE: u64 = 60;
 
 impl Question {
     pub(crate) fn answer(&self) -> Result<Value, String> {
-        traffic::check(self.per_second, self.seconds)?;
+        traffic::check(self.per_second, self.seconds, MOST_REQUESTS)?;
         if !(1..=MOST).contains(&self.nodes) {
             return Err(format!("there are from 1 to {MOST} nodes"));
         }
+        if self.lease > LONGEST_LEASE {
+            return Err(format!("a lease takes {LONGEST_LEASE} seconds at most"));
+        }
         let times = self.shape.times(self.per_second, self.seconds);
+        let scene = self.scene();
         let policies = [
             (
                 "failover, nodes said",
@@ -56,65 +58,61 @@ impl Question {
             ("OnError::Allow", Policy::Fixed(|| OnError::Allow)),
         ];
         let lines = policies.into_iter().map(|(name, policy)| {
-            let passed = self.passed(policy, &times);
-            Ok(json!({ "name": name, "passed": passed.map_err(|error| error.to_string())? }))
+            let line = line(&scene, name, policy, &times);
+            line.map_err(|error| error.to_string())
         });
         Ok(json!({
             "view": "outage",
             "seconds": self.seconds,
             "away": [self.away_from, self.away_until],
+            "forgets": self.forgets,
+            "lease": self.lease,
+            "alone": alone(&scene, &times).map_err(|error| error.to_string())?,
             "lines": lines.collect::<Result<Vec<_>, String>>()?,
         }))
     }
 
-    /// When requests passed, whose turn it was at the nodes one after the other.
-    fn passed(&self, policy: Policy, times: &[u64]) -> Result<Vec<u64>> {
-        let clock = ManualClock::default();
-        let start = clock.now();
-        let store = Remote::over(memory(&clock)?);
-        let nodes = (0..self.nodes).map(|_| self.node(policy, store.clone(), &clock));
-        let nodes = nodes.collect::<Result<Vec<_>>>()?;
+    fn scene(&self) -> Scene<'_> {
         let [from, until] = [self.away_from, self.away_until].map(|at| at.saturating_mul(1_000));
-        let away = from..until;
-        let mut passed = Vec::new();
-        for (at, node) in times.iter().zip(nodes.iter().cycle()) {
-            clock.set(instant(start, *at));
-            store.take_away(away.contains(at));
-            if done(node.hit(&Identity::ANONYMOUS))?.is_allowed() {
-                passed.push(*at);
-            }
+        Scene {
+            rate: &self.rate,
+            strategy: &self.strategy,
+            nodes: self.nodes,
+            away: from..until,
+            forgets: self.forgets,
+            lease: Duration::from_secs(self.lease),
         }
-        Ok(passed)
-    }
-
-    fn node(&self, policy: Policy, store: Remote, clock: &ManualClock) -> Result<Throttle> {
-        let throttle = Throttle::builder("trial")
-            .rate(&*self.rate)
-            .strategy(&*self.strategy);
-        let nodes = match policy {
-            Policy::Fixed(on_error) => return throttle.backend(store).on_error(on_error()).build(),
-            Policy::Failover { nodes } => nodes,
-        };
-        let breaker = CircuitBreaker::builder()
-            .recovery_timeout(Duration::from_secs(1))
-            .clock(clock.clone())
-            .build()?;
-        let shared = store.failover(memory(clock)?, breaker).nodes(nodes);
-        throttle.backend(shared.clock(clock.clone())).build()
     }
 }
 
-fn memory(clock: &ManualClock) -> Result<MemoryBackend> {
-    MemoryBackend::builder()
-        .shards(1)
-        .clock(clock.clone())
-        .build()
+/// What nodes make of it, whose turn it is one after the other: when requests passed, and how many that
+/// one limiter would have denied that sees these only. None, if all of them together keep the limit.
+fn line(scene: &Scene<'_>, name: &str, policy: Policy, times: &[u64]) -> Result<Value> {
+    let mut nodes = Nodes::new(scene, policy)?;
+    let one = scene.alone(nodes.clock())?;
+    let (mut passed, mut beyond) = (Vec::new(), 0);
+    for (at, node) in times.iter().zip((0..scene.nodes as usize).cycle()) {
+        if nodes.admits(node, *at)? {
+            passed.push(*at);
+            beyond += u64::from(!admits(&one)?);
+        }
+    }
+    Ok(json!({ "name": name, "passed": passed, "beyond": beyond, "nodes": nodes.sums() }))
 }
 
-/// Nothing here waits.
-fn done<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => Err(Error::other("a memory made somebody wait")),
+/// How many requests one limiter admits that sees all of them.
+fn alone(scene: &Scene<'_>, times: &[u64]) -> Result<u64> {
+    let clock = ManualClock::default();
+    let (start, one) = (clock.now(), scene.alone(&clock)?);
+    let mut admitted = 0;
+    for at in times {
+        clock.set(instant(start, *at));
+        admitted += u64::from(admits(&one)?);
     }
+    Ok(admitted)
+}
+
+fn admits(one: &Throttle) -> Result<bool> {
+    let decision = one.hit_now(Attempt::by(&Identity::ANONYMOUS))?;
+    Ok(decision.is_allowed())
 }

@@ -1,7 +1,7 @@
 //! A store that can be taken away. The guide's plots use this file too.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use traffik_core::{
     Backend, Batch, BoxFuture, Cell, Decisions, Error, Key, MemoryBackend, Op, Result, Timestamp,
@@ -12,6 +12,7 @@ use traffik_core::{
 pub(crate) struct Remote {
     cells: MemoryBackend,
     is_away: Arc<AtomicBool>,
+    trips: Arc<AtomicU64>,
 }
 
 impl Remote {
@@ -19,7 +20,21 @@ impl Remote {
         Remote {
             cells,
             is_away: Arc::default(),
+            trips: Arc::default(),
         }
+    }
+
+    /// The same store, asked by another node: its trips are counted apart.
+    pub(crate) fn of_another_node(&self) -> Remote {
+        Remote {
+            trips: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// How often it was asked to decide, in vain or not.
+    pub(crate) fn trips(&self) -> u64 {
+        self.trips.load(Ordering::Relaxed)
     }
 
     pub(crate) fn take_away(&self, is_away: bool) {
@@ -37,6 +52,7 @@ impl Remote {
 impl Backend for Remote {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
         Box::pin(async move {
+            self.trips.fetch_add(1, Ordering::Relaxed);
             self.check()?;
             self.cells.apply(batch).await
         })

@@ -20,10 +20,12 @@ pub(crate) struct Question {
 
 /// How many strategies are compared at most.
 const MOST: usize = 8;
+/// How many requests a trial has at most: each is shown.
+const MOST_REQUESTS: u64 = 1_500;
 
 impl Question {
     pub(crate) fn answer(&self) -> Result<Value, String> {
-        traffic::check(self.per_second, self.seconds)?;
+        traffic::check(self.per_second, self.seconds, MOST_REQUESTS)?;
         if self.strategies.is_empty() || self.strategies.len() > MOST {
             return Err(format!("from 1 to {MOST} strategies can be compared"));
         }

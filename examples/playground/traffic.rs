@@ -4,9 +4,6 @@ use serde::Deserialize;
 
 /// How long a trial is at most, in seconds.
 pub(crate) const LONGEST: u64 = 120;
-/// How many requests it has at most.
-pub(crate) const MOST: usize = 1_500;
-
 /// A shape of traffic.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,16 +56,16 @@ fn chance() -> impl Iterator<Item = u64> {
         .map(|state| state >> 33)
 }
 
-/// That a trial is no longer than the page can show.
-pub(crate) fn check(per_second: u64, seconds: u64) -> Result<(), String> {
+/// That a trial is no longer than the page can show, and has no more requests than so many.
+pub(crate) fn check(per_second: u64, seconds: u64, most: u64) -> Result<(), String> {
     if !(1..=LONGEST).contains(&seconds) {
         return Err(format!("a trial takes from 1 to {LONGEST} seconds"));
     }
     let count = per_second.saturating_mul(seconds);
-    match count >= 1 && usize(count) <= MOST {
+    match (1..=most).contains(&count) {
         true => Ok(()),
         false => Err(format!(
-            "a trial has from 1 to {MOST} requests, not {count}"
+            "a trial has from 1 to {most} requests, not {count}"
         )),
     }
 }

@@ -4,6 +4,7 @@
 mod burst;
 mod demand;
 mod outage;
+#[allow(dead_code, reason = "the playground counts trips, too")]
 #[path = "../../../examples/playground/remote.rs"]
 mod remote;
 mod run;

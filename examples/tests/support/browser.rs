@@ -83,9 +83,26 @@ impl Page {
         }
     }
 
-    fn evaluate(&mut self, script: &str) -> Value {
+    pub(crate) fn evaluate(&mut self, script: &str) -> Value {
         let asked = json!({ "expression": script, "returnByValue": true });
         self.call("Runtime.evaluate", asked)["result"]["value"].clone()
+    }
+
+    /// A key, by its name and its number on Windows.
+    pub(crate) fn press(&mut self, key: &str, number: u32) {
+        for kind in ["rawKeyDown", "keyUp"] {
+            let pressed = json!({
+                "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": number,
+            });
+            self.call("Input.dispatchKeyEvent", pressed);
+        }
+    }
+
+    /// Makes the screen as narrow as that.
+    pub(crate) fn narrow(&mut self, width: u32) {
+        let screen =
+            json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": true });
+        self.call("Emulation.setDeviceMetricsOverride", screen);
     }
 
     fn call(&mut self, method: &str, params: Value) -> Value {
