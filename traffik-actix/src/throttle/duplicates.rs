@@ -14,8 +14,9 @@ struct Known {
     backends: Vec<Weak<dyn Backend>>,
     /// They count in several memories, and that was said.
     are_several: bool,
-    /// Who they are, and on which store each was seen.
-    throttles: Vec<(WeakThrottle, usize)>,
+    /// Who they are, and where each was seen. Only of a backend that is still there the store can be compared: others
+    /// take the place of those that are gone.
+    throttles: Vec<(WeakThrottle, Weak<dyn Backend>)>,
     /// That some of them share their counts was said.
     quarrel: bool,
 }
@@ -40,7 +41,7 @@ pub(crate) fn note(throttle: &HttpThrottle, backend: &Arc<dyn Backend>) -> Noted
     let names = names.get_or_insert_default();
     let known = names.entry(throttle.name().to_owned()).or_default();
     known.note_memory(throttle.name(), backend);
-    let quarrel = known.note_rate(throttle, backend.store_id());
+    let quarrel = known.note_rate(throttle, backend);
     Noted {
         are_several: known.are_several,
         is_news: quarrel.is_some() && !std::mem::replace(&mut known.quarrel, true),
@@ -64,18 +65,23 @@ impl Known {
     }
 
     /// What another throttle, with which this one shares its counts on a store, says about the rate.
-    fn note_rate(&mut self, throttle: &HttpThrottle, store: usize) -> Option<String> {
-        self.throttles.retain(|(one, _)| one.is_used());
+    fn note_rate(&mut self, throttle: &HttpThrottle, backend: &Arc<dyn Backend>) -> Option<String> {
+        self.throttles
+            .retain(|(one, place)| one.is_used() && place.strong_count() > 0);
         let (mut quarrel, mut is_known) = (None, false);
-        for (other, elsewhere) in &self.throttles {
-            let Some(other) = other.upgrade().filter(|_| *elsewhere == store) else {
+        for (other, place) in &self.throttles {
+            let (Some(other), Some(place)) = (other.upgrade(), place.upgrade()) else {
                 continue;
             };
+            if place.store_id() != backend.store_id() {
+                continue;
+            }
             is_known |= other.is(throttle);
             quarrel = quarrel.or_else(|| throttle.quarrel_with(&other));
         }
         if !is_known {
-            self.throttles.push((throttle.downgrade(), store));
+            let place = Arc::downgrade(backend);
+            self.throttles.push((throttle.downgrade(), place));
         }
         quarrel
     }

@@ -249,6 +249,26 @@ async fn namesakes_of_different_rates_do_not_start_if_that_is_visible() {
     assert!(start(["1/day", "2/day"], true).await);
 }
 
+/// Issue: an application did not start once in many, since it had its memory where that of a namesake had been.
+#[actix_web::test]
+async fn a_namesake_quarrelled_whose_memory_was_gone() {
+    let start = async |limit: &HttpThrottle, memory: &MemoryBackend| {
+        let limits = ThrottleMiddleware::new(limit.clone()).backend(memory.clone());
+        let app = App::new().wrap(limits).into_factory();
+        app.new_service(AppConfig::default()).await.is_ok()
+    };
+    let [old, new] = ["1/day", "2/day"].map(|rate| throttle("moved", rate).build().unwrap());
+    let gone = {
+        let memory = MemoryBackend::new();
+        assert!(start(&old, &memory).await);
+        memory.store_id()
+    };
+    // All are kept until one has its place.
+    let memories: Vec<_> = (0..100).map(|_| MemoryBackend::new()).collect();
+    let reborn = memories.iter().find(|memory| memory.store_id() == gone);
+    assert!(start(&new, reborn.expect("what was freed is used again")).await);
+}
+
 #[actix_web::test]
 async fn namesakes_of_different_rates_are_said_with_the_first_request_otherwise() {
     warnings();
