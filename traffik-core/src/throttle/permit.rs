@@ -366,8 +366,10 @@ impl Expected {
         }
         let mut charges = SmallVec::<[Charge; 1]>::new();
         for (charge, decision) in self.0.into_iter().zip(decisions.iter()) {
-            // What an error policy admitted was charged nowhere, nor what a shadow would have denied.
-            let is_charged = !decision.is_unchecked() && !decision.hides_denial();
+            // What an error policy admitted was charged nowhere, nor what a shadow would have denied, or was not
+            // asked about, since another throttle has its count.
+            let is_charged =
+                !decision.is_unchecked() && !decision.hides_denial() && !decision.is_unlimited();
             let Some(mut charge) = charge.filter(|_| is_charged) else {
                 continue;
             };

@@ -108,6 +108,30 @@ fn a_permit_that_is_dropped_has_cost_what_was_declared() {
     assert_eq!(metered(30, Some(OnDrop::Metered)), 30);
 }
 
+/// It was given back as well: a client got more back than it was charged.
+#[test]
+fn a_shadow_that_shares_a_count_was_taken_for_charged() {
+    for shadow_first in [false, true] {
+        let (_, backend) = memory();
+        let earnest = throttle("100/minute", FixedWindow, &backend);
+        let shadow = Throttle::builder("tokens").rate("100/minute").shadow();
+        let shadow = shadow.backend(backend.clone()).build().unwrap();
+        let ann = Identity::of("ann");
+        let mut both = [&earnest, &shadow];
+        if shadow_first {
+            both.reverse();
+        }
+        let attempt = Attempt::by(&ann).cost(10);
+        let charges = both.map(|one| (one, attempt, one.shared_backend()));
+        let expected = Permit::expecting(charges);
+        let hits = crate::Hits::from_iter(both.map(|one| (one, attempt)));
+        let permit = expected.confirm(now(hits.decide()).unwrap()).unwrap();
+        assert_eq!((permit.charged(), left(&earnest)), (10, 90));
+        now(permit.settle(4)).unwrap();
+        assert_eq!(left(&earnest), 96);
+    }
+}
+
 /// Denials are no permits, and what nothing limits has nothing to settle.
 #[test]
 fn only_what_was_charged_is_settled() {
