@@ -582,6 +582,9 @@ async fn guards_and_extractors_follow_too() {
     assert_eq!(send(&app, get("/guarded")).await.body, "busy");
     LIMITS.disable("guarded").unwrap();
     assert_eq!(send(&app, get("/guarded")).await.body, "calm");
+    // It was asked a throttle without a backend, and routed as if the limit were spent.
+    LIMITS.remove("guarded").unwrap();
+    assert_eq!(send(&app, get("/guarded")).await.body, "calm");
 }
 
 /// An outage that begins before a change is the same outage after it.
