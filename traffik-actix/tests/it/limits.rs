@@ -587,6 +587,25 @@ async fn guards_and_extractors_follow_too() {
     assert_eq!(send(&app, get("/guarded")).await.body, "calm");
 }
 
+/// While it was off another throttle was told, so that it came back as before.
+#[actix_web::test]
+async fn a_shadow_that_began_or_ended_while_a_throttle_was_off_was_forgotten() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let live = limits.add(made("api", "1/day").backend(backend)).unwrap();
+    let app = app(ThrottleMiddleware::new(live.clone())).await;
+    assert!(send(&app, get("/")).await.is_ok());
+    for is_shadow in [true, false] {
+        limits.disable("api").unwrap();
+        live.set_shadow(is_shadow);
+        limits.update("api", |api| api.cost(1)).unwrap();
+        limits.enable("api").unwrap();
+        assert_eq!(live.is_shadow(), is_shadow);
+        assert_eq!(send(&app, get("/")).await.is_ok(), is_shadow);
+    }
+    assert_eq!(live.shadow_report().newly_denied, 1);
+}
+
 /// An outage that begins before a change is the same outage after it.
 #[actix_web::test]
 async fn what_was_seen_of_an_outage_outlives_a_change() {

@@ -11,12 +11,18 @@ use crate::strategy::{Shadowing, Strategy};
 /// Whether a throttle only says what it would do, and what that was.
 #[derive(Debug, Default)]
 pub(super) struct Shadow {
-    is_on: AtomicBool,
-    /// Whether it was, when it was built.
+    /// The same for all who take each other's place: what is said of one holds for all.
+    state: Arc<State>,
+    /// Whether it was in shadow when it was built.
     was_built_so: bool,
     strategy: OnceLock<Arc<dyn Strategy>>,
     /// The throttle that it is to replace.
     pub(super) replaces: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_on: AtomicBool,
     counts: [AtomicU64; 5],
 }
 
@@ -83,29 +89,34 @@ impl Difference {
 
 impl Shadow {
     pub(super) fn new(is_on: bool, replaces: Option<String>) -> Shadow {
-        Shadow {
+        let state = State {
             is_on: AtomicBool::new(is_on),
+            ..State::default()
+        };
+        Shadow {
+            state: Arc::new(state),
             was_built_so: is_on,
             replaces,
             ..Shadow::default()
         }
     }
 
-    /// That of a throttle that takes this one's place: as it is now, unless it is built otherwise.
+    /// That of a throttle that takes this one's place: as it is at any time, unless it is built otherwise.
     pub(super) fn succeeded_by(&self, is_shadow: bool, replaces: Option<String>) -> Shadow {
-        let successor = Shadow::new(is_shadow, replaces);
+        let mut successor = Shadow::new(is_shadow, replaces);
         if is_shadow == self.was_built_so {
-            successor.is_on.store(self.is_on(), Ordering::Relaxed);
-            for (to, from) in successor.counts.iter().zip(&self.counts) {
-                to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
+            successor.state = Arc::clone(&self.state);
         }
         successor
     }
 
     #[inline]
     pub(super) fn is_on(&self) -> bool {
-        self.is_on.load(Ordering::Relaxed)
+        self.state.is_on.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, which: Difference) -> &AtomicU64 {
+        &self.state.counts[which as usize]
     }
 
     #[cold]
@@ -120,7 +131,7 @@ impl Shadow {
         is_by_replaced: bool,
     ) -> Difference {
         let difference = Difference::of(would, is_denied, is_by_replaced);
-        self.counts[difference as usize].fetch_add(1, Ordering::Relaxed);
+        self.count(difference).fetch_add(1, Ordering::Relaxed);
         difference
     }
 }
@@ -138,11 +149,12 @@ impl Throttle {
     /// What was [reported](Throttle::shadow_report) is forgotten when a shadow begins.
     pub fn set_shadow(&self, is_shadow: bool) {
         if is_shadow && !self.is_shadow() {
-            for count in &self.0.shadow.counts {
-                count.store(0, Ordering::Relaxed);
+            for which in Difference::ALL {
+                self.0.shadow.count(which).store(0, Ordering::Relaxed);
             }
         }
-        self.0.shadow.is_on.store(is_shadow, Ordering::Relaxed);
+        let state = &self.0.shadow.state;
+        state.is_on.store(is_shadow, Ordering::Relaxed);
     }
 
     /// What it would have done while it was in shadow: what would be denied that was not, and the other way round.
@@ -165,8 +177,7 @@ impl Throttle {
     /// # Ok::<(), traffik_core::Error>(())
     /// ```
     pub fn shadow_report(&self) -> ShadowReport {
-        let count =
-            |which: Difference| self.0.shadow.counts[which as usize].load(Ordering::Relaxed);
+        let count = |which: Difference| self.0.shadow.count(which).load(Ordering::Relaxed);
         let [admitted, newly_denied, newly_admitted, denied, withheld] = Difference::ALL.map(count);
         ShadowReport {
             admitted,
