@@ -509,7 +509,9 @@ impl HttpThrottle {
     #[cold]
     fn look_at(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
         let seen = self.0.seen_stores.load(Ordering::Relaxed);
-        if backend.is_separate || seen == SEVERAL_STORES || seen == stores(&*backend.backend) {
+        // What is disabled counts nowhere; and all that were removed are one.
+        let is_over = self.is_disabled() || seen == SEVERAL_STORES;
+        if backend.is_separate || is_over || seen == stores(&*backend.backend) {
             return;
         }
         if let Some(noted) = self.note(backend)

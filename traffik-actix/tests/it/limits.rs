@@ -606,6 +606,26 @@ async fn a_shadow_that_began_or_ended_while_a_throttle_was_off_was_forgotten() {
     assert_eq!(live.shadow_report().newly_denied, 1);
 }
 
+/// Of removed throttles it was said that their limit is multiplied.
+#[actix_web::test]
+async fn who_was_removed_was_warned_of() {
+    let limits = Limits::new();
+    let memories = [(); 2].map(|()| ThrottleBackend::new(MemoryBackend::new()));
+    for (name, memory) in ["gone-here", "gone-there"].into_iter().zip(&memories) {
+        let live = limits.add(made(name, "1/day")).unwrap();
+        let app = app(ThrottleMiddleware::new(live).backend(memory.clone())).await;
+        limits.remove(name).unwrap();
+        for _ in 0..2 {
+            assert!(send(&app, get("/")).await.is_ok());
+        }
+    }
+    let warnings = warnings().lock().unwrap();
+    assert!(
+        warnings.iter().all(|one| !one.contains("(removed)")),
+        "{warnings:?}"
+    );
+}
+
 /// An outage that begins before a change is the same outage after it.
 #[actix_web::test]
 async fn what_was_seen_of_an_outage_outlives_a_change() {
