@@ -279,6 +279,16 @@ impl HttpThrottle {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether both are one: the same, or handles of the same in a registry.
+    #[cfg(feature = "ws")]
+    pub(crate) fn stands_for(&self, other: &HttpThrottle) -> bool {
+        let are_of_one = match (self.registry(), other.registry()) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two) && self.name() == other.name(),
+            _ => false,
+        };
+        are_of_one || self.is(other)
+    }
+
     pub(crate) fn downgrade(&self) -> WeakThrottle {
         WeakThrottle(Arc::downgrade(&self.0))
     }

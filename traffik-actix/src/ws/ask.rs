@@ -161,7 +161,7 @@ impl<'a> WsAsk<'a> {
     async fn known(&self, now: &HttpThrottle) -> Result<Result<Known<'a>, Decision>> {
         let connection = self.connection;
         let mut rules = connection.settings.rules.iter();
-        if let Some(at) = rules.position(|rule| rule.throttle.is(self.throttle)) {
+        if let Some(at) = rules.position(|rule| rule.throttle.stands_for(self.throttle)) {
             let answer = connection.ask_again(at).await?;
             let limit = &connection.limits[at];
             return Ok(match limit.resolved() {

@@ -7,7 +7,8 @@ use actix_web::rt::spawn;
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, web};
 use traffik_actix::actix_ws::AggregatedMessage;
 use traffik_actix::{
-    HttpThrottle, HttpThrottleBuilder, Identity, ManualClock, OnExcess, Rate, WsRule, WsThrottle,
+    HttpThrottle, HttpThrottleBuilder, Identity, Limits, ManualClock, OnExcess, Rate, WsRule,
+    WsThrottle,
 };
 
 use crate::client::Client;
@@ -385,4 +386,23 @@ async fn handshakes_and_messages_have_limits_of_their_own() {
     assert_eq!(Client::try_connect(addr, "ann").await.unwrap_err(), 429);
     assert_eq!(passes(&mut one, 3, "hi").await, 3);
     assert_eq!(passes(&mut two, 3, "hi").await, 2);
+}
+
+/// What a registry gives is the throttle that a rule has, by whatever handle.
+#[actix_web::test]
+async fn a_throttle_that_was_found_by_its_name_counted_elsewhere_than_its_rule() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let said = throttle("said", "5/day").identify(name).backend(backend);
+    let rule = WsRule::new(limits.add(said).unwrap()).per_connection();
+    let rule = rule.when(|message| !is_order(message));
+    let found = limits.get("said").unwrap();
+    let app = app(WsThrottle::new(rule).on_excess(OnExcess::Discard))
+        .app_data(web::Data::new(Asked(found)));
+    let mut ann = Client::connect(serve_app(app).await, "ann").await;
+    assert_eq!(passes(&mut ann, 1, "hi").await, 1);
+    ann.say("hit 1").await;
+    assert_eq!(ann.hear().await, "yes");
+    ann.say("left").await;
+    assert_eq!(ann.hear().await, "3 left");
 }
