@@ -199,7 +199,7 @@ impl LimitsFile {
     pub fn reload(&self) -> Result<Reloaded> {
         let mut loaded = self.loaded();
         let texts = self.read()?;
-        self.apply(&mut loaded, texts)
+        self.see(&mut loaded, texts)
     }
 
     /// The same unless it was read before as it is, be it right or wrong.
@@ -207,18 +207,24 @@ impl LimitsFile {
         let mut loaded = self.loaded();
         match loaded.seen.as_ref() == Some(&texts) {
             true => Ok(None),
-            false => self.apply(&mut loaded, texts).map(Some),
+            false => self.see(&mut loaded, texts).map(Some),
         }
     }
 
-    fn apply(&self, loaded: &mut Loaded, texts: Texts) -> Result<Reloaded> {
-        let (plan, trial) = match self.plans(loaded, &texts) {
-            Ok(plans) => plans,
-            Err(error) => {
-                loaded.seen = Some(texts);
-                return Err(error);
-            }
-        };
+    /// Puts what was read in force, which is not read again for being wrong.
+    fn see(&self, loaded: &mut Loaded, texts: Texts) -> Result<Reloaded> {
+        loaded.seen = Some(texts.clone());
+        self.apply(loaded, texts, || Ok(()))
+    }
+
+    /// Changes everything at once, unless what has to be done with it fails; then nothing has changed.
+    fn apply(
+        &self,
+        loaded: &mut Loaded,
+        texts: Texts,
+        also: impl FnOnce() -> Result<()>,
+    ) -> Result<Reloaded> {
+        let (plan, trial) = self.plans(loaded, &texts)?;
         let mut replacement = Replacement::of(self.0.list);
         let mut said = BTreeMap::new();
         let plans = [
@@ -245,9 +251,11 @@ impl LimitsFile {
         let gone = loaded.said.keys().filter(|name| !said.contains_key(*name));
         replacement.removed = gone.cloned().collect();
         let registry = self.0.limits.registry();
-        registry
-            .change(|state| state.replace(registry, &replacement))
-            .map_err(|error| error.within(self.name()))?;
+        registry.change(|state| {
+            let replaced = state.replace(registry, &replacement);
+            replaced.map_err(|error| error.within(self.name()))?;
+            also()
+        })?;
         let reloaded = Reloaded {
             added: replacement.added(),
             changed: replacement.changed(),

@@ -84,11 +84,12 @@ impl LimitsFile {
         // It may be the same text, and mistaken only in the place of the other.
         let promoted = texts.trial.take().unwrap_or_default();
         texts.file = promoted;
-        self.plans(&loaded, &texts)?;
-        std::fs::rename(path, &self.0.path).map_err(|error| {
-            Error::invalid(format!("{} cannot be moved: {error}", path.display()))
-        })?;
-        self.apply(&mut loaded, texts)
+        let moved = || {
+            std::fs::rename(path, &self.0.path).map_err(|error| {
+                Error::invalid(format!("{} cannot be moved: {error}", path.display()))
+            })
+        };
+        self.apply(&mut loaded, texts, moved)
     }
 }
 

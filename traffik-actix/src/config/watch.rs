@@ -112,3 +112,34 @@ impl Hangups {
         poll_fn(|_| std::task::Poll::<()>::Pending).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::throttle::HttpThrottle;
+
+    /// Each look said so again, and built everything anew.
+    #[test]
+    fn a_file_that_could_not_come_into_force_was_tried_at_each_look() {
+        let path = std::env::temp_dir().join(format!("traffik-watch-{}.toml", std::process::id()));
+        let text = |name: &str| format!("[throttle.{name}]\nrate = \"1/s\"\n");
+        std::fs::write(&path, text("api")).unwrap();
+        let limits = Limits::new();
+        let program = HttpThrottle::builder("jobs").rate("1/s");
+        limits.add(program).unwrap();
+        let file = LimitsFile::at(&path).limits(&limits).load().unwrap();
+        std::fs::write(&path, text("jobs")).unwrap();
+        let texts = file.read().unwrap();
+        let first = file.reload_if(texts.clone()).unwrap_err().to_string();
+        assert!(
+            first.contains("the program has a throttle `jobs`"),
+            "{first}"
+        );
+        assert_eq!(file.reload_if(texts).unwrap(), None);
+        // Who asks for it is told again.
+        assert!(file.reload().is_err());
+        std::fs::remove_file(&path).unwrap();
+        assert!(limits.get("api").is_some());
+    }
+}

@@ -1,9 +1,9 @@
 //! A new file in shadow beside the one in force.
 
-use traffik_actix::TriedOutcome;
+use traffik_actix::{Limits, TriedOutcome};
 
 use super::File;
-use crate::support::{app, get, memory, send};
+use crate::support::{app, get, memory, send, throttle};
 
 #[actix_web::test]
 async fn a_file_that_is_tried_denied_somebody_or_could_not_be_put_in_force() {
@@ -121,4 +121,29 @@ async fn a_file_that_was_moved_over_the_other_was_not_put_in_force() {
         .header("ratelimit-policy")
         .unwrap();
     assert_eq!(policy, "\"api\";q=2;w=86400");
+}
+
+/// The file on disk was replaced, and the one in force was not.
+#[test]
+fn a_file_that_could_not_be_put_in_force_was_moved() {
+    let (_, backend) = memory();
+    let text = |name: &str| format!("[throttle.{name}]\nrate = \"4/day\"\n");
+    let (file, next) = (File::new(&text("api")), File::new(&text("jobs")));
+    let limits = Limits::new();
+    limits.add(throttle("jobs", "1/day")).unwrap();
+    let loaded = file.builder(&backend).limits(&limits);
+    let loaded = loaded.try_beside(next.path()).load().unwrap();
+    let error = loaded.promote().unwrap_err().to_string();
+    assert!(
+        error.contains("the program has a throttle `jobs`"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_to_string(file.path()).unwrap(), text("api"));
+    assert_eq!(std::fs::read_to_string(next.path()).unwrap(), text("jobs"));
+    assert_eq!(loaded.tried().len(), 2);
+    limits.remove("jobs").unwrap();
+    assert_eq!(
+        loaded.promote().unwrap().to_string(),
+        "added jobs; removed api, jobs (shadow); 0 rules"
+    );
 }
