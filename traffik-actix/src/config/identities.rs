@@ -318,7 +318,9 @@ fn tier(table: &Table<'_>, proxies: &Proxies, parts: &Parts) -> Option<(TierOf, 
     let words = format!("the header `{header}` of trusted proxies");
     let proxies = proxies.clone();
     let tier = move |req: &HttpRequest| {
-        let value = req.headers().get(&header).filter(|_| proxies.sent(req))?;
+        // As of an address that a proxy sets: before it is what the client sent.
+        let told = req.headers().get_all(&header).next_back();
+        let value = told.filter(|_| proxies.sent(req))?;
         value.to_str().ok().map(str::to_owned)
     };
     Some((Arc::new(tier), words))

@@ -307,6 +307,16 @@ async fn a_client_chose_its_tier() {
         }
         assert_eq!(admitted, expected, "{who} says so: {path}");
     }
+    // A proxy that adds a line, where others replace what they were sent.
+    let mut both = 0;
+    for _ in 0..5 {
+        let req = from("10.0.0.1", "/items/1", &[("x-forwarded-for", "192.0.2.8")]);
+        let req = req
+            .append_header(("x-plan", "gold"))
+            .append_header(("x-plan", "free"));
+        both += usize::from(send(&app, req).await.is_ok());
+    }
+    assert_eq!(both, 1, "a client says so before a proxy says otherwise");
 }
 
 #[test]
