@@ -1,6 +1,7 @@
 //! What was decided about a request, for whoever wants to know.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Ready, ready};
@@ -44,8 +45,11 @@ use crate::throttle::admission::Decided;
 /// # let _ = app;
 /// # Ok::<(), traffik_actix::Error>(())
 /// ```
+///
+/// A request may go on for long, as that of a WebSocket does whose handler asks about each message: then the last 256
+/// decisions are known.
 #[derive(Clone, Default)]
-pub struct RateLimitInfo(Rc<RefCell<Vec<Noted>>>);
+pub struct RateLimitInfo(Rc<RefCell<VecDeque<Noted>>>);
 
 /// A decision, and what is to be told of it.
 pub(crate) struct Noted {
@@ -76,6 +80,8 @@ impl How {
 static WANTED: AtomicBool = AtomicBool::new(false);
 
 impl RateLimitInfo {
+    const MOST: usize = 256;
+
     /// What is known about a request, if somebody wanted to know: for loggers and middlewares of your own.
     pub fn of(req: &HttpRequest) -> Option<RateLimitInfo> {
         if !WANTED.load(Ordering::Relaxed) {
@@ -106,7 +112,10 @@ impl RateLimitInfo {
     }
 
     pub(crate) fn note(&self, decisions: impl Iterator<Item = Noted>) {
-        self.0.borrow_mut().extend(decisions);
+        let mut noted = self.0.borrow_mut();
+        noted.extend(decisions);
+        let excess = noted.len().saturating_sub(Self::MOST);
+        noted.drain(..excess);
     }
 
     /// All decisions, in the order in which they were made.

@@ -462,3 +462,22 @@ async fn headers_of_ones_own_may_be_stamped() {
     let told: Vec<_> = headers.get_all("ratelimit").collect();
     assert_eq!(told, ["\"one\";r=7;t=86400"], "the stricter stays");
 }
+
+/// As a WebSocket does, whose handler asks about each message: all of it was kept until it closed.
+#[actix_web::test]
+async fn a_request_that_goes_on_was_remembered_without_end() {
+    let (_, backend) = memory();
+    let hits = throttle("hits", "600/day")
+        .backend(backend)
+        .build()
+        .unwrap();
+    let req = TestRequest::default().to_http_request();
+    let info = RateLimitInfo::keep(&req);
+    for _ in 0..700 {
+        let _ = hits.hit(&req).await.unwrap();
+    }
+    let decisions = info.decisions();
+    assert_eq!(decisions.len(), 256);
+    assert_eq!(decisions[0].decision.remaining(), 600 - (700 - 256) - 1);
+    assert!(info.is_throttled());
+}
