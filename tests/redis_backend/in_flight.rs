@@ -308,6 +308,35 @@ async fn places_to_wait_are_bounded() {
     assert!(!busy.waited());
 }
 
+/// A place was taken from whoever was not the first, and given to whoever may not wait at all.
+#[tokio::test]
+async fn a_client_had_not_as_many_places_to_wait_as_it_may() {
+    let server = RedisServer::start();
+    let made = |places| {
+        let limit = limit(server.backend(), 1).shared();
+        let limit = limit.max_waiters(9).max_waiters_per_client(places);
+        limit.build().unwrap()
+    };
+    let limit = made(1);
+    let held = now(&limit).await.unwrap();
+    let mut tasks = JoinSet::new();
+    let waiting = || limit.info().waiting;
+    for (nth, who) in (1..).zip(["ann", "ben", "cid"]) {
+        let task = limit.clone();
+        tasks.spawn(async move { task.acquire(&Identity::of(who), HOUR).await.is_ok() });
+        soon(|| waiting() == nth).await;
+        let busy = limit.acquire(&Identity::of(who), HOUR).await.unwrap_err();
+        assert!(!busy.waited() && waiting() == nth, "{who} has its place");
+    }
+    drop(held);
+    assert!(tasks.join_all().await.into_iter().all(|served| served));
+    soon(|| server.keys().is_empty()).await;
+    let none = made(0);
+    let _held = now(&none).await.unwrap();
+    let busy = none.acquire(&ann(), HOUR).await.unwrap_err();
+    assert!(!busy.waited());
+}
+
 #[tokio::test]
 async fn identities_names_and_exempt_ones_are_told_apart() {
     let server = RedisServer::start();

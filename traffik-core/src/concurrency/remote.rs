@@ -159,12 +159,10 @@ impl Concurrency {
         asks: &mut Asks<'_>,
     ) -> Result<Head<'_>, Busy> {
         let inner = &self.0;
-        let entered = inner.table.enter_or_wait(
+        let entered = inner.table.lead_or_wait(
             who,
-            1,
             client,
-            // The head is one more.
-            inner.max_waiters_per_client.saturating_sub(1),
+            inner.max_waiters_per_client,
             &inner.waiting,
             inner.max_waiters,
         );

@@ -18,6 +18,9 @@ pub(super) struct Table([Mutex<HashMap<u128, Count>>; SHARDS]);
 struct Count {
     in_flight: u32,
     queue: VecDeque<Waiter>,
+    /// Whose turn came last: of one that is under way to wait elsewhere.
+    #[cfg(feature = "redis")]
+    head: u128,
 }
 
 struct Waiter {
@@ -73,24 +76,37 @@ impl Table {
         if let Some(before) = enter(&mut shard, key, limit) {
             return Entered::InFlight(before);
         }
-        let Some(count) = shard.get_mut(&key) else {
+        match shard.get_mut(&key) {
+            Some(count) => count.queue_up(client, most_of_client, waiting, most),
             // As many as may be are under way.
+            None => Entered::NoRoom,
+        }
+    }
+
+    /// The same where one at a time is under way, to wait elsewhere for all: it has one of its client's places.
+    #[cfg(feature = "redis")]
+    pub(super) fn lead_or_wait(
+        &self,
+        key: u128,
+        client: u128,
+        most_of_client: usize,
+        waiting: &AtomicUsize,
+        most: usize,
+    ) -> Entered {
+        if most_of_client == 0 {
+            return Entered::NoRoom;
+        }
+        let mut shard = self.shard(key);
+        let entered = enter(&mut shard, key, 1);
+        let Some(count) = shard.get_mut(&key) else {
             return Entered::NoRoom;
         };
-        let of_client = count.queue.iter().filter(|one| one.client == client);
-        if of_client.count() >= most_of_client {
-            return Entered::NoRoom;
+        if let Some(before) = entered {
+            count.head = client;
+            return Entered::InFlight(before);
         }
-        if waiting.fetch_add(1, Ordering::Relaxed) >= most {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            return Entered::NoRoom;
-        }
-        let turn = Arc::new(Turn(Mutex::new(State::Waits(None))));
-        count.queue.push_back(Waiter {
-            client,
-            turn: Arc::clone(&turn),
-        });
-        Entered::Waits(turn)
+        let taken = usize::from(count.head == client);
+        count.queue_up(client, most_of_client - taken, waiting, most)
     }
 
     /// One is under way no more; or it is, but as the next in the queue, whose turn has come.
@@ -102,6 +118,10 @@ impl Table {
         let count = entry.get_mut();
         if let Some(next) = count.queue.pop_front() {
             waiting.fetch_sub(1, Ordering::Relaxed);
+            #[cfg(feature = "redis")]
+            {
+                count.head = next.client;
+            }
             // Before others see the queue without it.
             next.turn.come();
             return Some(next.turn);
@@ -159,6 +179,8 @@ fn enter(shard: &mut HashMap<u128, Count>, key: u128, limit: u32) -> Option<u32>
     let count = shard.entry(key).or_insert_with(|| Count {
         in_flight: 0,
         queue: VecDeque::new(),
+        #[cfg(feature = "redis")]
+        head: 0,
     });
     // Who waits comes first: then nobody else fits in either.
     let before = count.in_flight;
@@ -166,6 +188,31 @@ fn enter(shard: &mut HashMap<u128, Count>, key: u128, limit: u32) -> Option<u32>
         count.in_flight += 1;
         before
     })
+}
+
+impl Count {
+    fn queue_up(
+        &mut self,
+        client: u128,
+        most_of_client: usize,
+        waiting: &AtomicUsize,
+        most: usize,
+    ) -> Entered {
+        let of_client = self.queue.iter().filter(|one| one.client == client);
+        if of_client.count() >= most_of_client {
+            return Entered::NoRoom;
+        }
+        if waiting.fetch_add(1, Ordering::Relaxed) >= most {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            return Entered::NoRoom;
+        }
+        let turn = Arc::new(Turn(Mutex::new(State::Waits(None))));
+        self.queue.push_back(Waiter {
+            client,
+            turn: Arc::clone(&turn),
+        });
+        Entered::Waits(turn)
+    }
 }
 
 impl Turn {
