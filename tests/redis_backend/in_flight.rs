@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, yield_now};
 use traffik_core::{
-    Busy, Concurrency, ConcurrencyBuilder, ConcurrencyInfo, Identity, InFlight, ManualClock,
-    RedisBackend,
+    Backend, Busy, Concurrency, ConcurrencyBuilder, ConcurrencyInfo, Identity, InFlight,
+    ManualClock, RedisBackend, Throttle,
 };
 
 use crate::support::{PATIENCE, RedisCluster, RedisServer};
@@ -46,7 +46,7 @@ async fn soon(mut is: impl FnMut() -> bool) {
 
 /// How many are known to the server, of keys whose scope is this: permits, or those who wait.
 fn known(server: &RedisServer, scope: u64) -> u64 {
-    let scope = format!("{scope:016x}");
+    let scope = format!("{scope:016x}:in-flight");
     let keys = server
         .keys()
         .into_iter()
@@ -335,6 +335,27 @@ async fn a_client_had_not_as_many_places_to_wait_as_it_may() {
     let _held = now(&none).await.unwrap();
     let busy = none.acquire(&ann(), HOUR).await.unwrap_err();
     assert!(!busy.waited());
+}
+
+/// As many as other processes had were let in once more.
+#[tokio::test]
+async fn a_reset_of_counts_forgot_what_is_in_flight() {
+    let server = RedisServer::start();
+    let (backend, other) = (server.backend(), server.backend());
+    let exports = limit(backend.clone(), 1).build().unwrap();
+    let elsewhere = limit(other, 1).build().unwrap();
+    let held = now(&exports).await.unwrap();
+    let hits = Throttle::builder("hits")
+        .rate("1/day")
+        .backend(backend.clone());
+    let hits = hits.build().unwrap();
+    assert!(hits.hit(&ann()).await.unwrap().is_allowed());
+    backend.reset().await.unwrap();
+    assert!(hits.hit(&ann()).await.unwrap().is_allowed());
+    assert!(now(&elsewhere).await.is_err());
+    drop(held);
+    soon(|| permits(&server) == 0).await;
+    assert!(now(&elsewhere).await.is_ok());
 }
 
 #[tokio::test]

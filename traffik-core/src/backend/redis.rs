@@ -91,7 +91,8 @@ use crate::time::{Clock, Timestamp, micros};
 ///
 /// `<namespace>:{<digest of the identity>}<digest of throttle and scope>`, a few dozen bytes, with
 /// a time to live of exactly as long as it matters. No identity is ever sent. After a reset,
-/// `<namespace>:reset` tells for two hours when that was.
+/// `<namespace>:reset` tells for two hours when that was. What a [`Concurrency`](crate::Concurrency) has in
+/// flight is in keys that end in `:in-flight`, and goes on through a reset.
 ///
 /// Give the server room. When it has none left, its `maxmemory-policy` chooses between two evils: with
 /// `noeviction` every hit that would change a count is an error, so that a full server is an outage;

@@ -42,6 +42,9 @@ pub(super) struct News {
 /// How many permits a command tells of: a millisecond of the server's time.
 const MOST_TOLD: usize = 1_000;
 
+/// At the end of keys, by which they are no cells: a reset forgets counts, and not what is under way.
+const MARK: &str = ":in-flight";
+
 /// Rounded up, so that nothing ends early.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
@@ -182,7 +185,7 @@ impl RedisBackend {
             };
             command.arg(keys.len());
             for key in keys {
-                command.arg(format!("{}:{key}", inner.namespace));
+                command.arg(format!("{}:{key}{MARK}", inner.namespace));
             }
             match inner.now().map(Timestamp::as_micros) {
                 Some(now) => command.arg(now / 1_000),
