@@ -40,8 +40,11 @@ pub(super) struct Surroundings<'a> {
 
 /// What throttles are called that are tried.
 pub(super) fn trial_of(name: &str) -> String {
-    format!("{name} (shadow)")
+    format!("{name}{TRIAL}")
 }
+
+/// At the end of their names, by which others would be taken for them.
+const TRIAL: &str = " (shadow)";
 
 impl Planned {
     /// Nothing if there are mistakes, of which all are told.
@@ -51,6 +54,11 @@ impl Planned {
         table: &Table<'_>,
         around: &Surroundings<'_>,
     ) -> Option<Planned> {
+        if name.ends_with(TRIAL) {
+            table.refuse(format_args!(
+                "a name that ends in `{TRIAL}` is one of a throttle that is tried: give it another"
+            ));
+        }
         let rate = rate(table);
         let known_as = match around.is_trial {
             true => trial_of(name),

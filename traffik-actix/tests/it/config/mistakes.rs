@@ -167,6 +167,11 @@ const MISTAKES: &[(&str, &str)] = &[
         "RULE\nwhen = \"bta\"",
         ":5:8: there is no predicate `bta`, did you mean `beta`?: the program registers them by name",
     ),
+    // What is tried of `api` would take its place.
+    (
+        "[throttle.\"api (shadow)\"]\nrate = \"1/s\"",
+        ":1:11: throttle `api (shadow)`: a name that ends in ` (shadow)` is one of a throttle that is tried: give it another",
+    ),
     // Who asks.
     (
         "API\n[identity.who]\n",
