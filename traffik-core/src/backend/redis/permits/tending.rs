@@ -140,9 +140,7 @@ impl State {
             self.due = shortest.map(|lease| now + lease / RENEWALS);
         }
         let ended = std::mem::take(&mut self.ended);
-        for one in &ended {
-            push_ended(&mut news, one);
-        }
+        push_ended(&mut news, &ended);
         (news, ended)
     }
 
@@ -218,24 +216,43 @@ mod tests {
         assert!(permits.lock().is_tended);
     }
 
+    /// A permit of somebody that is no more.
+    fn ended(permits: &Shared, who: u128, permit: u64) -> Ended {
+        let key = Key {
+            throttle: 1,
+            scope: 0,
+            who,
+        };
+        Ended {
+            count: key,
+            key,
+            member: permits.member(permit),
+            until: Instant::now() + Duration::from_secs(60),
+            is_doubtful: false,
+        }
+    }
+
+    /// Each was looked for among all others, under the lock that every request takes: after an outage, or beside
+    /// as many connections, for minutes.
+    #[test]
+    fn what_ended_of_many_clients_held_up_everybody() {
+        const CLIENTS: u64 = 100_000;
+        let permits = Shared::default();
+        let all = (0..2 * CLIENTS).map(|nth| ended(&permits, (nth % CLIENTS).into(), nth));
+        let mut state = State {
+            ended: all.collect(),
+            ..State::default()
+        };
+        let (news, ended) = state.collect();
+        assert_eq!(ended.len() as u64, 2 * CLIENTS);
+        assert_eq!(news.len() as u64, CLIENTS);
+        assert!(news.iter().all(|one| one.ended.len() == 2));
+    }
+
     #[test]
     fn what_had_ended_was_forgotten_by_a_panic() {
         let permits = Shared::default();
-        let one = Ended {
-            count: Key {
-                throttle: 1,
-                scope: 0,
-                who: 1,
-            },
-            key: Key {
-                throttle: 1,
-                scope: 0,
-                who: 1,
-            },
-            member: permits.member(1),
-            until: Instant::now() + Duration::from_secs(60),
-            is_doubtful: false,
-        };
+        let one = ended(&permits, 1, 1);
         drop(Untold {
             permits: &permits,
             ended: Some(vec![one]),

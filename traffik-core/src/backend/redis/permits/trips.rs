@@ -1,5 +1,6 @@
 //! What is asked and told.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ pub(super) struct News {
     unasked: usize,
     /// The latest among them that the server has yet to hear of.
     untold: Option<u64>,
-    ended: Vec<Member>,
+    pub(super) ended: Vec<Member>,
 }
 
 /// How many permits a command tells of: a millisecond of the server's time.
@@ -227,21 +228,30 @@ pub(super) fn push_renewed(news: &mut Vec<News>, key: Key, held: &Held) {
     }));
 }
 
-/// Beside what else there is to tell of that key.
-pub(super) fn push_ended(news: &mut Vec<News>, ended: &Ended) {
-    let has_room = |one: &&mut News| {
-        one.key == ended.key && one.ended.len() + one.renewed.len() < MOST_TOLD - 1
-    };
-    match news.iter_mut().rev().find(has_room) {
-        Some(one) => one.ended.push(ended.member.clone()),
-        None => news.push(News {
+/// Beside what else there is to tell of these keys.
+pub(super) fn push_ended(news: &mut Vec<News>, all: &[Ended]) {
+    if all.is_empty() {
+        return;
+    }
+    // The latest of each key. There may be as many keys as clients, and others wait meanwhile.
+    let places = news.iter().enumerate().map(|(at, one)| (one.key, at));
+    let mut places: HashMap<Key, usize> = places.collect();
+    for ended in all {
+        let place = places.get(&ended.key).map(|at| &mut news[*at]);
+        let has_room = |one: &&mut News| one.ended.len() + one.renewed.len() < MOST_TOLD - 1;
+        if let Some(one) = place.filter(has_room) {
+            one.ended.push(ended.member.clone());
+            continue;
+        }
+        places.insert(ended.key, news.len());
+        news.push(News {
             key: ended.key,
             lease: Duration::ZERO,
             renewed: Vec::new(),
             unasked: 0,
             untold: None,
             ended: vec![ended.member.clone()],
-        }),
+        });
     }
 }
 
