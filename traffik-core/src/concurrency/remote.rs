@@ -138,7 +138,7 @@ impl Concurrency {
     ) -> Result<InFlight, Busy> {
         let _head = self.head_of_queue(count.key.who, client, asks).await?;
         asks.waits();
-        let freed = remote.backend.watch_permits(&count.key);
+        let watch = remote.backend.watch_permits(count.key);
         let mut place = Some(remote.backend.place(count));
         let mut pause = SHORTEST;
         loop {
@@ -147,7 +147,7 @@ impl Concurrency {
                 return Ok(in_flight);
             }
             place = kept;
-            let _ = timeout(pause, freed.notified()).await;
+            let _ = timeout(pause, watch.changed()).await;
             pause = (pause * 2).min(LONGEST);
         }
     }

@@ -43,6 +43,15 @@ pub(crate) struct Place {
     text: Vec<u8>,
 }
 
+/// Who is told when there may be a permit, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    backend: RedisBackend,
+    count: Key,
+    /// Nothing when it is over.
+    told: Option<Arc<Notify>>,
+}
+
 /// What this process has under way on one Redis.
 #[derive(Debug, Default)]
 pub(super) struct Permits(Arc<Shared>);
@@ -333,9 +342,14 @@ impl RedisBackend {
     }
 
     /// Is told when one of this process is under way no more. Of each count one waits at a time.
-    pub(crate) fn watch_permits(&self, count: &Key) -> Arc<Notify> {
+    pub(crate) fn watch_permits(&self, count: Key) -> Watch {
         let mut state = self.permits().lock();
-        Arc::clone(state.heads.entry(*count).or_default())
+        let told = Arc::clone(state.heads.entry(count).or_default());
+        Watch {
+            backend: self.clone(),
+            count,
+            told: Some(told),
+        }
     }
 
     pub(crate) fn place(&self, count: Count) -> Place {
@@ -371,13 +385,29 @@ impl Drop for Place {
     fn drop(&mut self) {
         let (count, text) = (self.count, std::mem::take(&mut self.text));
         if text.is_empty() {
-            self.backend.permits().lock().leave_head(&count.key);
             return;
         }
         let key = waiters(&count.key);
         let member = Member::from_vec(text);
-        let leave = |state: &mut State| state.leave_head(&count.key);
-        self.backend.end(count, key, member, false, leave);
+        self.backend.end(count, key, member, false, |_| ());
+    }
+}
+
+impl Watch {
+    /// Waits until there may be one.
+    pub(crate) async fn changed(&self) {
+        if let Some(told) = &self.told {
+            told.notified().await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = self.backend.permits().lock();
+        // Under the lock, so that of several the last one knows that it is.
+        self.told = None;
+        state.leave_head(&self.count);
     }
 }
 

@@ -216,6 +216,27 @@ mod tests {
         assert!(permits.lock().is_tended);
     }
 
+    /// Of each client that had waited once something was kept, until the process ended.
+    #[test]
+    fn who_had_waited_was_watched_for_ever() {
+        let backend = backend();
+        let key = ended(backend.permits(), 7, 1).key;
+        let heads = || backend.permits().lock().heads.len();
+        let count = Count {
+            key,
+            limit: 1,
+            lease: Duration::from_secs(1),
+        };
+        let [one, two] = [0, 1].map(|_| backend.watch_permits(key));
+        let place = backend.place(count);
+        drop(place);
+        assert_eq!(heads(), 1);
+        drop(one);
+        assert_eq!(heads(), 1, "the next one is there");
+        drop(two);
+        assert_eq!(heads(), 0);
+    }
+
     /// A permit of somebody that is no more.
     fn ended(permits: &Shared, who: u128, permit: u64) -> Ended {
         let key = Key {
