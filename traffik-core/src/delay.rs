@@ -236,9 +236,16 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 /// Who waits, in this process.
 #[derive(Default)]
 struct Waiting {
-    lines: HashMap<Line, Turn>,
+    lines: HashMap<Line, Queue>,
     /// By [whose](Throttle::seats) they are.
     seats: HashMap<u64, Taken>,
+}
+
+/// Those in a line.
+#[derive(Default)]
+struct Queue {
+    turn: Turn,
+    places: usize,
 }
 
 /// Seats of a throttle that are taken.
@@ -274,7 +281,10 @@ struct Place {
 impl Place {
     fn in_line(line: Line) -> Place {
         PLACES.fetch_add(1, Ordering::Relaxed);
-        let turn = Arc::clone(waiting().lines.entry(line).or_default());
+        let mut waiting = waiting();
+        let queue = waiting.lines.entry(line).or_default();
+        queue.places += 1;
+        let turn = Arc::clone(&queue.turn);
         Place { line, turn }
     }
 }
@@ -282,9 +292,11 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut waiting = waiting();
-        // The last one: only this place and the map still hold it.
-        if Arc::strong_count(&self.turn) == 2 {
-            waiting.lines.remove(&self.line);
+        if let Some(queue) = waiting.lines.get_mut(&self.line) {
+            queue.places -= 1;
+            if queue.places == 0 {
+                waiting.lines.remove(&self.line);
+            }
         }
         PLACES.fetch_sub(1, Ordering::Relaxed);
     }
@@ -531,6 +543,27 @@ mod tests {
         assert!(wait(new).await.unwrap().is_denied());
         drop(waiting);
         assert!(wait(new).await.unwrap().is_allowed());
+    }
+
+    /// Neither was the last one, as long as both still held it.
+    #[test]
+    fn a_line_that_two_left_at_once_was_kept() {
+        const LINES: u128 = 1_000;
+        // Of no store.
+        let line = |at: u128| (usize::MAX, at);
+        let start = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for at in 0..LINES {
+                        let place = Place::in_line(line(at));
+                        start.wait();
+                        drop(place);
+                    }
+                });
+            }
+        });
+        assert!((0..LINES).all(|at| !waiting().lines.contains_key(&line(at))));
     }
 
     #[tokio::test(start_paused = true)]
