@@ -226,6 +226,9 @@ impl Holding {
             0 => (self.most_spent(), SmallVec::new()),
             _ => self.set_aside_oldest(),
         };
+        if cost > 0 {
+            self.hit_us = now_us;
+        }
         let kept = self.left();
         let want = need.saturating_sub(kept).min(part);
         self.question(now_us, cost, want, back_of, back, terms)

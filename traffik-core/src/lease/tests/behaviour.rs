@@ -88,6 +88,24 @@ fn keys_that_are_asked_for_once_in_a_while_go_to_the_store() {
     });
 }
 
+/// What is held is looked through every 20 ms, and who had asked only was taken for one that nobody asks for.
+#[test]
+fn a_key_that_is_asked_for_evenly_is_leased() {
+    for (length, gap_ms) in [(1, 10), (1, 25), (1, 35), (4, 100)] {
+        simulated(async {
+            let length = Duration::from_secs(length);
+            let node = Node::with(Lease::new().length(length).period(length / 4));
+            let api = node.throttle("1000/10s", TokenBucket::new());
+            for _ in 0..200 {
+                sleep(Duration::from_millis(gap_ms)).await;
+                assert!(api.hit(&ann()).await.unwrap().is_allowed());
+            }
+            let info = node.leased.info();
+            assert!(info.local > 100, "{gap_ms} ms: {info:?}");
+        });
+    }
+}
+
 /// Hits that memory decided are settled by the store, which lent what they took.
 #[test]
 fn refunds_of_what_was_lent_do_not_open_the_limit() {
