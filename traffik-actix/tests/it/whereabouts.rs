@@ -8,9 +8,11 @@ use actix_web::guard::GuardContext;
 use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, web};
+use traffik_actix::traffik_core::backend::{Batch, BoxFuture, Op};
+use traffik_actix::traffik_core::{Cell, Decisions, Result};
 use traffik_actix::{
     Backend, BackendExt, CircuitBreaker, HttpThrottle, Identity, MemoryBackend, OnError, Rate,
-    Scope, ThrottleBackend, ThrottleMiddleware, Within,
+    Scope, ThrottleBackend, ThrottleMiddleware, Timestamp, Within,
 };
 
 use crate::support::{get, memory, send, throttle, warnings};
@@ -249,24 +251,42 @@ async fn namesakes_of_different_rates_do_not_start_if_that_is_visible() {
     assert!(start(["1/day", "2/day"], true).await);
 }
 
+/// A memory where another one was before.
+#[derive(Debug)]
+struct Reborn(MemoryBackend);
+
+impl Backend for Reborn {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        self.0.apply(batch)
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        self.0.load(op)
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        self.0.reset()
+    }
+
+    fn store_id(&self) -> usize {
+        1
+    }
+}
+
 /// Issue: an application did not start once in many, since it had its memory where that of a namesake had been.
 #[actix_web::test]
 async fn a_namesake_quarrelled_whose_memory_was_gone() {
-    let start = async |limit: &HttpThrottle, memory: &MemoryBackend| {
-        let limits = ThrottleMiddleware::new(limit.clone()).backend(memory.clone());
+    let start = async |limit: &HttpThrottle| {
+        let memory = Reborn(MemoryBackend::new());
+        let limits = ThrottleMiddleware::new(limit.clone()).backend(memory);
         let app = App::new().wrap(limits).into_factory();
-        app.new_service(AppConfig::default()).await.is_ok()
+        app.new_service(AppConfig::default()).await.ok()
     };
     let [old, new] = ["1/day", "2/day"].map(|rate| throttle("moved", rate).build().unwrap());
-    let gone = {
-        let memory = MemoryBackend::new();
-        assert!(start(&old, &memory).await);
-        memory.store_id()
-    };
-    // All are kept until one has its place.
-    let memories: Vec<_> = (0..100).map(|_| MemoryBackend::new()).collect();
-    let reborn = memories.iter().find(|memory| memory.store_id() == gone);
-    assert!(start(&new, reborn.expect("what was freed is used again")).await);
+    let used = start(&old).await;
+    assert!(used.is_some() && start(&new).await.is_none());
+    drop(used);
+    assert!(start(&new).await.is_some());
 }
 
 #[actix_web::test]
