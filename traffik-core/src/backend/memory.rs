@@ -272,9 +272,13 @@ impl MemoryBackend {
                 op.realign(cell, now);
             }
         }
-        // Known keys first: an insertion may drop cells that look fresh, as those look that are here.
+        // Known keys first: an insertion may drop cells that look fresh, as those look that are here, and so
+        // may what is weighed.
         for (op, cell) in batch.ops().iter().zip(&mut cells) {
-            tables[table_of(op)].put_back(op, cell, now);
+            tables[table_of(op)].put_back(op, cell);
+        }
+        for op in batch.ops() {
+            tables[table_of(op)].weigh(op, now);
         }
         for (op, cell) in batch.ops().iter().zip(cells) {
             if charged && op.cost > 0 {
@@ -690,6 +694,34 @@ mod tests {
         assert_eq!(known.hit_now(&ann).unwrap().remaining(), 4);
         assert!(hits.try_decide().unwrap().unwrap().is_allowed());
         assert_eq!(known.hit_now(&ann).unwrap().remaining(), 3);
+    }
+
+    /// What was put back first made room for itself, and dropped what was not back yet: that looked fresh.
+    #[test]
+    fn a_batch_that_is_denied_in_a_full_table_forgets_no_count() {
+        let backend = MemoryBackend::builder().shards(1).max_bytes(4_096);
+        let backend = backend.build().unwrap();
+        let throttle = |name, strategy, rate| {
+            let throttle = Throttle::builder(name).strategy(strategy).rate(rate);
+            throttle.backend(backend.clone()).build().unwrap()
+        };
+        // Its cells grow beyond the bytes of a table, since nothing makes them smaller.
+        let queue = throttle("queue", "priority_queue", "200/day");
+        let daily = throttle("daily", "fixed_window", "100/day");
+        let all: Vec<_> = (0..4).map(|n| Identity::from(n.to_string())).collect();
+        for who in &all {
+            assert_eq!(daily.hit_now(who).unwrap().remaining(), 99);
+        }
+        for _ in 0..200 {
+            for who in &all {
+                let _ = queue.hit_now(who).unwrap();
+            }
+        }
+        for who in &all {
+            let hits = Hits::from_iter([(&queue, who), (&daily, who)]);
+            assert!(hits.try_decide().unwrap().unwrap()[0].is_denied());
+            assert_eq!(daily.hit_now(who).unwrap().remaining(), 98);
+        }
     }
 
     /// However many there are, wherever their cells are, and whatever they take.

@@ -195,12 +195,11 @@ impl Table {
         self.overflow.shares(one, other) && is_new(one) && is_new(other)
     }
 
-    /// Returns a cell to its place, if it has one.
-    pub(super) fn put_back(&mut self, op: &Op<'_>, cell: &mut Cell, now: Timestamp) {
+    /// Returns a cell to its place, if it has one. It is to be [weighed](Table::weigh) once all are there
+    /// that were taken: those that are not look expired.
+    pub(super) fn put_back(&mut self, op: &Op<'_>, cell: &mut Cell) {
         if let Some(place) = self.find(&op.key) {
             *place = std::mem::take(cell);
-            let bytes = weigh(place);
-            self.account(bytes, op, now);
         }
     }
 
@@ -735,7 +734,8 @@ mod tests {
         match table.find(&op.key) {
             Some(_) => {
                 table.take(&op);
-                table.put_back(&op, &mut new.clone(), now);
+                table.put_back(&op, &mut new.clone());
+                table.weigh(&op, now);
             }
             None => table.insert(&op, new.clone(), now),
         }
