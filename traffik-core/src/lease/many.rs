@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::Leased;
 use super::errand::{Errand, Part};
-use super::holding::{Lot, Lots};
+use super::holding::Lots;
 use super::table::{Asked, Count, Way};
 use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
@@ -38,7 +38,7 @@ impl<B: Backend> Leased<B> {
     /// it is put back.
     pub(super) async fn decide_many(&self, batch: &Batch<'_>) -> Result<Decisions> {
         let mut count = Count::Any;
-        let mut held = loop {
+        let held = loop {
             match self.plan(batch, count) {
                 Plan::Decided(decisions) => return Ok(decisions),
                 Plan::Wait(answered) => super::wait_for(answered).await?,
@@ -48,21 +48,25 @@ impl<B: Backend> Leased<B> {
         };
         let mut decided: SmallVec<[Option<Decision>; 3]> =
             SmallVec::from_elem(None, batch.ops().len());
+        let mut aside = SetAside {
+            leased: self,
+            batch,
+            held,
+        };
         loop {
-            let open: SmallVec<[usize; 3]> = (0..held.len())
-                .filter(|at| held[*at].is_none() && decided[*at].is_none())
+            let open: SmallVec<[usize; 3]> = (0..aside.held.len())
+                .filter(|at| aside.held[*at].is_none() && decided[*at].is_none())
                 .collect();
-            let guard = SetAside::new(self, batch, &held);
             let decisions = self.ask_for(batch, &open).await?;
             for (at, decision) in open.iter().zip(decisions.iter()) {
                 decided[*at] = Some(*decision);
             }
             if decisions.is_denied() {
-                drop(guard);
+                let held = aside.put_back();
                 return Ok(self.all(batch, &held, &decided, true));
             }
-            guard.spend();
-            if !self.let_go(&mut held) {
+            if !aside.let_go() {
+                let held = aside.spend();
                 return Ok(self.all(batch, &held, &decided, false));
             }
             // What ended while the rest was asked for, the store decides as well.
@@ -178,23 +182,6 @@ impl<B: Backend> Leased<B> {
             .collect()
     }
 
-    /// Forgets what was set aside and has ended since. Returns whether there was any.
-    fn let_go(&self, held: &mut Held) -> bool {
-        let now_us = self.0.table.now_us();
-        let mut any = false;
-        for aside in held {
-            let ended = |lot: &Lot| lot.until_us <= now_us;
-            if aside
-                .as_ref()
-                .is_some_and(|aside| aside.lots.iter().any(ended))
-            {
-                *aside = None;
-                any = true;
-            }
-        }
-        any
-    }
-
     fn put_back(&self, batch: &Batch<'_>, held: &Held) {
         for (op, aside) in batch.ops().iter().zip(held) {
             if let Some(aside) = aside {
@@ -212,34 +199,44 @@ impl<B: Backend> Leased<B> {
     }
 }
 
-/// Puts back what was set aside, unless it is spent: also if the one who asked goes away.
+/// What is set aside of a batch: put back unless it is spent, also if the one who asked goes away.
 struct SetAside<'a, B: Backend> {
     leased: &'a Leased<B>,
     batch: &'a Batch<'a>,
-    held: &'a Held,
-    is_spent: bool,
+    held: Held,
 }
 
-impl<'a, B: Backend> SetAside<'a, B> {
-    fn new(leased: &'a Leased<B>, batch: &'a Batch<'a>, held: &'a Held) -> Self {
-        SetAside {
-            leased,
-            batch,
-            held,
-            is_spent: false,
-        }
+impl<B: Backend> SetAside<'_, B> {
+    fn spend(mut self) -> Held {
+        let held = std::mem::take(&mut self.held);
+        self.leased.spend(self.batch, &held);
+        held
     }
 
-    fn spend(mut self) {
-        self.is_spent = true;
-        self.leased.spend(self.batch, self.held);
+    fn put_back(mut self) -> Held {
+        let held = std::mem::take(&mut self.held);
+        self.leased.put_back(self.batch, &held);
+        held
+    }
+
+    /// Puts back what has ended since. Returns whether there was any.
+    fn let_go(&mut self) -> bool {
+        let table = &self.leased.0.table;
+        let now_us = table.now_us();
+        let mut any = false;
+        for (op, held) in self.batch.ops().iter().zip(&mut self.held) {
+            let ended = |aside: &mut Aside| aside.lots.iter().any(|lot| lot.until_us <= now_us);
+            if let Some(aside) = held.take_if(ended) {
+                table.put_back(&op.key, &aside.lots);
+                any = true;
+            }
+        }
+        any
     }
 }
 
 impl<B: Backend> Drop for SetAside<'_, B> {
     fn drop(&mut self) {
-        if !self.is_spent {
-            self.leased.put_back(self.batch, self.held);
-        }
+        self.leased.put_back(self.batch, &self.held);
     }
 }

@@ -1,14 +1,15 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::lease::Leased;
 use crate::lease::simulation::{Simulated, Store, simulated};
 use crate::strategy::IntoStrategy;
 use crate::{
     Attempt, Backend, BackendExt, CircuitBreaker, Decision, FixedWindow, Gcra, Hits, Identity,
-    Lease, MemoryBackend, OnError, Rate, SlidingWindowLog, Throttle, TokenBucket,
+    Lease, MemoryBackend, OnError, Rate, SlidingWindowLog, Strategy, Throttle, TokenBucket,
 };
 
 fn throttle(rate: &str, strategy: impl IntoStrategy, backend: impl Backend) -> Throttle {
@@ -302,6 +303,40 @@ fn batches_are_all_or_none() {
             let left = left(&node, &wide).await;
             assert!(left <= 10_000 - all && left + 10 > 10_000 - all, "{left}");
         }
+    });
+}
+
+/// The rest of it was told to the store as spent once more, which then took nothing back of that term.
+#[test]
+fn what_is_held_of_a_batch_is_spent_once_though_a_part_of_it_ends_meanwhile() {
+    simulated(async {
+        let node = Node::new();
+        let build = |name: &str, rate: &str, strategy: Arc<dyn Strategy>| {
+            let builder = Throttle::builder(name).rate(rate).strategy(strategy);
+            let builder = builder.on_error(OnError::Raise);
+            builder.backend(node.leased.clone()).build().unwrap()
+        };
+        let bucket = build("bucket", "100000/day", Arc::new(TokenBucket::new()));
+        let window = build("window", "10000/2s", Arc::new(FixedWindow));
+        let log = build("log", "1000/day", Arc::new(SlidingWindowLog));
+        let (ann, start) = (ann(), Instant::now());
+        let mut used = 1;
+        while start.elapsed() < Duration::from_millis(1_960) {
+            sleep(Duration::from_millis(1)).await;
+            used += 1;
+            for throttle in [&bucket, &window] {
+                assert!(throttle.hit(&ann).await.unwrap().is_allowed());
+            }
+        }
+        node.store.delay(Duration::from_millis(100));
+        let hits = Hits::from_iter([(&bucket, &ann), (&window, &ann), (&log, &ann)]);
+        let decisions = hits.decide().await.unwrap();
+        assert!(decisions.is_allowed());
+        assert!(decisions[1].remaining() > 9_000, "the next window decided");
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(node.leased.info().held, 0);
+        let left = left(&node, &bucket).await;
+        assert!(left + 10 > 100_000 - used, "{left} after {used}");
     });
 }
 
