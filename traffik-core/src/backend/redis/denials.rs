@@ -23,11 +23,18 @@ use crate::time::{Timestamp, micros};
 /// through this backend are seen; the ones of other processes are noticed after
 /// [`Denials::LONGEST`].
 pub(super) struct Denials {
-    shards: Box<[Mutex<HashMap<Key, Denial>>]>,
+    shards: Box<[Mutex<Shard>]>,
     /// How many hits each of so many groups of keys has had that may have changed a cell. A denial
     /// is good while those of its keys are what they were before it was asked for.
     changes: Box<[AtomicU32]>,
     max_per_shard: usize,
+}
+
+#[derive(Default)]
+struct Shard {
+    denials: HashMap<Key, Denial>,
+    /// When it was last looked through for those that are over, by the stopwatch.
+    swept_us: u64,
 }
 
 /// A batch that was denied; found by the key of its first operation.
@@ -67,6 +74,9 @@ impl Denials {
     /// After this long Redis is asked again, whatever the wait.
     const LONGEST: Duration = Duration::from_secs(1);
 
+    /// How often at most a shard is looked through for room: that takes longer than many hits.
+    const SWEEP_US: u64 = 100_000;
+
     const SHARDS: usize = 16;
 
     /// So many that at a hundred thousand admissions a second a group changes about once in it.
@@ -100,12 +110,12 @@ impl Denials {
             return None;
         }
         let first = batch.ops().first()?.key;
-        let mut denials = self.shard_of(&first)?;
-        let denial = denials.get(&first)?;
+        let mut shard = self.shard_of(&first)?;
+        let denial = shard.denials.get(&first)?;
         // None if an injected clock has stepped back.
         let us = stopwatch();
         if us.checked_sub(denial.asked_us)? >= denial.hold_us {
-            denials.remove(&first);
+            shard.denials.remove(&first);
             return None;
         }
         let elapsed_us = us.saturating_sub(denial.answered_us);
@@ -113,7 +123,7 @@ impl Denials {
             return None;
         }
         let (mut cells, now) = (denial.cells.clone(), denial.now.plus_micros(elapsed_us));
-        drop(denials);
+        drop(shard);
         Some(batch.decide(&mut cells, now)).filter(Decisions::is_denied)
     }
 
@@ -138,7 +148,7 @@ impl Denials {
             group.fetch_add(1, Ordering::AcqRel);
         }
         for shard in &self.shards {
-            lock(shard).clear();
+            lock(shard).denials.clear();
         }
     }
 
@@ -161,7 +171,7 @@ impl Denials {
         &self.changes[usize::from(u16::from_le_bytes([a, b])) % Self::GROUPS]
     }
 
-    fn shard_of(&self, key: &Key) -> Option<MutexGuard<'_, HashMap<Key, Denial>>> {
+    fn shard_of(&self, key: &Key) -> Option<MutexGuard<'_, Shard>> {
         let [place, ..] = key.digest().to_le_bytes();
         self.shards.get(usize::from(place) % Self::SHARDS).map(lock)
     }
@@ -194,14 +204,28 @@ impl Ticket<'_> {
             answered_us,
             hold_us: micros(hold.min(Denials::LONGEST)),
         };
-        let Some(mut denials) = self.denials.shard_of(&denial.parts[0].key) else {
-            return;
-        };
-        if denials.len() >= self.denials.max_per_shard {
-            denials.retain(|_, denial| denial.asked_us + denial.hold_us > self.asked_us);
+        let key = denial.parts[0].key;
+        if let Some(mut shard) = self.denials.shard_of(&key) {
+            shard.insert(key, denial, self.denials.max_per_shard);
         }
-        if denials.len() < self.denials.max_per_shard {
-            denials.insert(denial.parts[0].key, denial);
+    }
+}
+
+impl Shard {
+    fn insert(&mut self, key: Key, denial: Denial, most: usize) {
+        let now_us = denial.answered_us;
+        if let Some(known) = self.denials.get_mut(&key) {
+            *known = denial;
+            return;
+        }
+        let since_us = now_us.abs_diff(self.swept_us);
+        if self.denials.len() >= most && since_us >= Denials::SWEEP_US {
+            self.swept_us = now_us;
+            let is_good = |one: &Denial| one.asked_us.saturating_add(one.hold_us) > now_us;
+            self.denials.retain(|_, one| is_good(one));
+        }
+        if self.denials.len() < most {
+            self.denials.insert(key, denial);
         }
     }
 }
@@ -236,7 +260,7 @@ impl Part {
     }
 }
 
-fn lock(shard: &Mutex<HashMap<Key, Denial>>) -> MutexGuard<'_, HashMap<Key, Denial>> {
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     // A map is consistent between calls.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -244,5 +268,41 @@ fn lock(shard: &Mutex<HashMap<Key, Denial>>) -> MutexGuard<'_, HashMap<Key, Deni
 impl fmt::Debug for Denials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Denials").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each denial of somebody else looked through all that there were.
+    #[test]
+    fn denials_that_all_hold_were_looked_through_by_each_hit() {
+        let denial = |asked_us| Denial {
+            parts: SmallVec::new(),
+            cells: SmallVec::new(),
+            changes: SmallVec::new(),
+            now: Timestamp::EPOCH,
+            asked_us,
+            answered_us: asked_us,
+            hold_us: 1_000_000,
+        };
+        let key = |who| Key {
+            throttle: 1,
+            scope: 0,
+            who,
+        };
+        let (start, sweep) = (5_000_000, Denials::SWEEP_US);
+        let mut shard = Shard::default();
+        for who in 0..500 {
+            shard.insert(key(who), denial(start), 100);
+            shard.insert(key(500 + who), denial(start + sweep - 1), 100);
+        }
+        assert_eq!((shard.denials.len(), shard.swept_us), (100, start));
+        // Who is known needs no room.
+        shard.insert(key(7), denial(start + 1_000_000), 100);
+        assert_eq!(shard.swept_us, start);
+        shard.insert(key(2_000), denial(start + 1_500_000), 100);
+        assert_eq!(shard.denials.len(), 2);
     }
 }
