@@ -56,8 +56,10 @@ use crate::time::{Clock, SystemClock, Timestamp};
 ///
 /// A lock that its holder cannot release, because it crashed or its future was dropped, is released
 /// by the next use of this backend, else when it expires. A decision that would be stored after its
-/// lock has expired is an error instead. Only if the store itself takes longer than the rest of the
-/// lock's time to write may two holders overlap: choose a time far above that.
+/// lock has expired is an error instead. Two holders may overlap only if the store itself takes longer
+/// than the rest of the lock's time to write, for which choose a time far above that; or if a hit is
+/// dropped, or its deadline ends, while the store writes, and the store finishes that write after the
+/// next hit has released the lock.
 ///
 /// It waits, hence it must be used inside a tokio runtime, such as actix's.
 pub struct Locked<S>(Arc<Inner<S>>);
