@@ -132,7 +132,8 @@ impl LimitsFileBuilder {
     /// ```
     /// use traffik_actix::LimitsFile;
     ///
-    /// let path = std::env::temp_dir().join("limits-of-an-example.json");
+    /// let name = format!("limits-of-an-example-{}.json", std::process::id());
+    /// let path = std::env::temp_dir().join(name);
     /// std::fs::write(&path, r#"{"throttle": {"api": {"rate": "10/minute"}}, "rule": [{"throttle": "api"}]}"#)?;
     /// let file = LimitsFile::at(&path)
     ///     .format(|text| Ok(serde_json::from_str(text)?))
