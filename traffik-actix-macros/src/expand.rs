@@ -124,10 +124,11 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
             GenericParam::Lifetime(_) => None,
         });
     let name_here = |name| Ident::new(name, Span::mixed_site().located_at(ident.span()));
+    // No names that handlers have: a route makes its handler a unit struct, which a pattern of its name would match.
     let (unread, original, all) = (
-        name_here("unread"),
+        name_here("__traffik_unread"),
         // Spanned as the name itself, or its mistakes are said twice.
-        Ident::new("original", ident.span()),
+        Ident::new("__traffik_original", ident.span()),
         name_here("__TRAFFIK_LIMITS"),
     );
     let (inside, beside, path) = match &limits.original {

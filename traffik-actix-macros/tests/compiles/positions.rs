@@ -43,6 +43,43 @@ async fn plain() -> impl Responder {
     "plain"
 }
 
+/// Routes make unit structs of them, which a pattern of their name would match.
+mod namesakes_of_ours {
+    use actix_web::{Responder, get, post, web};
+    use traffik_actix::throttle;
+
+    #[throttle("100/minute")]
+    #[get("/unread")]
+    async fn unread(body: web::Bytes) -> impl Responder {
+        body
+    }
+
+    #[post("/original")]
+    #[throttle("100/minute")]
+    async fn original() -> impl Responder {
+        "original"
+    }
+
+    #[throttle("100/minute")]
+    #[get("/run")]
+    async fn run() -> impl Responder {
+        "run"
+    }
+
+    #[throttle("100/minute", in_flight = 2)]
+    async fn other() -> impl Responder {
+        "other"
+    }
+
+    pub fn configure(config: &mut web::ServiceConfig) {
+        config
+            .service(unread)
+            .service(original)
+            .service(run)
+            .route("/other", web::get().to(other));
+    }
+}
+
 mod outer {
     pub mod inner {
         use actix_web::Responder;
@@ -115,6 +152,7 @@ fn is_taken() {
         .service(several_routes)
         .service(qualified)
         .configure(outer::configure)
+        .configure(namesakes_of_ours::configure)
         .route("/match", web::get().to(outer::inner::r#match))
         .route("/plain", web::get().guard(guard::Get()).to(plain))
         .route("/associated", web::get().to(Methods::associated))
