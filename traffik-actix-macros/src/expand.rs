@@ -26,7 +26,6 @@ const OUTER: &[&str] = &[
     "routes",
     "doc",
     "cfg",
-    "cfg_attr",
     "allow",
     "warn",
     "deny",

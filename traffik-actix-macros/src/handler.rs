@@ -4,8 +4,8 @@ use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Error, FnArg, Meta, Result, ReturnType, Safety, Signature, Token, Type,
-    TypeParamBound, Visibility,
+    Attribute, Error, FnArg, Result, ReturnType, Safety, Signature, Token, Type, TypeParamBound,
+    Visibility,
 };
 
 use crate::errors::Errors;
@@ -20,7 +20,8 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
-    /// Takes the other limits off the function: they are decided together with the topmost one.
+    /// Takes the other limits off the function: they are decided together with the topmost one. The compiler
+    /// has resolved each `cfg_attr` before it gets here.
     pub(crate) fn take_siblings(&mut self) -> Vec<Attribute> {
         self.attributes
             .extract_if(.., |attribute| ends_in(attribute, &["throttle"]))
@@ -194,16 +195,7 @@ pub(crate) fn ends_in(attribute: &Attribute, names: &[&str]) -> bool {
 const READERS: &[&str] = &["path", "api_operation", "api_v2_operation"];
 
 fn is_reader(attribute: &Attribute) -> bool {
-    match &attribute.meta {
-        // Nobody knows yet whether it will be there.
-        Meta::List(list) if list.path.is_ident("cfg_attr") => {
-            list.tokens.clone().into_iter().any(|token| match token {
-                TokenTree::Ident(ident) => READERS.iter().any(|name| ident == name),
-                _ => false,
-            })
-        }
-        _ => ends_in(attribute, READERS),
-    }
+    ends_in(attribute, READERS)
 }
 
 /// The first `Self` that is not that of an item in a body.
