@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::rule::cut;
 use crate::response::failed::Recovery;
 use crate::response::hit_error::HitError;
 use crate::throttle::HttpThrottle;
+use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::resolved::Resolved;
 
@@ -29,8 +31,8 @@ use crate::throttle::resolved::Resolved;
 /// # let _ = (export, left);
 /// ```
 ///
-/// A throttle of the connection's own rules counts as its messages do, in their count. Another one asks its functions about the
-/// handshake, unless [`identify_as`](crate::ThrottledSession::identify_as) said who it is.
+/// A throttle of the connection's own rules counts as its messages do, in their count. Another one is asked about the handshake, as
+/// by [`HttpThrottle::ask`] and in the same counts; of who [`identify_as`](crate::ThrottledSession::identify_as) said it is, if it did.
 #[derive(Clone)]
 #[must_use]
 pub struct WsAsk<'a> {
@@ -47,6 +49,8 @@ struct Known<'a> {
     backend: ThrottleBackend,
     /// What takes note of it.
     limit: Option<&'a Limit>,
+    /// In which room of a rule's count, and its scope.
+    room: Option<String>,
     scope: Option<String>,
 }
 
@@ -73,10 +77,11 @@ impl<'a> WsAsk<'a> {
         self
     }
 
-    /// In a scope with a count of its own, such as a room: the count of [`WsRule::scope_by`](crate::WsRule::scope_by), if it is
-    /// of the same name.
+    /// In a scope with a count of its own, such as a room: the count of [`WsRule::scope_by`](crate::WsRule::scope_by), if a rule of the
+    /// connection has the throttle, else that of a request that is [asked about](crate::Ask::scope) in this scope. Unless the throttle
+    /// has scopes of its own, or the rule is per connection, the two are one.
     pub fn scope(mut self, scope: impl Into<String>) -> WsAsk<'a> {
-        self.scope = Some(cut(scope.into()));
+        self.scope = Some(scope.into());
         self
     }
 
@@ -105,7 +110,7 @@ impl<'a> WsAsk<'a> {
         );
         let decision = hits.until_ready().await?[0];
         if let Some(limit) = known.limit.filter(|_| decision.is_allowed()) {
-            let room = self.scope.as_deref();
+            let room = known.room.as_deref();
             limit.took(&now, &known.resolved, room, self.cost, &decision);
         }
         Ok(decision)
@@ -168,33 +173,37 @@ impl<'a> WsAsk<'a> {
                 Some(resolved) if answer.is_allowed() => {
                     // What is charged to others is taken by others.
                     let noted = self.identity.is_none().then_some(limit);
-                    Ok(self.found(resolved, limit.backend(), noted))
+                    let room = self.scope.clone().map(cut);
+                    Ok(Known {
+                        scope: in_room(&resolved, room.as_deref()),
+                        resolved,
+                        backend: limit.backend().clone(),
+                        limit: noted,
+                        room,
+                    })
                 }
                 _ => Err(answer),
             });
         }
+        let ask = Ask {
+            throttle: now,
+            identity: self.identity.clone().or_else(|| connection.who()),
+            cost: self.cost,
+            scope: self.scope.as_deref().map(Cow::Borrowed),
+        };
         let places = connection.places(now).await;
-        let meeting = connection.meet(now, &places).await;
+        let meeting = connection.meet(&ask, &places).await;
         let answer = meeting.before_hit().await?;
-        let backend = meeting.backend;
         Ok(match meeting.resolved {
-            Ok(resolved) => Ok(self.found(Rc::new(resolved), backend, None)),
+            Ok(resolved) => Ok(Known {
+                resolved: Rc::new(resolved),
+                backend: meeting.backend.clone(),
+                limit: None,
+                room: None,
+                scope: None,
+            }),
             Err(_) => Err(answer),
         })
-    }
-
-    fn found(
-        &self,
-        resolved: Rc<Resolved>,
-        backend: &ThrottleBackend,
-        limit: Option<&'a Limit>,
-    ) -> Known<'a> {
-        Known {
-            scope: in_room(&resolved, self.scope.as_deref()),
-            backend: backend.clone(),
-            resolved,
-            limit,
-        }
     }
 
     fn attempt<'k>(&'k self, known: &'k Known<'_>) -> Attempt<'k> {

@@ -22,6 +22,7 @@ use crate::response::failed::Recovery;
 use crate::response::unresolved::Unresolved;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Decided, Meeting, Outcome};
+use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::places::Places;
 
@@ -92,7 +93,7 @@ impl Connection {
         for rule in &connection.settings.rules {
             let now = rule.throttle.current();
             let places = connection.places(&now).await;
-            let meeting = connection.meet(&now, &places).await;
+            let meeting = connection.meet(&now.ask(), &places).await;
             let answer = meeting.before_hit().await.map(|answer| [answer]);
             let meetings = std::slice::from_ref(&meeting);
             if let Outcome::Denied(reply) = admission::conclude(request, meetings, &answer) {
@@ -216,7 +217,11 @@ impl Connection {
         }
         let now = rule.throttle.current();
         let places = self.places(&now).await;
-        let meeting = self.meet(&now, &places).await;
+        let ask = Ask {
+            identity: self.who(),
+            ..now.ask()
+        };
+        let meeting = self.meet(&ask, &places).await;
         let answer = meeting.before_hit().await;
         limit.learn(rule, &self.id, meeting);
         answer
@@ -233,7 +238,7 @@ impl Connection {
             }
             let ask = now.ask().by(identity.clone());
             let places = self.places(&now).await;
-            let meeting = admission::meet(&ask, &self.request, &places, self.outer()).await;
+            let meeting = self.meet(&ask, &places).await;
             let resolved = rule.placed(meeting.resolved?, &self.id);
             limit.count_on(meeting.backend);
             limit.carry(&now, &resolved).await?;
@@ -256,16 +261,8 @@ impl Connection {
         Places::of(&[throttle.ask()], &self.request).await
     }
 
-    pub(super) async fn meet<'a>(
-        &'a self,
-        throttle: &'a HttpThrottle,
-        places: &'a Places,
-    ) -> Meeting<'a> {
-        let ask = match self.who() {
-            Some(who) => throttle.ask().by(who),
-            None => throttle.ask(),
-        };
-        admission::meet(&ask, &self.request, places, self.outer()).await
+    pub(super) async fn meet<'a>(&'a self, ask: &Ask<'a>, places: &'a Places) -> Meeting<'a> {
+        admission::meet(ask, &self.request, places, self.outer()).await
     }
 
     fn outer(&self) -> Option<&ThrottleBackend> {

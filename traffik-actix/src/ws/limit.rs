@@ -13,6 +13,7 @@ use super::excess::Excess;
 use super::recent::Recents;
 use super::rule::{Charge, Own, WsRule};
 use crate::limits::live::Current;
+use crate::request::scope;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::Meeting;
 use crate::throttle::backend::ThrottleBackend;
@@ -230,11 +231,14 @@ fn scoped<'a>(attempt: Attempt<'a>, scope: Option<&'a str>) -> Attempt<'a> {
     }
 }
 
-/// The scope of a room: within that of the handshake. No path has a line break.
+/// The scope of a room: within that of the handshake, in which no path has a line break. If that has none, the scope of a
+/// request that is asked about in such a scope.
 pub(super) fn in_room(resolved: &Resolved, room: Option<&str>) -> Option<String> {
     let room = room?;
-    let outer = resolved.scope.as_deref().unwrap_or_default();
-    Some(format!("{outer}\n{room}"))
+    match &resolved.scope {
+        Some(outer) => Some(format!("{outer}\n{room}")),
+        None => scope::join(None, Some(room)),
+    }
 }
 
 /// For how many microseconds at most what is taken counts. A window that has no length is none of zero: what is of

@@ -7,8 +7,8 @@ use actix_web::rt::spawn;
 use actix_web::{App, HttpMessage, HttpRequest, HttpResponse, web};
 use traffik_actix::actix_ws::AggregatedMessage;
 use traffik_actix::{
-    HttpThrottle, HttpThrottleBuilder, Identity, Limits, ManualClock, OnExcess, Rate, WsRule,
-    WsThrottle,
+    Decision, HttpThrottle, HttpThrottleBuilder, Identity, Limits, ManualClock, OnExcess, Rate,
+    WsRule, WsThrottle,
 };
 
 use crate::client::Client;
@@ -19,7 +19,7 @@ use crate::support::{memory, throttle};
 /// What may be asked by hand.
 struct Asked(HttpThrottle);
 
-/// Sends back what passes, and obeys: `as ann` is a login, `left`, `hit 3 lobby`, `wait 2`.
+/// Sends back what passes, and obeys: `as ann` is a login, `left`, `hit 3 lobby`, `request 3 lobby`, `wait 2`.
 async fn obey(
     req: HttpRequest,
     body: web::Payload,
@@ -57,10 +57,11 @@ async fn obey(
                     if let [room] = room {
                         ask = ask.scope(*room);
                     }
-                    match ask.hit().await.unwrap().is_allowed() {
-                        true => "yes".to_owned(),
-                        false => "no".to_owned(),
-                    }
+                    yes_or_no(ask.hit().await.unwrap())
+                }
+                (["request", cost, room], Some(throttle)) => {
+                    let ask = throttle.ask().cost(cost.parse().unwrap()).scope(*room);
+                    yes_or_no(ask.hit(&req).await.unwrap())
                 }
                 (["wait", cost], Some(throttle)) => {
                     let ask = session.ask(throttle).cost(cost.parse().unwrap());
@@ -77,11 +78,18 @@ async fn obey(
     Ok(response)
 }
 
+fn yes_or_no(decision: Decision) -> String {
+    match decision.is_allowed() {
+        true => "yes".to_owned(),
+        false => "no".to_owned(),
+    }
+}
+
 /// What a login found out.
 struct Plan(String);
 
 fn is_order(message: &AggregatedMessage) -> bool {
-    let orders = ["as ", "left", "hit ", "wait "];
+    let orders = ["as ", "left", "hit ", "request ", "wait "];
     matches!(message, AggregatedMessage::Text(text) if orders.iter().any(|one| text.starts_with(one)))
 }
 
@@ -363,6 +371,42 @@ async fn a_session_asks_by_hand_where_its_messages_count() {
         asks("left", &format!("{} left", if is_rule { left } else { 5 })).await;
         asks("hit 1 lobby", if is_rule { "no" } else { "yes" }).await;
         clock.advance(Duration::from_secs(86_400));
+    }
+}
+
+/// Each had the whole limit.
+#[actix_web::test]
+async fn a_scope_is_one_count_by_request_and_by_socket() {
+    let daily = |name: &str| {
+        let exports = throttle(name, "5/day").identify(crate::server::name);
+        exports.backend(memory().1)
+    };
+    let long = "pdf".repeat(200);
+    for (asked, is_rule, room) in [
+        (daily("plain"), false, "pdf"),
+        (daily("plain"), false, &*long),
+        (
+            daily("scoped").scope_by(|_| "replaced".to_owned()),
+            false,
+            "pdf",
+        ),
+        (daily("rule"), true, "pdf"),
+    ] {
+        let asked = asked.build().unwrap();
+        let rule = match is_rule {
+            true => WsRule::new(asked.clone()).when(|message| !is_order(message)),
+            false => five_a_day("fixed_window").1,
+        };
+        let rule = rule.scope_by(|_| Some("pdf".to_owned()));
+        let limits = WsThrottle::new(rule).on_excess(OnExcess::Discard);
+        let app = app(limits).app_data(web::Data::new(Asked(asked.clone())));
+        let mut ann = Client::connect(serve_app(app).await, "ann").await;
+        for (order, expected) in [("request 3", "yes"), ("hit 2", "yes"), ("request 1", "no")] {
+            ann.say(&format!("{order} {room}")).await;
+            assert_eq!(ann.hear().await, expected, "{order} {}", asked.name());
+        }
+        let passed = passes(&mut ann, 1, "hi").await;
+        assert_eq!(passed, usize::from(!is_rule), "{}", asked.name());
     }
 }
 
