@@ -18,7 +18,8 @@ use crate::time::Timestamp;
 /// <https://en.wikipedia.org/wiki/Trunk_reservation>
 ///
 /// * **Bound**: the limit in any interval shorter than the period, over all priorities:
-///   `limit × (⌊t ÷ period⌋ + 1)` in one of length *t*; and no more than `max_queue_size` hits.
+///   `limit × (⌊t ÷ period⌋ + 1)` in one of length *t*; and no more than `max_queue_size` hits of which nothing was
+///   given back.
 /// * **State**: one word and 16 bytes for each hit within one period, `max_queue_size` at most. A
 ///   hit takes constant time on average.
 /// * **Bursts**: at once what its priority may take.
@@ -51,6 +52,9 @@ impl PriorityQueue {
 
     /// Sets how many hits are remembered, at least 1; when there are as many within one period,
     /// the next is denied, whatever its cost.
+    ///
+    /// A hit of which something is given back, be it a part, leaves its place to others; only the last one keeps it
+    /// until nothing of it is left.
     pub const fn max_queue_size(mut self, hits: u32) -> PriorityQueue {
         self.max_queue_size = hits;
         self
@@ -335,6 +339,25 @@ mod tests {
         let mut trial = Trial::of(&queue, "100/minute");
         assert_eq!(trial.admitted_of(300), 50);
         assert_eq!(trial.hit(1).wait(), Duration::from_secs(60));
+    }
+
+    /// It is not known whether a refund is of all that a hit was charged. One that is must leave its place.
+    #[test]
+    fn a_hit_leaves_its_place_once_a_part_is_given_back() {
+        let queue = PriorityQueue::new().max_queue_size(2);
+        let mut trial = Trial::of(&queue, "100/minute");
+        let part = Settlement::Refund { cost: 1, age_us: 0 };
+        assert!(trial.hit(10).is_allowed());
+        assert!(trial.settle(part));
+        assert!(trial.hit(10).is_allowed());
+        assert!(trial.hit(10).is_denied());
+        assert!(trial.settle(part));
+        assert!(trial.hit(10).is_allowed());
+        // What was not given back counts still.
+        let Details::PriorityQueue(stat) = trial.details() else {
+            panic!("it is a priority queue");
+        };
+        assert_eq!((stat.queue_size, stat.total_cost_in_queue), (2, 28));
     }
 
     /// SPEC 3.20: the priority was read out of the key, which holds what the client chose.
