@@ -194,8 +194,12 @@ fn build(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
         .calls
         .iter()
         .map(|call| method(krate, call, &limit.options));
+    let builder = match &limit.name {
+        Some(_) => quote!(#krate::HttpThrottle::builder),
+        None => quote!(#krate::__private::throttle_of),
+    };
     quote! {
-        #krate::HttpThrottle::builder(#name) #(#calls)* .build()
+        #builder(#name) #(#calls)* .build()
     }
 }
 

@@ -59,7 +59,7 @@ mod value;
 /// | `rate_by`, `rate_by_async` | a function of `&HttpRequest` that gives a `Rate` or a `Result` | |
 /// | `in_flight` | a whole number: [how many at a time](#how-many-at-a-time), with a rate or alone | |
 /// | `limit` | a text, alone: the throttle of this name in the application's `Limits`, as it is at the time | |
-/// | `name` | a text: limits of one name share their counts | path of the handler, `#2` .. for further limits |
+/// | `name` | a text: limits of one name share their counts | [path of the handler](#names), `#2` .. for further limits |
 /// | `strategy` | the name of a [strategy](#strategies), or an expression | `"fixed_window"` |
 /// | `cost` | a whole number, or an expression | `1` |
 /// | `cost_by`, `cost_by_async` | a function of `&HttpRequest` that gives a `u32` or a `Result` | |
@@ -94,6 +94,12 @@ mod value;
 ///
 /// Each is explained at the method of the same name of `HttpThrottleBuilder`. Expressions are evaluated
 /// once, when the first request comes; they see what the handler's module sees.
+///
+/// # Names
+///
+/// By default the name is the path of the handler's module and its own name. The type of an `impl` is not among that,
+/// nor a function around it: handlers of one name in two `impl`s of a module need a `name` each. Without they share one
+/// count, and the log says so.
 ///
 /// # Strategies
 ///

@@ -93,6 +93,8 @@ struct Settings {
     /// There are no functions of rate and cost, no scope, and no wait.
     asks_only_who: bool,
     shares_counts: bool,
+    /// Nobody gave it its name: it was made of the handler's path.
+    is_named_after_handler: bool,
     tells_shadow: bool,
     is_disabled: bool,
     /// Where it is from, if from a registry.
@@ -506,7 +508,7 @@ impl HttpThrottle {
     }
 
     /// Says so, once, if throttles of this name count in several memories, or in one by mistake, or share
-    /// their counts at different rates.
+    /// their counts at different rates or without being told to.
     #[inline]
     pub(crate) fn notice(&self, backend: &ThrottleBackend, req: Option<&HttpRequest>) {
         let at = Arc::as_ptr(&backend.backend).addr();

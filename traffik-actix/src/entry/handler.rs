@@ -19,6 +19,7 @@ use crate::response::problem::Problem;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
 use crate::throttle::answered::{Answered, Dues};
+use crate::throttle::builder::HttpThrottleBuilder;
 
 /// The throttles of one handler, built when the first request comes.
 #[derive(Debug)]
@@ -168,6 +169,11 @@ impl HandlerLimits {
         let built = self.built.get_or_init(|| all((self.build)()));
         built.as_deref()
     }
+}
+
+/// A throttle that is named after its handler. Others may have the same path, such as those of two `impl`s of a module.
+pub fn throttle_of(path: &str) -> HttpThrottleBuilder {
+    HttpThrottleBuilder::of_handler(path)
 }
 
 /// What was made for a handler, unless some of it could not be: that the log tells.

@@ -1,5 +1,6 @@
 //! Throttles that share their counts.
 
+use crate::request::scope::Scope;
 use crate::throttle::{HttpThrottle, Settings};
 
 impl HttpThrottle {
@@ -25,10 +26,23 @@ impl HttpThrottle {
         );
     }
 
-    /// Why two throttles cannot be meant that share their counts on a store but meet different requests, if
-    /// their rates differ and neither says that it is meant. Two functions may well be the same.
+    /// Why two throttles cannot be meant that share their counts on a store but meet different requests: that
+    /// nobody gave them their name, or if their rates differ and neither says that it is meant. Two functions may
+    /// well be the same.
     pub(crate) fn quarrel_with(&self, other: &HttpThrottle) -> Option<String> {
         let (one, two) = (&self.0, &other.0);
+        // Those of one handler are made once, whatever workers there are.
+        if one.is_named_after_handler
+            && two.is_named_after_handler
+            && one.scope == Scope::Throttle
+            && self.shares_counts_with(other)
+        {
+            return Some(format!(
+                "two handlers are named `{}` and share the counts of their `#[throttle]`: give each a \
+                 `name = ..`, or both the same if it is meant",
+                self.name()
+            ));
+        }
         let is_meant = one.shares_counts || two.shares_counts;
         let differ =
             one.rate.is_some() != two.rate.is_some() || one.throttle.rate() != two.throttle.rate();

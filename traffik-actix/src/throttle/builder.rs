@@ -45,6 +45,7 @@ pub struct HttpThrottleBuilder {
     max_wait: Option<Duration>,
     after: After,
     shares_counts: bool,
+    is_named_after_handler: bool,
     tells_shadow: bool,
     is_disabled: bool,
     origin: Option<Origin>,
@@ -70,6 +71,7 @@ impl HttpThrottleBuilder {
             max_wait: None,
             after: After::default(),
             shares_counts: false,
+            is_named_after_handler: false,
             tells_shadow: false,
             is_disabled: false,
             origin: None,
@@ -557,6 +559,14 @@ impl HttpThrottleBuilder {
         self
     }
 
+    /// For a handler, of whose path the name was made.
+    pub(crate) fn of_handler(path: &str) -> HttpThrottleBuilder {
+        HttpThrottleBuilder {
+            is_named_after_handler: true,
+            ..HttpThrottleBuilder::new(path)
+        }
+    }
+
     /// One of a registry.
     pub(crate) fn originating(mut self, origin: Origin) -> Self {
         self.origin = Some(origin);
@@ -635,6 +645,7 @@ impl HttpThrottleBuilder {
             usual_quota,
             policy,
             shares_counts: self.shares_counts,
+            is_named_after_handler: self.is_named_after_handler,
             tells_shadow: self.tells_shadow,
             is_disabled: self.is_disabled,
             origin: self.origin,

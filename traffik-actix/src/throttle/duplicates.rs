@@ -25,7 +25,7 @@ struct Known {
 pub(crate) struct Noted {
     /// Throttles of this name count in several memories: nothing more can be learnt about them.
     pub(crate) are_several: bool,
-    /// Another throttle shares its counts, but not its rate.
+    /// Another throttle shares its counts, and cannot be meant to.
     pub(crate) quarrel: Option<String>,
     /// That was not said yet.
     pub(crate) is_news: bool,
@@ -41,7 +41,7 @@ pub(crate) fn note(throttle: &HttpThrottle, backend: &Arc<dyn Backend>) -> Noted
     let names = names.get_or_insert_default();
     let known = names.entry(throttle.name().to_owned()).or_default();
     known.note_memory(throttle.name(), backend);
-    let quarrel = known.note_rate(throttle, backend);
+    let quarrel = known.note_company(throttle, backend);
     Noted {
         are_several: known.are_several,
         is_news: quarrel.is_some() && !std::mem::replace(&mut known.quarrel, true),
@@ -64,8 +64,12 @@ impl Known {
         }
     }
 
-    /// What another throttle, with which this one shares its counts on a store, says about the rate.
-    fn note_rate(&mut self, throttle: &HttpThrottle, backend: &Arc<dyn Backend>) -> Option<String> {
+    /// What another throttle, with which this one shares its counts on a store, says about that.
+    fn note_company(
+        &mut self,
+        throttle: &HttpThrottle,
+        backend: &Arc<dyn Backend>,
+    ) -> Option<String> {
         self.throttles
             .retain(|(one, place)| one.is_used() && place.strong_count() > 0);
         let (mut quarrel, mut is_known) = (None, false);

@@ -132,6 +132,77 @@ async fn one_memory_under_several_handles_is_one() {
     assert_eq!(warned("shared"), 0);
 }
 
+struct Users;
+struct Orders;
+
+impl Users {
+    #[traffik_actix::throttle("3/day")]
+    async fn list() -> &'static str {
+        "users"
+    }
+
+    #[traffik_actix::throttle("3/day", name = "meant", scope = "throttle")]
+    #[traffik_actix::throttle("3/day", scope = "route")]
+    async fn one() -> &'static str {
+        "user"
+    }
+}
+
+impl Orders {
+    #[traffik_actix::throttle("3/day")]
+    async fn list() -> &'static str {
+        "orders"
+    }
+
+    #[traffik_actix::throttle("3/day", name = "meant", scope = "throttle")]
+    #[traffik_actix::throttle("3/day", scope = "route")]
+    async fn one() -> &'static str {
+        "order"
+    }
+}
+
+/// What the users took the orders lacked, and nobody knew why.
+#[actix_web::test]
+async fn namesakes_in_two_impls_are_told() {
+    let told = || {
+        let warnings = warnings().lock().unwrap();
+        let about = |line: &&String| line.contains("it::duplicates::") || line.contains("`meant`");
+        warnings.iter().filter(about).cloned().collect::<Vec<_>>()
+    };
+    told();
+    let backend = ThrottleBackend::new(MemoryBackend::new());
+    let worker = async || {
+        init_service(
+            App::new()
+                .app_data(web::Data::new(backend.clone()))
+                .route("/users", web::get().to(Users::list))
+                .route("/users/1", web::get().to(Users::one))
+                .route("/orders", web::get().to(Orders::list))
+                .route("/orders/1", web::get().to(Orders::one)),
+        )
+        .await
+    };
+    for (path, is_ok, expected) in [
+        ("/users", [true, true], 0),
+        ("/users/1", [true, true], 0),
+        ("/orders/1", [true, false], 0),
+        ("/orders", [true, false], 1),
+    ] {
+        for is_ok in is_ok {
+            let answer = send(&worker().await, get(path)).await;
+            assert_eq!(answer.is_ok(), is_ok, "{path}");
+            assert_eq!(told().len(), expected, "{path}: {:?}", told());
+        }
+    }
+    assert_eq!(
+        told(),
+        [
+            "two handlers are named `it::duplicates::list` and share the counts of their `#[throttle]`: \
+             give each a `name = ..`, or both the same if it is meant"
+        ]
+    );
+}
+
 /// `web::Data::new(redis)` compiles as well, and is not what throttles look for.
 #[actix_web::test]
 async fn a_bare_backend_in_the_data_is_noticed_once() {
