@@ -464,8 +464,8 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// The event on cells of which some are not what they were: all that it hits and that are not what
-    /// was seen are fresh, or one of them is what it once was.
+    /// The event on cells of which some are not what they were: each that it hits and that is not what was seen is fresh, or
+    /// what it once was, or of a queue, of which only an excerpt is seen, as it is.
     fn forgetting(&self, at: usize, seen: &[&Seen]) -> Option<Move> {
         let event = self.events[at];
         let now = self.cells_of(event);
@@ -487,18 +487,19 @@ impl<'a> Search<'a> {
                 cells
             })
         });
-        // Of a queue an excerpt is seen: what seems to be lost beside it may not be.
-        let some = (1..1_usize << others.len()).map(|lost| {
-            let mut cells = now.clone();
-            for (_, place) in others
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| lost >> at & 1 == 1)
-            {
-                cells[*place] = Cell::fresh();
+        // Of a queue an excerpt is seen: it may be what it was beside cells that are lost, or restored.
+        let mut some = vec![now.clone()];
+        for place in &others {
+            for at in 0..some.len() {
+                let mut kinds = vec![&fresh[*place]];
+                kinds.extend((known[*place] != fresh[*place]).then_some(&known[*place]));
+                for cell in kinds {
+                    let mut cells = some[at].clone();
+                    cells[*place] = cell.clone();
+                    some.push(cells);
+                }
             }
-            cells
-        });
+        }
         let all = [fresh.clone(), known.clone()];
         for mut cells in all.into_iter().chain(some).chain(once) {
             if self.decides(event, &mut cells) {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use traffik_core::{
     Attributes, Backend, Batch, BoxFuture, Cell, Clock, Decision, Decisions, Error, ManualClock,
-    Op, Result, Timestamp,
+    Op, Result, SlidingWindowLog, Strategy, Timestamp,
 };
 
 use super::check::{Findings, Terms, check};
+use super::event::{Event, Hit, Outcome, Seen, Told};
 use super::record::{ALL, Plan, STAY, record};
-use super::world::World;
+use super::world::{GROUP, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mistake {
@@ -320,6 +321,67 @@ async fn a_hit_that_looks_right_on_a_forgotten_cell_was_taken_for_the_next() {
     let forgot = history_by(193, Mistake::ForgetsACell, terms).await;
     assert_eq!(forgot.violations, [""; 0]);
     assert!(forgot.forgotten > 0);
+}
+
+/// A window was evicted and restored by a process that remembered it a hit ago, between two logs that were spared: of logs a
+/// witness is shown an excerpt, so they were taken for lost as well, and no order was found.
+#[test]
+fn a_window_restored_beside_logs_that_were_spared_has_an_order() {
+    let world = World::of(|strategy| strategy.id() == SlidingWindowLog.id());
+    let hits: Vec<Hit> = (0..GROUP)
+        .map(|cell| Hit {
+            cell,
+            cost: 1,
+            asker: 0,
+        })
+        .collect();
+    let mut cells = vec![Cell::fresh(); GROUP];
+    let mut window = Vec::new();
+    let mut events = Vec::new();
+    for at in 1..=5 {
+        window.push(cells[2].clone());
+        if at == 4 {
+            cells[2] = window[2].clone();
+        }
+        let ms = 1_000 + at;
+        let now = Timestamp::from_micros(ms * 1_000);
+        let seen: Vec<Cell> = cells.iter().map(excerpt).collect();
+        let decisions = world.decide(&hits, &mut cells, now);
+        let told = seen
+            .into_iter()
+            .zip(&*decisions)
+            .map(|(cell, decision)| Told {
+                decision: *decision,
+                seen: Some(Seen { now, cell }),
+            });
+        events.push(Event {
+            asked_ns: ms * 1_000_000 - 1,
+            answered_ns: ms * 1_000_000 + 1,
+            hits: hits.clone(),
+            outcome: Outcome::Told(told.collect()),
+            is_local: false,
+        });
+    }
+    let mut terms = Terms {
+        by_store_time: true,
+        ..Terms::default()
+    };
+    assert_eq!(check(&world, &events, terms).violations.len(), 1);
+    terms.forgets = true;
+    let found = check(&world, &events, terms);
+    assert_eq!(found.violations, [""; 0]);
+    assert_eq!((found.checked, found.forgotten), (5, 1));
+}
+
+/// Of a log, its last entry.
+fn excerpt(cell: &Cell) -> Cell {
+    let Some(last) = cell.queue().and_then(|queue| queue.items().last()) else {
+        return cell.clone();
+    };
+    let mut excerpt = Cell::fresh();
+    excerpt.set(cell.words(), Timestamp::EPOCH);
+    excerpt.queue_mut().push(*last);
+    excerpt
 }
 
 /// What a store forgets is what it once knew: else a loss would excuse everything.
