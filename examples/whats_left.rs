@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .map_err(|error| format!("cannot listen at {addr}, give another address:port: {error}"))?;
     let addr = server.addrs()[0];
     println!(
-        "Try it: for i in 1 2 3 4; do curl -i http://{addr}/export?ten-rows; done; curl http://{addr}/left"
+        "Try it: for i in 1 2 3 4; do curl -i 'http://{addr}/export?0123456789'; done; curl http://{addr}/left"
     );
     server.run().await?;
     Ok(())

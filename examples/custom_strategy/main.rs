@@ -1,4 +1,4 @@
-//! A strategy of one's own: three requests, then quiet for five seconds. It runs on every backend.
+//! A strategy of one's own: three requests, then none until five seconds after the last of them. It runs on every backend.
 
 mod quiet_period;
 

@@ -1,8 +1,8 @@
 use traffik_core::strategy::Lua;
 use traffik_core::{Attributes, Cell, Decision, Hit, Rate, Strategy, Timestamp};
 
-/// As many hits as the limit says; then nothing until there was quiet for a whole period. Whoever
-/// goes slowly is never stopped, and whoever hammers has to stop: for logins, say.
+/// As many hits as the limit says; then nothing until a whole period after the last of them, however often
+/// somebody tries. Whoever leaves a period between two hits is never stopped.
 ///
 /// * **Bound**: the limit, once for every period that an interval holds, and once more.
 /// * **State**: two words, when it is quiet again and what was taken since it last was.

@@ -34,6 +34,20 @@
 //! * `WsThrottle` (feature `ws`) limits the messages of WebSockets.
 //!
 //! Nothing here decides: strategies and backends are in [`traffik_core`].
+//!
+//! # Features
+//!
+//! | feature | for |
+//! |---|---|
+//! | `macros` (default) | `#[throttle]`; without it there is no `syn` to compile |
+//! | `redis`, `redis-cluster`, `redis-sentinel`, `redis-tls` | counts that servers share, and the ways to reach them |
+//! | `memcached` | the same in Memcached; needs OpenSSL |
+//! | `store` | storage of your own |
+//! | `ws` | limits on WebSocket messages |
+//! | `config` | limits from a file, and changed in it while requests pass |
+//! | `time-zone` | limits by the calendar and the hour of places with daylight saving time |
+//! | `metrics`, `tracing` | what limits do, for whoever runs them |
+//! | `serde` | rates in configuration files, statistics as JSON |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -30,10 +30,9 @@
 //! * `serde`: [`Rate`] in configuration files; decisions and statistics as JSON.
 //! * `store`: [`Store`] and [`Locked`], to bring storage of your own; [`Lock`], for whatever only one
 //!   may do at a time.
-//! * `tokio`: [`Throttle::until_ready`], which waits instead of denying; [leases](Leased); and
-//!   [`resilience`]'s deadlines and retries.
-//! * `redis`: [`RedisBackend`](https://docs.rs/traffik-core), and with `redis-cluster`,
-//!   `redis-sentinel` and `redis-tls` the other ways to reach one.
+//! * `tokio`: [`Throttle::until_ready`], which waits instead of denying; [`Concurrency`], how many at a time;
+//!   [leases](Leased); and [`resilience`]'s deadlines and retries.
+//! * `redis`: `RedisBackend`, and with `redis-cluster`, `redis-sentinel` and `redis-tls` the other ways to reach one.
 //! * `testing`: `testing::laws` and `testing::conformance`, the tests every strategy and backend here
 //!   passes, for your own types.
 //! * `time-zone`: [`CalendarWindow`] and [`TimeOfDay`] in IANA time zones, with daylight saving time.
