@@ -9,6 +9,7 @@ mod clocks;
 mod event;
 mod explain;
 mod faults;
+mod kept;
 mod leases;
 mod nodes;
 mod planted;

@@ -14,6 +14,7 @@ use traffik_core::{Cell, Decision, Timestamp};
 
 use super::event::{Event, Hit, Seen, is_same};
 use super::explain::Explain;
+use super::kept;
 use super::world::World;
 
 /// What the backend promises.
@@ -68,8 +69,11 @@ pub(super) fn check(world: &World, events: &[Event], terms: Terms) -> Findings {
         let mut search = Search::new(world, events.clone(), strict);
         let mut found = search.run();
         if terms.forgets && found != Found::Order {
-            search = Search::new(world, events, terms);
+            search = Search::new(world, events.clone(), terms);
             found = search.run();
+        }
+        if found != Found::Order {
+            kept::keep(&events, terms);
         }
         findings.checked += search.deepest as u64;
         findings.charged += search.charged() as u64;
@@ -132,8 +136,8 @@ const NEAR: usize = 24;
 
 type Tries = std::cell::Cell<u64>;
 
-/// A second or two of a busy machine. Without hits whose answer was lost there are none.
-const MOST_TRIES: u64 = 20_000;
+/// A few seconds of a busy machine. Without hits whose answer was lost there are none.
+const MOST_TRIES: u64 = 100_000;
 
 struct Search<'a> {
     world: &'a World,
@@ -159,6 +163,30 @@ struct Search<'a> {
     deepest: usize,
     /// Where nothing came next, and what the cells were.
     stuck: Option<(Vec<usize>, BTreeMap<usize, Cell>)>,
+}
+
+/// What may be extraordinary about the next.
+#[derive(Clone, Copy, Debug)]
+struct Odd {
+    /// Whether cells were forgotten.
+    forgot: bool,
+    /// So many hits at most were charged whose answer was lost.
+    lost: usize,
+}
+
+impl Odd {
+    const fn new(forgot: bool, lost: usize) -> Odd {
+        Odd { forgot, lost }
+    }
+
+    /// What takes the least to explain first: to try many hits that were lost takes longer than all else.
+    const ALL: [Odd; 5] = [
+        Odd::new(false, 1),
+        Odd::new(true, 0),
+        Odd::new(true, 1),
+        Odd::new(false, usize::MAX),
+        Odd::new(true, usize::MAX),
+    ];
 }
 
 /// Something that may come next.
@@ -239,6 +267,7 @@ impl<'a> Search<'a> {
         while self.frames.len() < self.events.len() {
             self.steps += 1;
             if self.steps > most_steps || self.tries.get() > MOST_TRIES {
+                self.deepest = self.deepest.max(self.frames.len());
                 if self.stuck.is_none() {
                     self.stuck = Some((self.candidates(), self.cells.clone()));
                 }
@@ -337,10 +366,18 @@ impl<'a> Search<'a> {
 
     /// What may be next if hits were charged whose answer was lost, or cells were forgotten.
     fn odd_moves(&self) -> Vec<Move> {
-        let candidates = self.candidates().into_iter();
-        let mut moves: Vec<Move> = candidates.filter_map(|at| self.extraordinary(at)).collect();
-        self.sort(&mut moves);
-        moves
+        let candidates = self.candidates();
+        let forgets = self.terms.forgets;
+        for odd in Odd::ALL.iter().filter(|odd| forgets || !odd.forgot) {
+            let candidates = candidates.iter();
+            let moves = candidates.filter_map(|at| self.extraordinary(*at, odd));
+            let mut moves: Vec<Move> = moves.collect();
+            if !moves.is_empty() {
+                self.sort(&mut moves);
+                return moves;
+            }
+        }
+        Vec::new()
     }
 
     fn sort(&self, moves: &mut [Move]) {
@@ -413,7 +450,7 @@ impl<'a> Search<'a> {
     }
 
     /// What is only possible if hits were charged whose answer was lost, or cells were forgotten.
-    fn extraordinary(&self, at: usize) -> Option<Move> {
+    fn extraordinary(&self, at: usize, odd: &Odd) -> Option<Move> {
         let event = self.events[at];
         let seen: Vec<&Seen> = event
             .told()
@@ -423,11 +460,16 @@ impl<'a> Search<'a> {
         if seen.len() != event.hits.len() {
             return None;
         }
-        let charged = self.after_lost(at, &seen, &self.cells, 0);
-        match self.terms.forgets {
-            true => charged.or_else(|| self.forgetting(at, &seen)),
-            false => charged,
+        if odd.lost == 0 {
+            return self.forgetting(at, &seen);
         }
+        let mut cells = self.cells.clone();
+        if odd.forgot {
+            let hits = event.hits.iter().zip(&seen);
+            let others = hits.filter(|(hit, seen)| !shows(&self.cells[&hit.cell], seen));
+            cells.extend(others.map(|(hit, _)| (hit.cell, Cell::fresh())));
+        }
+        self.after_lost(at, &seen, &cells, odd)
     }
 
     /// The event on what cells are once hits were charged whose answer was lost.
@@ -436,7 +478,7 @@ impl<'a> Search<'a> {
         at: usize,
         seen: &[&Seen],
         cells: &BTreeMap<usize, Cell>,
-        forgot: u64,
+        odd: &Odd,
     ) -> Option<Move> {
         let event = self.events[at];
         let explain = Explain {
@@ -448,7 +490,7 @@ impl<'a> Search<'a> {
             since: self.latest_now(),
             tries: &self.tries,
         };
-        let (lost, mut after) = explain.by_lost(cells)?;
+        let (lost, mut after) = explain.by_lost(cells, odd.lost)?;
         let cell = |hit: &Hit| after[&hit.cell].clone();
         let mut of_event: Vec<Cell> = event.hits.iter().map(cell).collect();
         if !self.decides(event, &mut of_event) {
@@ -459,7 +501,7 @@ impl<'a> Search<'a> {
             event: at,
             lost,
             after: after.into_iter().collect(),
-            forgot,
+            forgot: odd.forgot.into(),
             is_seen: true,
         })
     }
@@ -500,7 +542,7 @@ impl<'a> Search<'a> {
                 }
             }
         }
-        let all = [fresh.clone(), known.clone()];
+        let all = [fresh, known.clone()];
         for mut cells in all.into_iter().chain(some).chain(once) {
             if self.decides(event, &mut cells) {
                 return Some(Move {
@@ -509,9 +551,7 @@ impl<'a> Search<'a> {
                 });
             }
         }
-        let mut all = self.cells.clone();
-        all.extend(event.hits.iter().map(|hit| hit.cell).zip(fresh));
-        self.after_lost(at, seen, &all, 1)
+        None
     }
 
     fn go(&mut self, next: Move, others: Vec<Move>, may_be_odd: bool) {

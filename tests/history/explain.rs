@@ -28,8 +28,8 @@ const MOST: usize = 20_000;
 impl Explain<'_> {
     /// Some of the lost, in their order, and what the cells then are: for those of the event, what was
     /// seen, or what the same is decided on. Nobody knows when the lost were decided, but the cells that were seen were made of those
-    /// times: all that they may have been made of are tried.
-    pub(super) fn by_lost(&self, cells: &Cells) -> Option<(Vec<usize>, Cells)> {
+    /// times: all that they may have been made of are tried, of so many lost at most.
+    pub(super) fn by_lost(&self, cells: &Cells, most: usize) -> Option<(Vec<usize>, Cells)> {
         let available: Vec<usize> = (0..self.lost.len())
             .filter(|at| !self.done[*at] && self.lost[*at].asked_ns <= self.event.answered_ns)
             .filter(|at| {
@@ -45,6 +45,9 @@ impl Explain<'_> {
         while let Some((path, cells)) = paths.pop() {
             if !path.is_empty() && self.is_seen(&cells) {
                 return Some((path, cells));
+            }
+            if path.len() == most {
+                continue;
             }
             let mut kinds: BTreeSet<Vec<(usize, u32, usize)>> = BTreeSet::new();
             for at in available.iter().filter(|at| !path.contains(*at)) {
