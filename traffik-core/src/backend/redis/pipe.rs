@@ -204,14 +204,10 @@ impl Driver {
             true => leave_to_others(&link),
         }
         self.write(context)?;
-        if is_retired {
-            if self.arrivals.is_empty() && self.flights.iter().all(Flight::is_forgotten) {
-                return Err(End::Retired);
-            }
-            // Since nobody tells when he forgets.
-            self.pulse.start(Instant::now());
+        if is_retired && self.arrivals.is_empty() && self.flights.iter().all(Flight::is_forgotten) {
+            return Err(End::Retired);
         }
-        match tells_more || self.is_up(context) {
+        match tells_more || self.is_up(is_retired, context) {
             true => Ok(Poll::Ready(())),
             false => Ok(Poll::Pending),
         }
@@ -335,8 +331,15 @@ impl Driver {
     }
 
     /// Whether anybody's time is up.
-    fn is_up(&mut self, context: &mut Context<'_>) -> bool {
-        while let Poll::Ready(beat) = self.pulse.poll(context) {
+    fn is_up(&mut self, is_retired: bool, context: &mut Context<'_>) -> bool {
+        loop {
+            if is_retired {
+                // Since nobody tells when he forgets: also after a beat, be there a trip that waits or none.
+                self.pulse.start(Instant::now());
+            }
+            let Poll::Ready(beat) = self.pulse.poll(context) else {
+                return false;
+            };
             let (mut soonest, mut is_up) = (None, false);
             for waiting in self.flights.iter_mut().filter_map(Flight::waiting) {
                 beat.prolong(&mut waiting.until, waiting.since);
@@ -352,7 +355,6 @@ impl Driver {
                 return true;
             }
         }
-        false
     }
 
     /// The sockets have been looked at once more.

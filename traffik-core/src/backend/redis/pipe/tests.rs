@@ -2,8 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::Pipe;
 use crate::backend::redis::{RedisBackend, resp};
 use crate::{Identity, OnError, Throttle};
 
@@ -170,4 +175,29 @@ async fn what_certainly_was_not_executed_is_asked_again() {
         is_admitted(&throttle).await;
         is_admitted(&throttle).await;
     }
+}
+
+/// What was asked on it for a while longer had stopped the clock by which the task looks whether anybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_given_up_was_kept_open() {
+    let ms = Duration::from_millis;
+    let backend = RedisBackend::builder("redis://127.0.0.1:1").deadline(ms(50));
+    let backend = backend.build().unwrap();
+    let link = backend.0.links.of_this_thread().unwrap();
+    let (ours, server) = UnixStream::pair().unwrap();
+    let (pipe, driver) = Pipe::new(Box::new(ours), &link, 1);
+    tokio::spawn(driver);
+    let mouth = Arc::clone(pipe.mouth());
+    // The first look is after a quarter of the deadline.
+    let asked = tokio::spawn(async move { timeout(ms(30), mouth.ask(&redis::cmd("PING"))).await });
+    tokio::task::yield_now().await;
+    drop(pipe);
+    assert!(asked.await.unwrap().is_err(), "nobody answers");
+    let hung_up = async {
+        while !matches!(server.try_read(&mut [0; 64]), Ok(0)) {
+            server.readable().await.unwrap();
+        }
+    };
+    let hung_up = timeout(Duration::from_secs(3_600), hung_up).await;
+    assert!(hung_up.is_ok(), "nobody hangs up");
 }
