@@ -455,6 +455,9 @@ impl From<io::Error> for End {
     }
 }
 
+/// Bytes to or from the server whose buffer is kept.
+const MOST_KEPT: usize = 64 * 1024;
+
 /// Bytes on their way to the server.
 #[derive(Default)]
 struct Outgoing {
@@ -466,9 +469,6 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// Whose buffer is kept.
-    const MOST_KEPT: usize = 64 * 1024;
-
     /// Of all that is to be written so far.
     fn end(&self) -> u64 {
         self.written + (self.bytes.len() - self.start) as u64
@@ -490,7 +490,7 @@ impl Outgoing {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        (self.start, self.bytes) = match self.bytes.capacity() <= Self::MOST_KEPT {
+        (self.start, self.bytes) = match self.bytes.capacity() <= MOST_KEPT {
             true => {
                 self.bytes.clear();
                 (0, std::mem::take(&mut self.bytes))
@@ -520,6 +520,9 @@ impl Incoming {
     fn read(&mut self, stream: &mut dyn Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
+            if self.bytes.len() > MOST_KEPT {
+                self.bytes = Vec::new();
+            }
         } else if self.end == self.bytes.len() {
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);

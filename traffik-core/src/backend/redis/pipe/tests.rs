@@ -1,6 +1,7 @@
 //! Against a server that says what a test wants.
 
-use std::io::{Read, Write};
+use std::future::poll_fn;
+use std::io::{Cursor, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::Pipe;
+use super::{Incoming, MOST_KEPT, Pipe};
 use crate::backend::redis::{RedisBackend, resp};
 use crate::{Identity, OnError, Throttle};
 
@@ -200,4 +201,22 @@ async fn a_connection_that_was_given_up_was_kept_open() {
     };
     let hung_up = timeout(Duration::from_secs(3_600), hung_up).await;
     assert!(hung_up.is_ok(), "nobody hangs up");
+}
+
+/// On every connection on which there ever was one.
+#[tokio::test]
+async fn a_large_reply_left_its_room_behind() {
+    const LARGE: usize = 1 << 20;
+    let mut server = Cursor::new(vec![0; LARGE]);
+    let mut incoming = Incoming::default();
+    while incoming.unread().len() < LARGE {
+        let read = poll_fn(|context| incoming.read(&mut server, context));
+        read.await.unwrap();
+    }
+    incoming.start += LARGE;
+    server.get_mut().extend([0; 10]);
+    let read = poll_fn(|context| incoming.read(&mut server, context));
+    read.await.unwrap();
+    assert_eq!(incoming.unread().len(), 10);
+    assert!(incoming.bytes.len() <= MOST_KEPT);
 }
