@@ -1,9 +1,12 @@
 //! Strategies of the user's.
 
+use std::sync::Arc;
+
 use tokio::task::JoinSet;
 use traffik_core::strategy::Lua;
 use traffik_core::{
-    Attributes, Cell, Decision, FixedWindow, Hit, Hits, Identity, Rate, Strategy, Throttle,
+    Attempt, Attributes, Backend, Cell, CostBasedTokenBucket, Decision, FixedWindow, Hit, Hits,
+    Identity, ManualClock, MemoryBackend, Rate, Strategy, Throttle,
 };
 
 use super::{builder, throttle};
@@ -167,4 +170,38 @@ async fn a_script_that_does_not_compile_is_an_error() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("refused"), "{error:?}");
+}
+
+/// The rest was copied for each cost that was cut off: of ten thousand, once the window was set to less, a Redis did
+/// nothing else for five seconds, and again for the next key.
+#[tokio::test]
+async fn a_history_that_became_too_long_was_cut_off_cost_by_cost() {
+    let (server, clock) = (RedisServer::start(), ManualClock::default());
+    let redis = server.builder().clock(clock.clone()).build().unwrap();
+    let memory = MemoryBackend::builder().clock(clock).build().unwrap();
+    let ann = Identity::of("ann");
+    let mut stats = Vec::new();
+    for backend in [Arc::new(redis) as Arc<dyn Backend>, Arc::new(memory)] {
+        let with = |cost_window| {
+            let strategy = CostBasedTokenBucket::new().cost_window(cost_window);
+            let throttle = builder("costly", "100000/day", Arc::clone(&backend));
+            throttle.strategy(strategy).build().unwrap()
+        };
+        let (long, short) = (with(1_000), with(100));
+        let expensive = async |throttle: &Throttle, hits| {
+            for nth in 0..hits {
+                let hit = throttle.hit(Attempt::by(&ann).cost(nth % 7 + 1)).await;
+                assert!(hit.unwrap().is_allowed());
+            }
+        };
+        expensive(&long, 600).await;
+        let before = long.stat(&ann).await.unwrap();
+        let permit = short.reserve(Attempt::by(&ann).cost(3)).await.unwrap();
+        let cut_by_a_hit = long.stat(&ann).await.unwrap();
+        expensive(&long, 9).await;
+        permit.expect("there is enough").settle(8).await.unwrap();
+        let cut_by_a_charge = long.stat(&ann).await.unwrap();
+        stats.push([before, cut_by_a_hit, cut_by_a_charge]);
+    }
+    assert_eq!(stats[0], stats[1]);
 }

@@ -41,10 +41,13 @@ end
 
 -- CostBasedTokenBucket::remember
 local function remember()
-  while hits >= window do
-    total, costs, hits = math.max(0, total - unpack('>I8', costs)), costs:sub(17), hits - 1
+  -- As many as were remembered where the window was longer, and cut off at once: each cut copies the rest.
+  local gone = math.max(0, hits - window + 1)
+  for i = 1, gone do
+    total = math.max(0, total - unpack('>I8', costs, 16 * i - 15))
   end
-  total, costs, hits = total + cost, costs .. pack('>I8I8', cost, 0), hits + 1
+  total, hits = total + cost, hits - gone + 1
+  costs = costs:sub(16 * gone + 1) .. pack('>I8I8', cost, 0)
 end
 
 local function store(word)
