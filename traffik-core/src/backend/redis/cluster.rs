@@ -2,20 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "redis-tls")]
 use redis::Client;
-use redis::aio::ConnectionLike;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
-use redis::cluster_async::ClusterConnection;
+use redis::cluster_async::{ClusterConnection, Connect as ConnectNode};
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
-use redis::{Cmd, ConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
+    RedisError, RedisFuture, RedisResult, Value,
+};
 
 use super::RedisBackend;
 use super::builder::RedisBackendBuilder;
-use super::link::{Connect, Wire};
+use super::link::{Connect, Wire, awaited};
 use super::map::{Map, Range};
 use super::node::{info, tcp_settings};
 use crate::backend::BoxFuture;
@@ -33,8 +37,9 @@ impl RedisBackend {
     ///
     /// A node that is lost or hangs takes its own slots with it, until a replica takes over, and no
     /// others (if the nodes have `cluster-require-full-coverage no`; else the cluster itself denies
-    /// all). If a node is lost while it decides, its successor is asked again: a hit may then be
-    /// charged twice, but never admitted twice.
+    /// all). If a node is lost while it decides, the hit is an [interrupted](Error::is_interrupted) error,
+    /// as on a single Redis, and may have been charged: nothing is asked of its successor again, lest a
+    /// refund be made twice.
     ///
     /// Slots may be moved to other nodes while hits go on. A batch of several limits is answered
     /// with an error, and charges nothing, while some of its keys have been moved and others have
@@ -79,7 +84,8 @@ impl Cluster {
     fn builder(nodes: Vec<ConnectionInfo>) -> ClusterClientBuilder {
         ClusterClient::builder(nodes)
             .tcp_settings(tcp_settings())
-            // Of redirections, mostly; by default it is sixteen.
+            // Of redirections, mostly, and never of what may have been executed: see `Once`. By default it is
+            // sixteen.
             .retries(2)
             .min_retry_wait(2)
             .max_retry_wait(10)
@@ -95,7 +101,7 @@ impl Connect for Cluster {
     fn connect(&self) -> BoxFuture<'static, RedisResult<Box<dyn Wire>>> {
         let (client, map) = (self.client.clone(), Arc::clone(&self.map));
         Box::pin(async move {
-            let mut cluster = client.get_async_connection().await?;
+            let mut cluster = connection(&client).await?;
             // A hint for breakers: whoever cannot tell may still decide.
             if let Ok(ranges) = ranges(&mut cluster).await {
                 map.learn(ranges);
@@ -130,7 +136,7 @@ impl Connect for Cluster {
     fn connect_all(&self) -> BoxFuture<'static, RedisResult<Vec<Box<dyn Wire>>>> {
         let client = self.client.clone();
         Box::pin(async move {
-            let mut cluster = client.get_async_connection().await?;
+            let mut cluster = connection(&client).await?;
             let masters = masters(&mut cluster).await?;
             let routed = masters.into_iter().map(|(host, port)| {
                 let route = SingleNodeRoutingInfo::ByAddress { host, port };
@@ -142,13 +148,18 @@ impl Connect for Cluster {
     }
 }
 
-async fn masters(cluster: &mut ClusterConnection) -> RedisResult<BTreeSet<(String, u16)>> {
+/// Over connections of our own kind, by a function that the client does not document.
+async fn connection(client: &ClusterClient) -> RedisResult<ClusterConnection<Once>> {
+    client.get_async_generic_connection().await
+}
+
+async fn masters(cluster: &mut ClusterConnection<Once>) -> RedisResult<BTreeSet<(String, u16)>> {
     let ranges = ranges(cluster).await?;
     Ok(ranges.into_iter().map(|range| range.master).collect())
 }
 
 /// Who has which slots.
-async fn ranges(cluster: &mut ClusterConnection) -> RedisResult<Vec<Range>> {
+async fn ranges(cluster: &mut ClusterConnection<Once>) -> RedisResult<Vec<Range>> {
     let mut command = redis::cmd("CLUSTER");
     command.arg("SLOTS");
     let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
@@ -181,10 +192,58 @@ pub(super) fn read_ranges(slots: Value) -> RedisResult<Vec<Range>> {
     Ok(ranges)
 }
 
+/// A connection to a node on which nothing is asked again that may have been executed.
+///
+/// The client of a cluster follows redirections, and for that asks again. It would do so, too, when a connection
+/// broke before the answer: a refund would be made twice, and if nobody was there the second time, the error would
+/// say that nothing was executed.
+#[derive(Clone)]
+struct Once(MultiplexedConnection);
+
+impl ConnectNode for Once {
+    fn connect_with_config<'a, T>(info: T, config: AsyncConnectionConfig) -> RedisFuture<'a, Self>
+    where
+        T: IntoConnectionInfo + Send + 'a,
+    {
+        let connecting = MultiplexedConnection::connect_with_config(info, config);
+        Box::pin(async { Ok(Once(connecting.await?)) })
+    }
+}
+
+impl ConnectionLike for Once {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(once(self.0.req_packed_command(command)))
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(once(self.0.req_packed_commands(pipeline, offset, count)))
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.get_db()
+    }
+}
+
+/// The reply, or an error that is of a kind which the client hands on, unless certainly nothing was executed.
+async fn once<T>(reply: RedisFuture<'_, T>) -> RedisResult<T> {
+    let (reply, waited) = awaited(reply).await;
+    reply.map_err(|error| match error.kind() {
+        ErrorKind::Server(_) | ErrorKind::Extension => error,
+        // The next one that is asked finds the connection gone, and the client connects anew.
+        _ if waited => io::Error::new(io::ErrorKind::Unsupported, error).into(),
+        _ => error,
+    })
+}
+
 /// The connection to one node.
 #[derive(Clone)]
 struct Master {
-    cluster: ClusterConnection,
+    cluster: ClusterConnection<Once>,
     route: SingleNodeRoutingInfo,
 }
 
@@ -219,3 +278,6 @@ impl fmt::Debug for Cluster {
         write!(f, "Cluster({:?})", addresses.collect::<Vec<_>>())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
@@ -341,20 +340,11 @@ impl Link {
 
     async fn send(&self, line: Line, command: &Cmd) -> Result<Value, Lost> {
         let Line { way, epoch } = line;
-        let mut reply: BoxFuture<'_, _> = match way {
+        let reply: BoxFuture<'_, _> = match way {
             Way::Wire(mut wire) => Box::pin(async move { wire.req_packed_command(command).await }),
             Way::Mouth(mouth) => Box::pin(async move { mouth.ask(command).await }),
         };
-        // What fails at once was never sent: the driver had hung up before.
-        let mut waited = false;
-        let reply = poll_fn(|context| match reply.as_mut().poll(context) {
-            Poll::Ready(reply) => Poll::Ready(reply),
-            Poll::Pending => {
-                waited = true;
-                Poll::Pending
-            }
-        })
-        .await;
+        let (reply, waited) = awaited(reply).await;
         match reply.and_then(Value::extract_error) {
             Ok(value) => {
                 self.answered();
@@ -539,6 +529,18 @@ impl Link {
         // The state is consistent between statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The reply, and whether it had to be waited for. What fails at once was never sent: the driver had hung up
+/// before.
+pub(super) async fn awaited<T>(mut reply: BoxFuture<'_, T>) -> (T, bool) {
+    let mut waited = false;
+    let reply = poll_fn(|context| {
+        let polled = reply.as_mut().poll(context);
+        waited |= polled.is_pending();
+        polled
+    });
+    (reply.await, waited)
 }
 
 impl Line {
