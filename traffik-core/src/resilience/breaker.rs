@@ -91,6 +91,9 @@ struct Trial {
     openings: u32,
 }
 
+/// From which state to which.
+type Change = (BreakerState, BreakerState);
+
 /// Whether a [`CircuitBreaker`] lets calls pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -221,21 +224,31 @@ impl CircuitBreaker {
 
     /// Opens it until [`force_close`](CircuitBreaker::force_close): no probe passes meanwhile.
     pub fn force_open(&self) {
+        // Itself first: a shard that is found meanwhile is forced then, or found among the others.
+        let change = self.open_for_good();
+        self.announce(change, None);
         self.of_each_shard(CircuitBreaker::force_open);
+    }
+
+    fn open_for_good(&self) -> Option<Change> {
         let mut trial = self.lock();
         let change = self.change(&mut trial, BreakerState::Open);
         self.0.probe_at.store(u64::MAX, Ordering::Relaxed);
-        drop(trial);
-        self.announce(change, None);
+        change
+    }
+
+    /// Asked under the lock.
+    fn is_forced(&self) -> bool {
+        self.own_state().is_open() && self.0.probe_at.load(Ordering::Relaxed) == u64::MAX
     }
 
     /// Closes it, all failures forgotten.
     pub fn force_close(&self) {
-        self.of_each_shard(CircuitBreaker::force_close);
         let mut trial = self.lock();
         let change = self.change(&mut trial, BreakerState::Closed);
         drop(trial);
         self.announce(change, None);
+        self.of_each_shard(CircuitBreaker::force_close);
     }
 
     /// Leave to make one call; `None` if it must not be made.
@@ -346,7 +359,7 @@ impl CircuitBreaker {
 
     /// Enters a state, forgetting what led to the one before; tells from where, unless it is there
     /// already.
-    fn change(&self, trial: &mut Trial, to: BreakerState) -> Option<(BreakerState, BreakerState)> {
+    fn change(&self, trial: &mut Trial, to: BreakerState) -> Option<Change> {
         let (inner, from) = (&*self.0, self.own_state());
         let now = inner.settings.clock.now();
         if to == BreakerState::Open {
@@ -373,14 +386,19 @@ impl CircuitBreaker {
         if to == BreakerState::Open {
             inner.opened.fetch_add(1, Ordering::Relaxed);
         }
-        let generation = (self.phase() >> BreakerState::BITS) + 1;
-        let phase = generation << BreakerState::BITS | to as u64;
-        inner.phase.store(phase, Ordering::Release);
+        self.begin(to);
         Some((from, to))
     }
 
+    /// Calls that were sent before do not count any more.
+    fn begin(&self, state: BreakerState) {
+        let generation = (self.phase() >> BreakerState::BITS) + 1;
+        let phase = generation << BreakerState::BITS | state as u64;
+        self.0.phase.store(phase, Ordering::Release);
+    }
+
     /// Called without the lock: the hook may ask the breaker.
-    fn announce(&self, change: Option<(BreakerState, BreakerState)>, cause: Option<&Error>) {
+    fn announce(&self, change: Option<Change>, cause: Option<&Error>) {
         let Some((from, to)) = change else { return };
         let name = self.name();
         observe::breaker_is(name, to, true);

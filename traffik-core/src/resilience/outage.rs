@@ -112,17 +112,11 @@ impl Outage {
 
     /// As far as another one has come, whose place it takes.
     pub(crate) fn going_on(self, other: &Outage) -> Outage {
-        let copy = |to: &AtomicU64, from: &AtomicU64| {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed)
-        };
-        copy(&self.whole.ended_us, &other.whole.ended_us);
-        copy(&self.whole.began_us, &other.whole.began_us);
-        copy(&self.whole.noticed_us, &other.whole.noticed_us);
-        copy(&self.degraded, &other.degraded);
-        let announced = other.announced.load(Ordering::Relaxed);
-        self.announced.store(announced, Ordering::Relaxed);
         Outage {
             clock: Arc::clone(&other.clock),
+            whole: other.whole.clone(),
+            announced: AtomicBool::new(other.announced.load(Ordering::Relaxed)),
+            degraded: AtomicU64::new(other.degraded.load(Ordering::Relaxed)),
             ..self
         }
     }
@@ -187,7 +181,8 @@ impl Outage {
         drop(known);
         let mut all = self.shards.write().unwrap_or_else(PoisonError::into_inner);
         find(&all).unwrap_or_else(|| {
-            let course = Arc::<Course>::default();
+            // Which shards there are may be known only after an outage, and that was one of them all.
+            let course = Arc::new(self.whole.clone());
             all.push((shard, Arc::clone(&course)));
             course
         })
@@ -237,14 +232,11 @@ impl Outage {
         let now_us = self.clock.now().as_micros();
         let ended_us = course.ended_us.load(Ordering::Relaxed);
         if ended_us == LASTS {
-            // Whoever leaves it alone for twice as long each time, from 100 ms on, has not done so for
-            // four times as long as it was away when that was over.
-            let lasted_us = now_us.saturating_sub(course.began_us.load(Ordering::Relaxed));
-            let unnoticed_us = lasted_us.saturating_mul(4).min(self.probed_us);
-            course
-                .noticed_us
-                .fetch_max(now_us.saturating_add(unnoticed_us), Ordering::Relaxed);
-            course.ended_us.store(now_us, Ordering::Relaxed);
+            self.end(course, now_us);
+            // Whoever is found later is not told of an outage that is over.
+            if self.whole.ended_us.load(Ordering::Relaxed) == LASTS {
+                self.end(&self.whole, now_us);
+            }
             return;
         }
         if now_us.saturating_sub(ended_us) >= QUIET_US
@@ -254,6 +246,17 @@ impl Outage {
             observe::outages(self.kind, -1);
             observe::outage_ended(&self.of);
         }
+    }
+
+    fn end(&self, course: &Course, now_us: u64) {
+        // Whoever leaves it alone for twice as long each time, from 100 ms on, has not done so for
+        // four times as long as it was away when that was over.
+        let lasted_us = now_us.saturating_sub(course.began_us.load(Ordering::Relaxed));
+        let unnoticed_us = lasted_us.saturating_mul(4).min(self.probed_us);
+        course
+            .noticed_us
+            .fetch_max(now_us.saturating_add(unnoticed_us), Ordering::Relaxed);
+        course.ended_us.store(now_us, Ordering::Relaxed);
     }
 }
 
@@ -267,8 +270,58 @@ impl Default for Course {
     }
 }
 
+impl Clone for Course {
+    fn clone(&self) -> Self {
+        let copy = |word: &AtomicU64| AtomicU64::new(word.load(Ordering::Relaxed));
+        Course {
+            ended_us: copy(&self.ended_us),
+            began_us: copy(&self.began_us),
+            noticed_us: copy(&self.noticed_us),
+        }
+    }
+}
+
 impl fmt::Debug for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.info().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::ManualClock;
+
+    fn outage() -> (ManualClock, Outage) {
+        let clock = ManualClock::default();
+        let outage = Outage::with_fallback(Arc::new(clock.clone()), 5_000_000);
+        (clock, outage)
+    }
+
+    fn failure() -> Error {
+        Error::timeout("the store did not answer within 50ms")
+    }
+
+    /// Memory had no say after it, and it was never said to be over.
+    #[test]
+    fn a_shard_that_was_found_in_an_outage_did_not_know_of_it() {
+        let (clock, outage) = outage();
+        outage.fail(&failure());
+        clock.advance(Duration::from_millis(10));
+        assert_eq!(outage.phase_of(7), Phase::Lasts);
+        outage.succeed_on(7);
+        let over = Phase::Over {
+            ago_us: 0,
+            unnoticed: true,
+        };
+        // Nor has another that is found when it is over.
+        assert_eq!((outage.phase_of(7), outage.phase_of(8)), (over, over));
+        clock.advance(Duration::from_secs(1));
+        outage.succeed_on(7);
+        assert!(!outage.info().lasts);
+        outage.fail_on(9, &failure());
+        assert!(outage.info().lasts);
     }
 }

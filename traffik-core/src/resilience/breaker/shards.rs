@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockReadGuard};
 
-use super::{BreakerInfo, BreakerState, CircuitBreaker};
+use super::{BreakerInfo, BreakerState, Change, CircuitBreaker, Trial};
 
 impl CircuitBreaker {
     /// The breaker of a shard. The one of a store that has no shards, 0, is this one itself.
     #[inline]
-    pub(in crate::resilience) fn of_shard(&self, shard: u64) -> Cow<'_, CircuitBreaker> {
+    pub(crate) fn of_shard(&self, shard: u64) -> Cow<'_, CircuitBreaker> {
         match shard {
             0 => Cow::Borrowed(self),
             shard => Cow::Owned(self.find_or_add(shard)),
@@ -26,16 +26,33 @@ impl CircuitBreaker {
         }
         let inner = &*self.0;
         let mut all = inner.shards.write().unwrap_or_else(PoisonError::into_inner);
-        find(&all).unwrap_or_else(|| {
-            let breaker = Self::from_settings(Arc::clone(&inner.settings), Some(shard));
+        if let Some(known) = find(&all) {
+            return known;
+        }
+        let breaker = Self::from_settings(Arc::clone(&inner.settings), Some(shard));
+        let mut trial = self.lock();
+        let (own, of_shard) = match self.is_forced() {
             // Whoever forced all of them open did not know of this one.
-            if self.own_state().is_open() {
-                breaker.force_open();
-            }
-            all.push((shard, breaker.clone()));
-            inner.is_sharded.store(true, Ordering::Release);
-            breaker
-        })
+            true => (None, breaker.open_for_good()),
+            false if all.is_empty() => (self.leave_to_shards(&mut trial), None),
+            false => (None, None),
+        };
+        drop(trial);
+        all.push((shard, breaker.clone()));
+        inner.is_sharded.store(true, Ordering::Release);
+        // Hooks may ask the breaker.
+        drop(all);
+        self.announce(own, None);
+        breaker.announce(of_shard, None);
+        breaker
+    }
+
+    /// Nobody asks it any more: what failed while no shard was known, or was asked then and fails later, opens
+    /// nothing that would ever be closed.
+    fn leave_to_shards(&self, trial: &mut Trial) -> Option<Change> {
+        let change = self.change(trial, BreakerState::Closed);
+        self.begin(BreakerState::Closed);
+        change
     }
 
     pub(super) fn of_each_shard(&self, act: fn(&CircuitBreaker)) {

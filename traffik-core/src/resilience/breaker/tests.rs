@@ -117,6 +117,49 @@ fn a_shard_that_fails_takes_no_other_away() {
     }
 }
 
+/// Which shards there are is known once a cluster has been connected to. One that was away before was never asked
+/// again: its shards were taken for forced open.
+#[test]
+fn a_shard_that_was_found_in_an_outage_was_never_asked() {
+    let (_, breaker) = breaker();
+    fail(&breaker, 5);
+    assert!(breaker.of_shard(7).acquire().is_some());
+    assert_eq!(breaker.state(), BreakerState::Closed, "nobody asks all");
+    let dead = breaker.of_shard(7).into_owned();
+    fail(&dead, 5);
+    assert!(breaker.of_shard(8).acquire().is_some());
+    assert!(dead.acquire().is_none() && breaker.state().is_open());
+}
+
+/// Nobody would have closed what they open.
+#[test]
+fn calls_from_before_shards_were_found_do_not_count() {
+    let (_, breaker) = breaker();
+    let slow: Vec<_> = (0..5).map(|_| breaker.acquire().unwrap()).collect();
+    assert!(breaker.of_shard(7).acquire().is_some());
+    slow.into_iter().for_each(|call| call.fail(&failure()));
+    assert_eq!(breaker.state(), BreakerState::Closed);
+}
+
+/// It waited for itself.
+#[test]
+fn a_hook_could_not_ask_of_a_shard_that_was_found() {
+    let known = Arc::new(Mutex::new(None::<CircuitBreaker>));
+    let asked = Arc::clone(&known);
+    let breaker = CircuitBreaker::builder().on_transition(move |_| {
+        let asked = asked.lock().unwrap();
+        assert!(asked.as_ref().is_none_or(|one| one.state().is_open()));
+    });
+    let breaker = breaker.build().unwrap();
+    breaker.force_open();
+    *known.lock().unwrap() = Some(breaker.clone());
+    for shard in [7, 8] {
+        assert!(breaker.of_shard(shard).acquire().is_none());
+    }
+    // They know each other.
+    *known.lock().unwrap() = None;
+}
+
 #[test]
 fn closes_after_so_many_probes_and_reopens_after_one() {
     let (clock, breaker) = half_open();
