@@ -3,6 +3,7 @@
 mod attribute;
 mod crashes;
 mod http;
+mod masters;
 mod metrics;
 mod outages;
 

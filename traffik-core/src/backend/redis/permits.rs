@@ -76,7 +76,10 @@ struct State {
     held: HashMap<Key, Held>,
     /// What the server is to forget.
     ended: Vec<Ended>,
-    /// When all leases are to be renewed.
+    /// When all leases are to be renewed, and how much later again.
+    renewal: Option<Instant>,
+    pause: Option<Duration>,
+    /// When something is to be told: that, or before it what could not be told.
     due: Option<Instant>,
     /// As long as there is something to tell, there is somebody to tell.
     backend: Option<RedisBackend>,
@@ -269,7 +272,14 @@ impl RedisBackend {
         held.untold = held.untold.max(untold);
         // Again, if nobody could be had before.
         self.tend(&mut state);
-        let due = Instant::now() + count.lease / RENEWALS;
+        let pause = count.lease / RENEWALS;
+        if state.pause.is_none_or(|before| pause < before) {
+            state.pause = Some(pause);
+        }
+        let due = Instant::now() + pause;
+        if state.renewal.is_none_or(|before| due < before) {
+            state.renewal = Some(due);
+        }
         if state.due.is_none_or(|before| due < before) {
             state.due = Some(due);
             drop(state);

@@ -3,13 +3,15 @@
 //! A thread of its own for each Redis: a handler that blocks its worker must not let the leases of all others
 //! end, and a permit may be dropped where there is no runtime.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::{Inner, RedisBackend};
 use super::trips::{News, push_ended, push_renewed};
 use super::{Ended, RENEWALS, RETRY, Shared, State};
+use crate::key::Key;
 
 impl RedisBackend {
     /// Has somebody tend to it.
@@ -78,22 +80,26 @@ async fn tend(permits: &Shared, backend: &Weak<Inner>) {
 
 /// One trip, if there is anything to tell.
 async fn round(permits: &Shared, backend: &RedisBackend) {
-    let (news, ended) = permits.lock().collect();
+    let (news, ended, pause) = {
+        let mut state = permits.lock();
+        let (news, ended) = state.collect();
+        (news, ended, state.pause)
+    };
     if news.is_empty() {
         return;
     }
-    let mut untold = Untold {
+    let mut unfinished = Unfinished {
         permits,
         ended: Some(ended),
     };
     #[cfg(test)]
     permits.falter();
-    let told = backend.tell(&news).await;
+    let untold = backend.tell(&news, pause.unwrap_or(Duration::MAX)).await;
     // It is told, or concluded below.
-    let Some(ended) = untold.ended.take() else {
+    let Some(ended) = unfinished.ended.take() else {
         return;
     };
-    if let Err(error) = &told {
+    if let Some(error) = &untold.why {
         log::debug!("what is in flight could not be told: {error}");
     }
     let mut state = permits.lock();
@@ -103,7 +109,7 @@ async fn round(permits: &Shared, backend: &RedisBackend) {
             head.notify_one();
         }
     }
-    state.conclude(ended, told.is_ok());
+    state.conclude(ended, &untold.keys);
     let backend = match state.ended.is_empty() {
         true => state.backend.take(),
         false => None,
@@ -114,56 +120,69 @@ async fn round(permits: &Shared, backend: &RedisBackend) {
 }
 
 /// What has ended, and will be told of later if it cannot be now, be it for a panic.
-struct Untold<'a> {
+struct Unfinished<'a> {
     permits: &'a Shared,
     ended: Option<Vec<Ended>>,
 }
 
-impl Drop for Untold<'_> {
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(ended) = self.ended.take() {
-            self.permits.lock().conclude(ended, false);
+            let mut state = self.permits.lock();
+            let held = state.held.keys().copied();
+            let untold = ended.iter().map(|one| one.key).chain(held).collect();
+            state.conclude(ended, &untold);
         }
     }
 }
 
 impl State {
-    /// All that has ended, and if leases are to be renewed all that is under way.
+    /// All that has ended, and if leases are to be renewed all that is under way; what could not be told of before
+    /// that, again.
     fn collect(&mut self) -> (Vec<News>, Vec<Ended>) {
         let now = Instant::now();
         let mut news = Vec::new();
         if self.due.is_some_and(|due| due <= now) {
+            let all = self.renewal.is_none_or(|due| due <= now);
             for (key, held) in &self.held {
-                push_renewed(&mut news, *key, held);
+                if all || held.untold.is_some() {
+                    push_renewed(&mut news, *key, held);
+                }
             }
-            let shortest = self.held.values().map(|held| held.lease).min();
-            self.due = shortest.map(|lease| now + lease / RENEWALS);
+            if all {
+                let shortest = self.held.values().map(|held| held.lease).min();
+                self.pause = shortest.map(|lease| lease / RENEWALS);
+                self.renewal = self.pause.map(|pause| now + pause);
+            }
+            self.due = self.renewal;
         }
         let ended = std::mem::take(&mut self.ended);
         push_ended(&mut news, &ended);
         (news, ended)
     }
 
-    fn conclude(&mut self, ended: Vec<Ended>, is_told: bool) {
+    fn conclude(&mut self, ended: Vec<Ended>, untold: &HashSet<Key>) {
         let now = Instant::now();
-        let again = ended.into_iter().filter_map(|one| match is_told {
-            // Once more, at the next renewal.
-            true if one.is_doubtful => Some(Ended {
-                is_doubtful: false,
-                ..one
-            }),
-            true => None,
-            false => (one.until > now).then_some(one),
-        });
+        let again = ended
+            .into_iter()
+            .filter_map(|one| match untold.contains(&one.key) {
+                true => (one.until > now).then_some(one),
+                // Once more, a while later.
+                false if one.is_doubtful => Some(Ended {
+                    is_doubtful: false,
+                    ..one
+                }),
+                false => None,
+            });
         let before = self.ended.len();
         self.ended.extend(again);
-        if !is_told {
-            for held in self.held.values_mut() {
+        for key in untold {
+            if let Some(held) = self.held.get_mut(key) {
                 // Whatever is told of from now on includes all that there are.
                 held.untold = held.untold.max(Some(0));
             }
         }
-        if !is_told || self.ended.len() > before {
+        if !untold.is_empty() || self.ended.len() > before {
             let soon = now + RETRY;
             if self.due.is_none_or(|due| soon < due) {
                 self.due = Some(soon);
@@ -175,11 +194,9 @@ impl State {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
-    use std::time::Duration;
 
     use super::super::Count;
     use super::*;
-    use crate::key::Key;
 
     /// Of a server that is not there.
     fn backend() -> RedisBackend {
@@ -274,7 +291,7 @@ mod tests {
     fn what_had_ended_was_forgotten_by_a_panic() {
         let permits = Shared::default();
         let one = ended(&permits, 1, 1);
-        drop(Untold {
+        drop(Unfinished {
             permits: &permits,
             ended: Some(vec![one]),
         });

@@ -1,6 +1,6 @@
 //! What is asked and told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,12 @@ use super::super::RedisBackend;
 use super::super::link::Lost;
 use super::super::script::Program;
 use super::{ASK, Count, Ended, Held, Member, Place, RENEW, WAITS, waiters};
+use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::patience::in_time;
 use crate::time::Timestamp;
+use crate::together::together;
 
 /// What becomes of a question for a permit.
 #[derive(Debug)]
@@ -40,8 +43,18 @@ pub(super) struct News {
     pub(super) ended: Vec<Member>,
 }
 
+/// What could not be told, and why not.
+#[derive(Debug, Default)]
+pub(super) struct Untold {
+    pub(super) keys: HashSet<Key>,
+    pub(super) why: Option<Error>,
+}
+
 /// How many permits a command tells of: a millisecond of the server's time.
 const MOST_TOLD: usize = 1_000;
+
+/// How many commands are on their way to a node of a cluster.
+const AT_ONCE: usize = 32;
 
 /// At the end of keys, by which they are no cells: a reset forgets counts, and not what is under way.
 const MARK: &str = ":in-flight";
@@ -90,20 +103,25 @@ impl RedisBackend {
         if let Some(held) = self.permits().lock().held.get(&count) {
             push_renewed(&mut news, count, held);
         }
-        self.tell(&news).await
+        self.tell(&news, Duration::MAX)
+            .await
+            .why
+            .map_or(Ok(()), Err)
     }
 
     /// Tells of what is under way, and of what is no more. Whatever ended while it travelled is told of once more: the
     /// server may have heard of that first.
-    pub(super) async fn tell(&self, news: &[News]) -> Result<()> {
-        let told = self.tell_once(news).await;
+    ///
+    /// With a node of a cluster that hangs there is no more `patience` than this: others are to be told again.
+    pub(super) async fn tell(&self, news: &[News], patience: Duration) -> Untold {
+        let untold = self.tell_once(news, patience).await;
         let permits = self.permits();
         let mut state = permits.lock();
         for one in news {
             let held = state.held.get_mut(&one.key);
             // Unless there is a later one by now.
             let held = held.map(|held| {
-                if told.is_ok() {
+                if !untold.keys.contains(&one.key) {
                     for permit in &one.renewed {
                         held.unasked.remove(permit);
                     }
@@ -132,11 +150,32 @@ impl RedisBackend {
                 permits.news.notify_one();
             }
         }
-        told
+        untold
     }
 
-    async fn tell_once(&self, news: &[News]) -> Result<()> {
-        let has_slots = self.0.links.connect().has_slots();
+    /// All nodes at once: while one hangs, the leases on the others go on.
+    async fn tell_once(&self, news: &[News], patience: Duration) -> Untold {
+        if !self.0.links.connect().has_slots() {
+            let news: Vec<_> = news.iter().collect();
+            return self.tell_server(&news).await;
+        }
+        let mut nodes = BTreeMap::<u64, Vec<&News>>::new();
+        for one in news {
+            nodes.entry(self.shard_of(&one.key)).or_default().push(one);
+        }
+        let telling = nodes
+            .values()
+            .map(|news| Box::pin(self.tell_node(news, patience)));
+        let mut untold = Untold::default();
+        for of_node in together(telling).await {
+            untold.keys.extend(of_node.keys);
+            untold.why = untold.why.or(of_node.why);
+        }
+        untold
+    }
+
+    /// Several keys with each command, one after the other.
+    async fn tell_server(&self, news: &[&News]) -> Untold {
         let mut rest = news;
         while !rest.is_empty() {
             let mut size = 0;
@@ -144,25 +183,67 @@ impl RedisBackend {
                 size += 1 + one.renewed.len() + one.ended.len();
                 size <= MOST_TOLD
             });
-            let fit = if has_slots { 1 } else { fit.count().max(1) };
-            let (now, later) = rest.split_at(fit);
-            rest = later;
-            let keys: Vec<Key> = now.iter().map(|one| one.key).collect();
-            let told = self.run(&RENEW, &keys, |command| {
-                command.arg(self.0.slack_ms());
-                for one in now {
-                    one.write(self, command);
-                }
-            });
-            let ends: Vec<(u64, u64)> = redis::from_redis_value(told.await?).map_err(|error| {
-                Error::other("redis answered with something else than ends of leases")
-                    .with_source(error)
-            })?;
-            let state = self.permits().lock();
-            for (one, (lost, expired)) in now.iter().zip(ends) {
-                state.lost(&one.key, lost);
-                state.expired(&one.key, expired);
+            let (now, later) = rest.split_at(fit.count().max(1));
+            if let Err(why) = self.renew(now).await {
+                return Untold::of(rest, why);
             }
+            rest = later;
+        }
+        Untold::default()
+    }
+
+    /// A command for each key, since they are in several slots. A node that hangs gets no more than one.
+    async fn tell_node(&self, news: &[&News], patience: Duration) -> Untold {
+        let late = || {
+            Err(Error::timeout(
+                "a node of redis was not told of leases in time",
+            ))
+        };
+        let (mut untold, mut rest, mut size) = (Untold::default(), news, 1);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(size.min(rest.len()));
+            let telling = now.chunks(1).map(|one| {
+                Box::pin(async move {
+                    let renewed = in_time(patience, self.renew(one)).await;
+                    renewed.unwrap_or_else(late)
+                })
+            });
+            let told = together(telling).await;
+            let is_away = told.iter().all(Result::is_err)
+                // The slot of one key may have moved to a node that is.
+                && (size > 1 || told.iter().flat_map(|one| one.as_ref().err()).any(Error::is_timeout));
+            for (one, told) in now.iter().zip(told) {
+                if let Err(why) = told {
+                    untold.keys.insert(one.key);
+                    untold.why.get_or_insert(why);
+                }
+            }
+            if is_away {
+                untold.keys.extend(later.iter().map(|one| one.key));
+                break;
+            }
+            (rest, size) = (later, AT_ONCE);
+        }
+        untold
+    }
+
+    /// One command.
+    async fn renew(&self, news: &[&News]) -> Result<()> {
+        let keys: Vec<Key> = news.iter().map(|one| one.key).collect();
+        let told = self.run(&RENEW, &keys, |command| {
+            command.arg(self.0.slack_ms());
+            for one in news {
+                one.write(self, command);
+            }
+        });
+        let ends: Vec<(u64, u64)> = redis::from_redis_value(told.await?).map_err(|error| {
+            Error::other("redis answered with something else than ends of leases")
+                .with_source(error)
+        })?;
+        let state = self.permits().lock();
+        for (one, (lost, expired)) in news.iter().zip(ends) {
+            state.lost(&one.key, lost);
+            state.expired(&one.key, expired);
         }
         Ok(())
     }
@@ -252,6 +333,15 @@ pub(super) fn push_ended(news: &mut Vec<News>, all: &[Ended]) {
             untold: None,
             ended: vec![ended.member.clone()],
         });
+    }
+}
+
+impl Untold {
+    fn of(news: &[&News], why: Error) -> Untold {
+        Untold {
+            keys: news.iter().map(|one| one.key).collect(),
+            why: Some(why),
+        }
     }
 }
 
