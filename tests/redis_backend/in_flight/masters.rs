@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use traffik_core::{Concurrency, Identity, InFlight, ManualClock};
+use traffik_core::{Concurrency, Identity, InFlight, ManualClock, OnOutage};
 
 use super::super::cluster::builder;
 use super::{limit, soon};
@@ -82,5 +82,33 @@ async fn a_master_that_hangs_lets_no_leases_of_the_others_end() {
     drop(held);
     for node in others {
         soon(|| node.keys().is_empty()).await;
+    }
+}
+
+/// There was one breaker for all.
+#[tokio::test]
+async fn a_master_that_hangs_denies_nobody_elsewhere() {
+    let cluster = RedisCluster::start();
+    let backend = builder(&cluster).deadline(Duration::from_secs(1));
+    let limit = limit(backend.build().unwrap(), 2).on_outage(OnOutage::Deny);
+    let limit = limit.build().unwrap();
+    let mut residents = [const { None }; 3];
+    for who in 0.. {
+        let (home, in_flight) = resident(&cluster, &limit, who).await;
+        residents[home].get_or_insert((Identity::of(who), in_flight));
+        if residents.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    let [(ann, _one), (bob, _two), (cat, _three)] =
+        residents.map(|one| one.expect("one of each node"));
+    cluster.nodes()[1].pause();
+    for _ in 0..5 {
+        let busy = limit.acquire(&bob, Duration::ZERO).await.unwrap_err();
+        assert!(busy.failure().is_some(), "{busy}");
+    }
+    for who in [&ann, &cat] {
+        let one = limit.acquire(who, Duration::ZERO).await;
+        assert!(one.is_ok(), "{one:?}");
     }
 }

@@ -210,7 +210,9 @@ impl Concurrency {
         let Some(remote) = &self.0.remote else {
             return (Ok(None), place);
         };
-        let Some(leave) = remote.breaker.acquire() else {
+        // Of the node that has the count, if there are several.
+        let breaker = remote.breaker.of_shard(remote.backend.shard_of(&count.key));
+        let Some(leave) = breaker.acquire() else {
             let error = Error::connection("redis has not answered lately, and is not asked");
             return (self.in_outage(remote, count, error), place);
         };
