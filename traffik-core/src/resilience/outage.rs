@@ -43,7 +43,7 @@ struct Course {
 #[non_exhaustive]
 pub struct OutageInfo {
     /// Whether the backend is taken to be failing: from its first error until it has decided
-    /// without one for a second.
+    /// without one for a second, on each of its [shards](crate::Backend::shard_of).
     pub lasts: bool,
     /// How many decisions were made without it.
     pub degraded_total: u64,
@@ -241,11 +241,25 @@ impl Outage {
         }
         if now_us.saturating_sub(ended_us) >= QUIET_US
             && self.announced.load(Ordering::Relaxed)
+            && self.are_all_quiet(now_us)
             && self.announced.swap(false, Ordering::Relaxed)
         {
             observe::outages(self.kind, -1);
             observe::outage_ended(&self.of);
         }
+    }
+
+    /// Whether no shard fails, nor has failed a short while ago.
+    fn are_all_quiet(&self, now_us: u64) -> bool {
+        // Consistent between statements.
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.iter().all(
+            |(_, course)| match course.ended_us.load(Ordering::Relaxed) {
+                NEVER => true,
+                LASTS => false,
+                ended_us => now_us.saturating_sub(ended_us) >= QUIET_US,
+            },
+        )
     }
 
     fn end(&self, course: &Course, now_us: u64) {
@@ -323,5 +337,25 @@ mod tests {
         assert!(!outage.info().lasts);
         outage.fail_on(9, &failure());
         assert!(outage.info().lasts);
+    }
+
+    /// And when that one failed on, it was not said again.
+    #[test]
+    fn an_outage_of_one_shard_was_said_to_be_over_by_another() {
+        let (clock, outage) = outage();
+        let second = Duration::from_secs(1);
+        outage.fail_on(7, &failure());
+        outage.fail_on(8, &failure());
+        outage.succeed_on(8);
+        clock.advance(second);
+        outage.succeed_on(8);
+        assert!(outage.info().lasts);
+        outage.succeed_on(7);
+        outage.succeed_on(8);
+        assert!(outage.info().lasts, "not for a second");
+        clock.advance(second);
+        // Whoever is asked next.
+        outage.succeed_on(8);
+        assert!(!outage.info().lasts);
     }
 }
