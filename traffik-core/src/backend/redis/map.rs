@@ -1,5 +1,6 @@
 //! Which node of a cluster has a key, for breakers.
 
+use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 use crate::key::{Key, KeyHasher, halves};
@@ -7,7 +8,17 @@ use crate::key::{Key, KeyHasher, halves};
 /// Who had which slots when this process last connected. The client follows slots that move
 /// meanwhile; here only nodes that fail are to be kept apart, and an old map does that well enough.
 #[derive(Debug, Default)]
-pub(super) struct Map(RwLock<Vec<(u16, u64)>>);
+pub(super) struct Map(RwLock<Vec<Owned>>);
+
+/// Slots in a row, by the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Owned {
+    last: u16,
+    /// Made of the master's address.
+    master: u64,
+    /// Its own name, or that of the one it took over from.
+    node: u64,
+}
 
 /// Slots in a row that one master has.
 #[derive(Debug)]
@@ -17,16 +28,37 @@ pub(super) struct Range {
 }
 
 impl Map {
+    /// Whoever takes over from a node that is gone has its name: else what failed on that would never be asked again,
+    /// and fail for ever.
     pub(super) fn learn(&self, ranges: Vec<Range>) {
-        let named = ranges.into_iter().map(|range| {
+        let masters = ranges.into_iter().map(|range| {
             let (host, port) = range.master;
             let digest = KeyHasher::throttle(&["redis node", &host, &port.to_string()]);
             // Zero is for stores that have no shards.
             (range.last, halves(digest).1 | 1)
         });
-        let mut named: Vec<_> = named.collect();
-        named.sort_unstable();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = named;
+        let masters: Vec<_> = masters.collect();
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut names = HashMap::new();
+        for (last, master) in &masters {
+            if names.contains_key(master) {
+                continue;
+            }
+            let same = all.iter().find(|one| one.master == *master);
+            let gone = owner(&all, *last).filter(|one| {
+                let is_there = masters.iter().any(|(_, master)| *master == one.master);
+                !is_there && !names.values().any(|name| *name == one.node)
+            });
+            let node = same.or(gone).map_or(*master, |one| one.node);
+            names.insert(*master, node);
+        }
+        let owned = masters.into_iter().map(|(last, master)| Owned {
+            last,
+            master,
+            node: names[&master],
+        });
+        *all = owned.collect();
+        all.sort_unstable();
     }
 
     /// The name of the node that has a key; 0 if none is known.
@@ -35,10 +67,12 @@ impl Map {
         if ranges.is_empty() {
             return 0;
         }
-        let slot = slot_of(key);
-        let at = ranges.partition_point(|(last, _)| *last < slot);
-        ranges.get(at).map_or(0, |(_, node)| *node)
+        owner(&ranges, slot_of(key)).map_or(0, |one| one.node)
     }
+}
+
+fn owner(ranges: &[Owned], slot: u16) -> Option<&Owned> {
+    ranges.get(ranges.partition_point(|one| one.last < slot))
 }
 
 /// The name of the node that has a key, by the bytes of a reply of who has which slots.
@@ -109,5 +143,38 @@ mod tests {
             assert_eq!(node == first, slot < 8_192);
             assert_ne!(node, 0);
         }
+    }
+
+    /// What it had failed at was another's afterwards: its breaker stayed open, and its outage was never over.
+    #[test]
+    fn a_node_that_was_replaced_was_left_in_its_outage() {
+        let map = Map::default();
+        let learn = |masters: [(u16, u16); 2]| {
+            let range = |(last, port)| Range {
+                last,
+                master: ("10.0.0.1".into(), port),
+            };
+            map.learn(masters.map(range).into());
+            let key = |who| Key {
+                throttle: 1,
+                scope: 2,
+                who,
+            };
+            let mut keys = (0..).map(key);
+            let first = keys.find(|key| slot_of(key) < 4_096).expect("one");
+            let last = keys.find(|key| slot_of(key) > 12_288).expect("one");
+            [first, last].map(|key| map.shard_of(&key))
+        };
+        let [one, two] = learn([(8_191, 1), (16_383, 2)]);
+        assert_ne!(one, two);
+        // A replica takes over, is found again with other slots, and gives way.
+        assert_eq!(learn([(8_191, 1), (16_383, 3)]), [one, two]);
+        assert_eq!(learn([(8_191, 3), (16_383, 1)]), [two, one]);
+        assert_eq!(learn([(8_191, 2), (16_383, 1)]), [two, one]);
+        // Of two in place of one, one has its name.
+        assert_eq!(learn([(8_191, 4), (16_383, 4)]), [two, two]);
+        let [first, second] = learn([(8_191, 5), (16_383, 6)]);
+        assert_eq!(first, two);
+        assert!(![one, two].contains(&second));
     }
 }
