@@ -147,9 +147,10 @@ impl CostBasedTokenBucket {
             while queue.pop().is_some() {}
         }
         while queue.items().len() >= self.cost_window as usize {
-            if let Some([oldest, _]) = queue.pop() {
-                total_cost = total_cost.saturating_sub(oldest);
-            }
+            let Some([oldest, _]) = queue.pop() else {
+                break; // a window of none, which nobody validated
+            };
+            total_cost = total_cost.saturating_sub(oldest);
         }
         queue.push([cost, 0]);
         (queue.items().len() as u64, total_cost.saturating_add(cost))
@@ -500,6 +501,20 @@ mod tests {
         }
         assert_eq!(stat(&trial).average_cost_ppm, 2_000_000);
         assert_eq!(stat(&trial).cost_history_size, 2);
+    }
+
+    #[test]
+    fn a_history_of_no_length_that_nobody_validated_was_waited_for() {
+        let valid = CostBasedTokenBucket::new();
+        let bucket = valid.cost_window(0);
+        let mut trial = Trial {
+            strategy: &bucket,
+            ..Trial::of(&valid, "10/s")
+        };
+        for _ in 0..2 {
+            assert!(trial.hit(1).is_allowed());
+        }
+        assert_eq!(stat(&trial).cost_history_size, 1);
     }
 
     #[test]
