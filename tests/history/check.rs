@@ -7,7 +7,7 @@
 //! its times, and only what it decided at the same microsecond is permuted. The model decides at the
 //! time that the backend decided at, which a [witness](super::witness) tells.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use traffik_core::{Cell, Decision, Timestamp};
@@ -146,6 +146,8 @@ struct Search<'a> {
     events: Vec<&'a Event>,
     /// Which may or may not have happened.
     lost: Vec<&'a Event>,
+    /// Times that cells were seen with, and at which none of those that were answered was decided.
+    orphans: BTreeSet<Timestamp>,
     cells: BTreeMap<usize, Cell>,
     done: Vec<bool>,
     lost_done: Vec<bool>,
@@ -232,6 +234,10 @@ impl<'a> Search<'a> {
                 true => {}
             }
         }
+        let orphans = match lost.is_empty() {
+            true => BTreeSet::new(),
+            false => orphans(&events),
+        };
         // A strategy without a script is decided here, and written later.
         terms.by_store_time &= cells.keys().all(|cell| world.has_script(*cell));
         events.sort_by_key(|event| match terms.by_store_time {
@@ -245,6 +251,7 @@ impl<'a> Search<'a> {
             lost_done: vec![false; lost.len()],
             events,
             lost,
+            orphans,
             cells,
             first: 0,
             frames: Vec::new(),
@@ -370,7 +377,7 @@ impl<'a> Search<'a> {
         let forgets = self.terms.forgets;
         for odd in Odd::ALL.iter().filter(|odd| forgets || !odd.forgot) {
             let candidates = candidates.iter();
-            let moves = candidates.filter_map(|at| self.extraordinary(*at, odd));
+            let moves = candidates.flat_map(|at| self.extraordinary(*at, odd));
             let mut moves: Vec<Move> = moves.collect();
             if !moves.is_empty() {
                 self.sort(&mut moves);
@@ -450,7 +457,7 @@ impl<'a> Search<'a> {
     }
 
     /// What is only possible if hits were charged whose answer was lost, or cells were forgotten.
-    fn extraordinary(&self, at: usize, odd: &Odd) -> Option<Move> {
+    fn extraordinary(&self, at: usize, odd: &Odd) -> Vec<Move> {
         let event = self.events[at];
         let seen: Vec<&Seen> = event
             .told()
@@ -458,16 +465,20 @@ impl<'a> Search<'a> {
             .filter_map(|told| told.seen.as_ref())
             .collect();
         if seen.len() != event.hits.len() {
-            return None;
+            return Vec::new();
         }
         if odd.lost == 0 {
-            return self.forgetting(at, &seen);
+            return self.forgetting(at, &seen).into_iter().collect();
         }
         let mut cells = self.cells.clone();
         if odd.forgot {
             let hits = event.hits.iter().zip(&seen);
             let others = hits.filter(|(hit, seen)| !shows(&self.cells[&hit.cell], seen));
             cells.extend(others.map(|(hit, _)| (hit.cell, Cell::fresh())));
+            // Else nothing of it was forgotten, and that was tried.
+            if cells == self.cells {
+                return Vec::new();
+            }
         }
         self.after_lost(at, &seen, &cells, odd)
     }
@@ -479,7 +490,7 @@ impl<'a> Search<'a> {
         seen: &[&Seen],
         cells: &BTreeMap<usize, Cell>,
         odd: &Odd,
-    ) -> Option<Move> {
+    ) -> Vec<Move> {
         let event = self.events[at];
         let explain = Explain {
             world: self.world,
@@ -488,22 +499,26 @@ impl<'a> Search<'a> {
             lost: &self.lost,
             done: &self.lost_done,
             since: self.latest_now(),
+            orphans: &self.orphans,
             tries: &self.tries,
         };
-        let (lost, mut after) = explain.by_lost(cells, odd.lost)?;
-        let cell = |hit: &Hit| after[&hit.cell].clone();
-        let mut of_event: Vec<Cell> = event.hits.iter().map(cell).collect();
-        if !self.decides(event, &mut of_event) {
-            return None;
-        }
-        after.extend(event.hits.iter().map(|hit| hit.cell).zip(of_event));
-        Some(Move {
-            event: at,
-            lost,
-            after: after.into_iter().collect(),
-            forgot: odd.forgot.into(),
-            is_seen: true,
-        })
+        let ways = explain.by_lost(cells, odd.lost).into_iter();
+        let moves = ways.filter_map(|(lost, mut after)| {
+            let cell = |hit: &Hit| after[&hit.cell].clone();
+            let mut of_event: Vec<Cell> = event.hits.iter().map(cell).collect();
+            if !self.decides(event, &mut of_event) {
+                return None;
+            }
+            after.extend(event.hits.iter().map(|hit| hit.cell).zip(of_event));
+            Some(Move {
+                event: at,
+                lost,
+                after: after.into_iter().collect(),
+                forgot: odd.forgot.into(),
+                is_seen: true,
+            })
+        });
+        moves.collect()
     }
 
     /// The event on cells of which some are not what they were: each that it hits and that is not what was seen is fresh, or
@@ -666,6 +681,23 @@ impl<'a> Search<'a> {
         }
         story
     }
+}
+
+/// Times that cells were seen with, and at which nothing of this was decided: they are of hits whose answer was lost.
+fn orphans(events: &[&Event]) -> BTreeSet<Timestamp> {
+    let known: HashSet<u64> = events
+        .iter()
+        .map(|event| event.time().as_micros())
+        .collect();
+    let told = events.iter().flat_map(|event| event.told());
+    let cells = told.filter_map(|told| Some(&told.seen.as_ref()?.cell));
+    let words = cells.flat_map(|cell| {
+        let queue = cell.queue().map_or(&[][..], |queue| queue.items());
+        cell.words().iter().chain(queue.iter().flatten()).copied()
+    });
+    // What is no time is too early or too late for any hit.
+    let orphans = words.filter(|word| !known.contains(word));
+    orphans.map(Timestamp::from_micros).collect()
 }
 
 /// Whether a witness may have been shown this cell.

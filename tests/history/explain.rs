@@ -16,6 +16,8 @@ pub(super) struct Explain<'a> {
     pub(super) done: &'a [bool],
     /// Nothing is decided earlier, but for clocks that differ.
     pub(super) since: Timestamp,
+    /// Times that cells were seen with, and at which nothing was decided that was answered.
+    pub(super) orphans: &'a BTreeSet<Timestamp>,
     /// How much was tried, in all.
     pub(super) tries: &'a std::cell::Cell<u64>,
 }
@@ -25,11 +27,16 @@ type Cells = BTreeMap<usize, Cell>;
 /// So many cells are tried at most.
 const MOST: usize = 20_000;
 
+/// So many ways are told of at most: when it was decided, what is not seen yet may depend on.
+const WAYS: usize = 32;
+
 impl Explain<'_> {
     /// Some of the lost, in their order, and what the cells then are: for those of the event, what was
     /// seen, or what the same is decided on. Nobody knows when the lost were decided, but the cells that were seen were made of those
-    /// times: all that they may have been made of are tried, of so many lost at most.
-    pub(super) fn by_lost(&self, cells: &Cells, most: usize) -> Option<(Vec<usize>, Cells)> {
+    /// times: all that they may have been made of are tried.
+    ///
+    /// One lost hit in all ways that there are; several, which take much longer to try, in the first way that is found.
+    pub(super) fn by_lost(&self, cells: &Cells, most: usize) -> Vec<(Vec<usize>, Cells)> {
         let available: Vec<usize> = (0..self.lost.len())
             .filter(|at| !self.done[*at] && self.lost[*at].asked_ns <= self.event.answered_ns)
             .filter(|at| {
@@ -39,12 +46,17 @@ impl Explain<'_> {
                     .all(|hit| cells.contains_key(&hit.cell))
             })
             .collect();
+        let mut ways: Vec<(Vec<usize>, Cells)> = Vec::new();
         let mut tried = HashSet::new();
         let mut paths = vec![(Vec::new(), cells.clone())];
         // Depth first, and of equal hits only the first: which of them it was makes no difference.
         while let Some((path, cells)) = paths.pop() {
             if !path.is_empty() && self.is_seen(&cells) {
-                return Some((path, cells));
+                ways.push((path, cells));
+                match most {
+                    1 if ways.len() < WAYS => continue,
+                    _ => break,
+                }
             }
             if path.len() == most {
                 continue;
@@ -71,7 +83,7 @@ impl Explain<'_> {
                 }
             }
         }
-        None
+        ways
     }
 
     fn is_seen(&self, cells: &Cells) -> bool {
@@ -99,7 +111,8 @@ impl Explain<'_> {
         (decisions.is_allowed() && after != *cells).then_some(after)
     }
 
-    fn times(&self, lost: &Event, cells: &Cells) -> BTreeSet<Timestamp> {
+    /// When a lost hit may have been decided, the likeliest last.
+    fn times(&self, lost: &Event, cells: &Cells) -> Vec<Timestamp> {
         let asked = lost.asked_ns / 1_000;
         let mut times = vec![asked, self.seen[0].now.as_micros(), self.since.as_micros()];
         for (hit, seen) in self.event.hits.iter().zip(self.seen) {
@@ -124,11 +137,11 @@ impl Explain<'_> {
             }
         }
         // The store's clock and ours are read one after the other.
-        let earliest = asked.saturating_sub(10_000);
-        let latest = self.event.answered_ns / 1_000 + 10_000;
-        let possible = times
-            .into_iter()
-            .filter(|time| (earliest..=latest).contains(time));
-        possible.map(Timestamp::from_micros).collect()
+        let earliest = Timestamp::from_micros(asked.saturating_sub(10_000));
+        let latest = Timestamp::from_micros(self.event.answered_ns / 1_000 + 10_000);
+        let times: BTreeSet<Timestamp> = times.into_iter().map(Timestamp::from_micros).collect();
+        let mut possible: Vec<Timestamp> = times.range(earliest..=latest).copied().collect();
+        possible.extend(self.orphans.range(earliest..=latest));
+        possible
     }
 }
