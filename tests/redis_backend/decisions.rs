@@ -35,15 +35,15 @@ async fn a_batch_that_denies_charges_nothing() {
     let server = RedisServer::start();
     let backend = server.backend();
     let ann = Identity::of("ann");
-    let minute = throttle("minute", "10/minute", backend.clone());
+    let week = throttle("week", "10/week", backend.clone());
     let day = throttle("day", "1/day", backend);
-    let both = Hits::from_iter([(&minute, &ann), (&day, &ann)]);
+    let both = Hits::from_iter([(&week, &ann), (&day, &ann)]);
 
     assert!(both.decide().await.unwrap().is_allowed());
     let denied = both.decide().await.unwrap();
     assert!(denied[0].is_allowed() && denied[1].is_denied());
     assert_eq!(denied[0].remaining(), 9);
-    assert_eq!(minute.stat(&ann).await.unwrap().remaining, 9);
+    assert_eq!(week.stat(&ann).await.unwrap().remaining, 9);
 }
 
 #[tokio::test]

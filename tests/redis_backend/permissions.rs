@@ -80,8 +80,8 @@ fn keeps_a_log(strategy: &Arc<dyn Strategy>) -> bool {
     .contains(&strategy.id())
 }
 
-fn ten_an_hour(strategy: &Arc<dyn Strategy>, name: &str, backend: &RedisBackend) -> Throttle {
-    let throttle = builder(name, "10/hour", backend.clone()).strategy(Arc::clone(strategy));
+fn ten_a_day(strategy: &Arc<dyn Strategy>, name: &str, backend: &RedisBackend) -> Throttle {
+    let throttle = builder(name, "10/day", backend.clone()).strategy(Arc::clone(strategy));
     throttle.build().unwrap()
 }
 
@@ -124,10 +124,10 @@ async fn what_is_documented_suffices_for_every_strategy() {
         );
         let (mine, everything) = (backend(&server), server.backend());
         let name = format!("{strategy:?}");
-        let (admitted, errors) = sixty_hits(&ten_an_hour(&strategy, &name, &mine)).await;
+        let (admitted, errors) = sixty_hits(&ten_a_day(&strategy, &name, &mine)).await;
         assert!(errors.is_empty(), "{name}: {errors:?}");
         assert!(admitted > 0, "{name}");
-        let (expected, _) = sixty_hits(&ten_an_hour(&strategy, &name, &everything)).await;
+        let (expected, _) = sixty_hits(&ten_a_day(&strategy, &name, &everything)).await;
         assert_eq!(admitted, expected, "{name}");
     }
 }
@@ -139,13 +139,13 @@ async fn a_missing_permission_admits_nobody_and_is_named() {
     let mut noticed = BTreeSet::new();
     for strategy in strategies() {
         let everything = server.backend();
-        let all = ten_an_hour(&strategy, &format!("{strategy:?}"), &everything);
+        let all = ten_a_day(&strategy, &format!("{strategy:?}"), &everything);
         let (most, _) = sixty_hits(&all).await;
         for missing in with_logs() {
             let place = format!("{strategy:?}");
             // From the beginning, and on a new connection, which brings the script.
             allow(&server, "~shop:*", without(&with_logs(), missing));
-            let throttle = ten_an_hour(&strategy, &format!("{missing} {place}"), &backend(&server));
+            let throttle = ten_a_day(&strategy, &format!("{missing} {place}"), &backend(&server));
             let (admitted, errors) = sixty_hits(&throttle).await;
             assert!(
                 admitted <= most,
@@ -183,7 +183,7 @@ async fn a_loss_is_not_healed_wrongly_for_want_of_a_permission() {
     ] {
         allow(&server, "~shop:*", decisions());
         let strategy: Arc<dyn Strategy> = Arc::new(FixedWindow);
-        let throttle = ten_an_hour(&strategy, missing, &backend(&server));
+        let throttle = ten_a_day(&strategy, missing, &backend(&server));
         assert_eq!(sixty_hits(&throttle).await.0, 10);
         let _: () = server.command(&["FLUSHALL"]);
         allow(&server, keys, without(&decisions(), missing));
@@ -204,8 +204,8 @@ async fn a_command_that_the_server_does_not_have_is_named() {
         let server = RedisServer::start_with(&["--rename-command", missing, ""]);
         for strategy in strategies() {
             let name = format!("{missing} {strategy:?}");
-            let (most, _) = sixty_hits(&ten_an_hour(&strategy, &name, &whole.backend())).await;
-            let throttle = ten_an_hour(&strategy, &name, &server.backend());
+            let (most, _) = sixty_hits(&ten_a_day(&strategy, &name, &whole.backend())).await;
+            let throttle = ten_a_day(&strategy, &name, &server.backend());
             let (admitted, errors) = sixty_hits(&throttle).await;
             assert!(admitted <= most, "{name}");
             assert_named(&errors, missing, &name);
@@ -225,7 +225,7 @@ async fn a_clock_of_ones_own_needs_no_time() {
         .deadline(Duration::from_secs(10))
         .clock(ManualClock::default());
     let strategy: Arc<dyn Strategy> = Arc::new(FixedWindow);
-    let throttle = ten_an_hour(&strategy, "clock", &builder.build().unwrap());
+    let throttle = ten_a_day(&strategy, "clock", &builder.build().unwrap());
     assert_eq!(sixty_hits(&throttle).await, (10, BTreeSet::new()));
 }
 
@@ -238,7 +238,7 @@ async fn a_database_needs_to_be_selected() {
         allow(&server, "~shop:*", allowed);
         let builder = RedisBackend::builder(&format!("{}/2", url(&server))).namespace("shop");
         let builder = builder.deadline(Duration::from_secs(10));
-        let throttle = ten_an_hour(&strategy, "database", &builder.build().unwrap());
+        let throttle = ten_a_day(&strategy, "database", &builder.build().unwrap());
         let (admitted, errors) = sixty_hits(&throttle).await;
         assert_eq!(admitted, expected);
         assert_named(&errors, "select", "a database");
@@ -252,7 +252,7 @@ async fn a_reset_says_what_it_may_not_do_and_forgives_nobody() {
     let strategy: Arc<dyn Strategy> = Arc::new(FixedWindow);
     allow(&server, "~shop:*", all.iter().copied());
     let backend = backend(&server);
-    let throttle = ten_an_hour(&strategy, "reset", &backend);
+    let throttle = ten_a_day(&strategy, "reset", &backend);
     assert_eq!(sixty_hits(&throttle).await.0, 10);
     for missing in row("`reset`") {
         allow(&server, "~shop:*", without(&all, missing));
@@ -413,7 +413,7 @@ async fn a_watched_master_needs_what_is_documented() {
             .build()
             .unwrap();
         let strategy: Arc<dyn Strategy> = Arc::new(FixedWindow);
-        sixty_hits(&ten_an_hour(&strategy, "watched", &backend))
+        sixty_hits(&ten_a_day(&strategy, "watched", &backend))
             .await
             .1
     };
@@ -441,7 +441,7 @@ async fn a_cluster_needs_what_is_documented() {
         let mut errors = BTreeSet::new();
         for strategy in strategies() {
             let name = format!("{name} {strategy:?}");
-            errors.extend(sixty_hits(&ten_an_hour(&strategy, &name, &backend)).await.1);
+            errors.extend(sixty_hits(&ten_a_day(&strategy, &name, &backend)).await.1);
         }
         errors
     };
