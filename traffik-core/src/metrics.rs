@@ -59,7 +59,13 @@ pub struct Metric {
 
 macro_rules! metrics {
     ($($constant:ident = $name:literal $kind:ident [$($label:literal),*] $help:literal;)*) => {
-        $(pub(crate) const $constant: &str = $name;)*
+        $(
+            #[cfg_attr(
+                not(all(feature = "redis", feature = "tokio")),
+                allow(dead_code, reason = "some things do not happen without other features")
+            )]
+            pub(crate) const $constant: &str = $name;
+        )*
 
         /// Every metric there is.
         pub const ALL: &[Metric] = &[$(Metric {

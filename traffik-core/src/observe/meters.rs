@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+#[cfg(feature = "tokio")]
+use ::metrics::Gauge;
+use ::metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use super::Outcome;
 use super::offenders::{Offender, Sketch};
