@@ -59,7 +59,8 @@ use crate::together::together;
 /// what it admits the primary decides. On a single node, which knows everything that was admitted,
 /// that goes on for one period, so that a limit is kept though the store has come back empty. Among
 /// several it goes on, in shares, until the others have noticed too: for four times as long as the
-/// outage lasted, at most for as long as a breaker waits between two probes.
+/// outage lasted, at most for as long as a breaker waits between two probes. A fallback that is not memory
+/// has no say: it decides during outages only.
 ///
 /// So a limit is not given again after an outage, however often there is one. Through an outage that
 /// cuts all nodes off there is admitted at most the limit, and
@@ -186,7 +187,9 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         self.outage.phase_of(self.shard_of_all(ops))
     }
 
-    async fn decide_here(&self, share: Share, batch: &Batch<'_>) -> Result<Decisions> {
+    /// Decides in the place of a primary that has failed to.
+    async fn decide_instead(&self, batch: &Batch<'_>, error: Error) -> Result<Decisions> {
+        let share = self.take_over(batch.ops(), error)?;
         let before = self.debts.before(&*self.fallback, batch.ops());
         let ops = share.of_ops(batch);
         let decisions = self.fallback.apply(&Batch::new(&ops)).await?;
@@ -243,9 +246,9 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
             }
     }
 
-    /// Whether memory is asked before the primary. While the outage lasts it is not: of a share of
-    /// nothing nobody would ever find out that it is over.
-    fn asks_memory_first(&self, ops: &[Op<'_>]) -> bool {
+    /// Whether what a batch owes is paid along with it, and memory asked before the primary. While the
+    /// outage lasts it is not: of a share of nothing nobody would ever find out that it is over.
+    fn follows_outage(&self, ops: &[Op<'_>]) -> bool {
         match self.phase(ops) {
             Phase::Never | Phase::Lasts => false,
             Phase::Over { ago_us, unnoticed } => self.is_wary_after(ops, ago_us, unnoticed),
@@ -308,10 +311,13 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         let share = self.share();
         let before = self.debts.before(&*self.fallback, batch.ops());
         let ops = share.of_ops(batch);
-        let Some(known) = self.fallback.try_apply(&Batch::new(&ops)) else {
-            return self.decide_and_pay(batch).await;
+        let known = match self.fallback.is_local() {
+            true => self.fallback.try_apply(&Batch::new(&ops)),
+            false => None,
         };
-        let known = known?;
+        let Some(Ok(known)) = known else {
+            return self.decide_unadvised(batch).await;
+        };
         if known.is_denied() {
             self.pay_along(batch).await;
             return Ok(self.refused(share, known));
@@ -342,8 +348,18 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
         }
     }
 
+    /// The same where there is no memory to be asked, or it was closed: another store knows of no hits but
+    /// those of outages, and may be away itself.
+    async fn decide_unadvised(&self, batch: &Batch<'_>) -> Result<Decisions> {
+        let (decided, waited) = noting_waits(self.decide_and_pay(batch)).await;
+        match decided {
+            Ok(decisions) => Ok(self.confirm(batch, decisions, waited)),
+            Err(error) => self.decide_instead(batch, error).await,
+        }
+    }
+
     /// What is owed for its keys is paid in the same breath as a batch is decided, in this order where
-    /// the store keeps to it. Nothing depends on that: memory has admitted the batch.
+    /// the store keeps to it. Where memory has admitted the batch nothing depends on that.
     async fn decide_and_pay(&self, batch: &Batch<'_>) -> Result<Decisions> {
         let mut asked = self.payments(batch);
         if asked.is_empty() {
@@ -501,7 +517,7 @@ impl<B: Backend, F: Backend> Failover<B, F> {
 
 impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        if self.asks_memory_first(batch.ops()) {
+        if self.follows_outage(batch.ops()) {
             return Box::pin(self.decide_warily(batch));
         }
         Box::pin(async move {
@@ -514,10 +530,7 @@ impl<B: Backend, F: Backend> Backend for Fallback<B, F> {
                     }
                     Ok(decisions)
                 }
-                Err(error) => {
-                    let share = self.take_over(batch.ops(), error)?;
-                    self.decide_here(share, batch).await
-                }
+                Err(error) => self.decide_instead(batch, error).await,
             }
         })
     }

@@ -395,6 +395,64 @@ fn only_errors_that_match_are_taken_over() {
     );
 }
 
+/// One that is not memory was not asked again after its first outage, for a period of the rate: the hits
+/// of the next ones were errors, and that one was said to last.
+#[test]
+fn another_store_stood_in_for_one_outage_only() {
+    let clock = ManualClock::default();
+    let (first, second) = (Store::new(&clock), Store::new(&clock));
+    let backend = first.clone().fallback(second.clone());
+    let backend = backend.clock(clock.clone());
+    let api = throttle("100/hour", FixedWindow, backend.clone());
+    for outage in 1..=3 {
+        first.fail(true);
+        assert!(hit(&api).is_degraded());
+        first.fail(false);
+        for _ in 0..2 {
+            assert!(!hit(&api).is_degraded());
+            clock.advance(Duration::from_secs(1));
+        }
+        assert!(!backend.info().lasts);
+        // What the other one admitted is paid with the next hit.
+        assert_eq!(backend.info().owing, 0);
+        let direct = throttle("100/hour", FixedWindow, first.clone());
+        assert_eq!(hit(&direct).remaining(), 100 - 4 * outage);
+    }
+}
+
+/// It had a say after an outage, and what it said was an error: of a store that was well.
+#[test]
+fn a_fallback_that_failed_itself_had_hits_fail_that_a_store_would_decide() {
+    fn check(fallback: impl Backend, clock: &ManualClock, fail: impl FnOnce()) {
+        let store = Store::new(clock);
+        let backend = store.clone().fallback(fallback).clock(clock.clone());
+        let api = throttle("100/hour", FixedWindow, backend.clone());
+        store.fail(true);
+        assert!(hit(&api).is_degraded());
+        store.fail(false);
+        assert!(!hit(&api).is_degraded());
+        fail();
+        for left in [97, 96] {
+            clock.advance(Duration::from_secs(1));
+            let decision = hit(&api);
+            assert_eq!(
+                (decision.remaining(), decision.is_degraded()),
+                (left, false)
+            );
+        }
+        assert!(!backend.info().lasts);
+    }
+    let clock = ManualClock::default();
+    let open = breaker(&clock);
+    let other = Store::new(&clock).guarded(open.clone());
+    check(other, &clock, || open.force_open());
+    let open = breaker(&clock);
+    let guarded = memory(&clock).guarded(open.clone());
+    check(guarded, &clock, || open.force_open());
+    let closed = memory(&clock);
+    check(closed.clone(), &clock, || now(closed.close()).unwrap());
+}
+
 #[test]
 fn wrong_arguments_and_contention_do_not_open_a_breaker() {
     let clock = ManualClock::default();

@@ -196,7 +196,7 @@ impl Node {
     fn recover(&self) -> u64 {
         self.store.fail(false);
         let mut hits = 0;
-        for _ in 0..100 {
+        for _ in 0..300 {
             self.clock.advance(Duration::from_secs(1));
             hits += u64::from(hit(&self.api).is_allowed());
             if self.backend.info().owing == 0 && !self.backend.info().lasts {
