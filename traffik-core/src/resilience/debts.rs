@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use super::share::Share;
-use crate::backend::{Backend, Batch, BoxFuture, Op};
+use crate::backend::{Backend, BoxFuture, Op};
 use crate::cell::Cell;
 use crate::decision::Decisions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::identity::Attributes;
 use crate::key::Key;
 use crate::rate::Rate;
@@ -381,8 +381,8 @@ fn hit<'a>(rate: &'a Rate, attributes: &'a Attributes, now: Timestamp) -> Hit<'a
 }
 
 impl<'a> Payment<'a> {
-    /// Charges the store, and comes to no decisions. If the answer is lost, it may have been charged, and is charged again: then
-    /// less is admitted, never more.
+    /// Charges the store, and comes to no decisions. If the answer is lost, it may have been charged,
+    /// and is charged again: then less is admitted, never more.
     pub(super) fn make(mut self, store: &'a dyn Backend) -> BoxFuture<'a, Result<Decisions>> {
         Box::pin(async move {
             if let Some(debt) = &self.debt {
@@ -396,10 +396,8 @@ impl<'a> Payment<'a> {
                         cost: 1,
                         attributes: &debt.attributes,
                     };
-                    let paid = store.apply(&Batch::new(std::slice::from_ref(&op))).await?;
-                    if paid.is_denied() {
-                        return Err(Error::other("a settlement was denied"));
-                    }
+                    // Not applied: to a fallback that were a hit of a cost of 1, and so much it would owe.
+                    store.settle(&op, false).await?;
                 }
             }
             if self.debt.take().is_some() {

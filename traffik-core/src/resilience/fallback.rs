@@ -387,13 +387,18 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
             true => self.debts.refund(op, refund, self.share()),
             false => Refunded::Paid,
         };
+        let here = || self.settle_here(op, self.share().of_settlement(refund));
         match refunded {
-            Refunded::Owed | Refunded::Unknown => {
-                let refund = self.share().of_settlement(refund);
-                self.settle_here(op, refund).await
+            Refunded::Owed => {
+                // It is owed no more: made again, that would be so twice. If the fallback fails, less is
+                // admitted there.
+                let _ = here().await;
+                Ok(())
             }
+            Refunded::Unknown => here().await,
             Refunded::Paid => {
-                self.primary.settle(op, false).await?;
+                // Which may be two stores, of which either was charged.
+                self.primary.settle(op, degraded).await?;
                 // What follows the primary is settled as it is. It has less left, if this fails.
                 if self.fallback.is_local() {
                     let _ = self.settle_here(op, refund).await;
@@ -426,7 +431,8 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
             strategy: &strategy,
             ..*op
         };
-        self.fallback.settle(&op, false).await
+        // Whoever decided it here: if there are several, who owes it knows.
+        self.fallback.settle(&op, true).await
     }
 
     /// Payments of what is owed for the keys of a batch, and where there is no task for them, of some

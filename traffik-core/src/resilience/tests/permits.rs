@@ -258,3 +258,63 @@ fn a_refund_does_not_open_the_limit_of_an_outage() {
     node.store.fail(true);
     assert_eq!(drain(&node.api), 800);
 }
+
+/// With two stores, one in the place of the other, a refund was lost wherever the first was away: it was to
+/// be made where the hit had not been charged.
+#[test]
+fn a_refund_finds_who_was_charged_behind_two_stores() {
+    for (memory_is_behind, is_back) in [(1, false), (1, true), (2, false), (2, true)] {
+        let clock = ManualClock::default();
+        let (first, second) = (Store::new(&clock), Store::new(&clock));
+        let (one, two, memory) = (first.clone(), second.clone(), memory(&clock));
+        let backend: Arc<dyn Backend> = match memory_is_behind {
+            1 => {
+                let two = two.fallback(memory).clock(clock.clone());
+                Arc::new(one.fallback(two).clock(clock.clone()))
+            }
+            _ => {
+                let both = one.fallback(two).clock(clock.clone());
+                Arc::new(both.fallback(memory).clock(clock.clone()))
+            }
+        };
+        let api = throttle("1000/day", FixedWindow, Arc::clone(&backend));
+        first.fail(true);
+        second.fail(true);
+        let permit = reserve(&api, 50);
+        second.fail(!is_back);
+        spend(&api, 2);
+        now(permit.settle(20)).unwrap();
+        second.fail(false);
+        spend(&api, 2);
+        first.fail(false);
+        spend(&api, 3);
+        let direct = throttle("1000/day", FixedWindow, first.clone());
+        assert_eq!(left(&direct), 1000 - 20 - 7, "{memory_is_behind} {is_back}");
+    }
+}
+
+/// It was, once for each attempt to tell that to whoever stood in, who was away as well.
+#[tokio::test(start_paused = true)]
+async fn a_debt_is_made_less_by_a_refund_once() {
+    let clock = ManualClock::default();
+    let refused = || Error::connection("refused");
+    let (first, second) = (Store::new(&clock), Store::new(&clock));
+    let first = first.failing_with(refused);
+    let second = second.failing_with(refused);
+    second.fail(false);
+    let backend = first.clone().fallback(second.clone());
+    let backend = backend.clock(clock.clone());
+    let api = throttle("1000/day", FixedWindow, backend.clone());
+    let ann = Identity::of("ann");
+    let permit = api.reserve(Attempt::by(&ann).cost(50)).await;
+    let others = api.hit(Attempt::by(&ann).cost(100)).await;
+    assert!(others.unwrap().is_degraded());
+    second.fail(true);
+    let _ = permit.unwrap().unwrap().settle(20).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    first.fail(false);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(backend.info().owing, 0);
+    let direct = throttle("1000/day", FixedWindow, first.clone());
+    assert_eq!(left(&direct), 1000 - 100 - 20);
+}

@@ -310,6 +310,32 @@ async fn in_a_runtime_no_client_is_the_probe() {
     assert!(!hit().await.is_degraded());
 }
 
+/// The second store owed the first one hit for each payment, whatever that was of: 5 of 504.
+#[test]
+fn what_memory_admitted_is_charged_to_both_stores_before_it() {
+    let clock = ManualClock::default();
+    let (first, second) = (Store::new(&clock), Store::new(&clock));
+    let inner = first.clone().fallback(second.clone()).clock(clock.clone());
+    let outer = inner.clone().fallback(memory(&clock)).clock(clock.clone());
+    let api = throttle("1000/day", FixedWindow, outer.clone());
+    let left = |store: &Store| {
+        let direct = throttle("1000/day", FixedWindow, store.clone());
+        now(direct.stat(&Identity::of("ann"))).unwrap().remaining
+    };
+    first.fail(true);
+    second.fail(true);
+    spend(&api, 500);
+    second.fail(false);
+    spend(&api, 1);
+    assert_eq!(outer.info().owing, 0);
+    assert_eq!(left(&second), 499);
+    assert_eq!(inner.info().owing, 1);
+    first.fail(false);
+    spend(&api, 2);
+    assert_eq!(inner.info().owing, 0);
+    assert_eq!(left(&first), 497);
+}
+
 /// Less is admitted then, never more.
 #[test]
 fn a_payment_whose_answer_was_lost_is_made_again() {
