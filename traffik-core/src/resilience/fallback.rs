@@ -461,26 +461,36 @@ async fn pay<B: Backend>(store: Weak<B>, debts: Arc<Debts>, outage: Arc<Outage>)
             self.0.leave();
         }
     }
-    let leave = Leave(&debts);
-    let mut attempt = 1;
-    while let Some(key) = debts.any(attempt) {
-        background::pause(PAUSES.wait(attempt)).await;
-        let Some(store) = store.upgrade() else { break };
-        let paying = async {
-            let shard = store.shard_of(&key);
-            let lasts = outage.phase_of(shard) == Phase::Lasts;
-            let ready = !lasts || store.ready(&key).await.is_ok();
-            if lasts && ready {
-                outage.succeed_on(shard);
-            }
-            ready && debts.pay(&*store).await
-        };
-        attempt = match background::within(PATIENCE, paying).await {
-            Some(true) => 1,
-            _ => attempt.saturating_add(1),
-        };
+    loop {
+        let leave = Leave(&debts);
+        let mut attempt = 1;
+        while !debts.are_paid() {
+            background::pause(PAUSES.wait(attempt)).await;
+            let Some(store) = store.upgrade() else { return };
+            let paying = async {
+                // Hits are paying all that there is, and may fail to.
+                let Some(key) = debts.any(attempt) else {
+                    return false;
+                };
+                let shard = store.shard_of(&key);
+                let lasts = outage.phase_of(shard) == Phase::Lasts;
+                let ready = !lasts || store.ready(&key).await.is_ok();
+                if lasts && ready {
+                    outage.succeed_on(shard);
+                }
+                ready && debts.pay(&*store).await
+            };
+            attempt = match background::within(PATIENCE, paying).await {
+                Some(true) => 1,
+                _ => attempt.saturating_add(1),
+            };
+        }
+        drop(leave);
+        // Whoever came to owe between the two saw this task, and began none.
+        if debts.are_paid() || !debts.drive() {
+            return;
+        }
     }
-    drop(leave);
 }
 
 /// What is left if both have decided.
