@@ -334,7 +334,7 @@ impl<B: Backend, F: Backend> Fallback<B, F> {
                         least(share, &known, &decisions)
                     }
                     false => {
-                        give_back(&*self.fallback, &ops);
+                        give_back(&*self.fallback, &ops, &known);
                         decisions.clone()
                     }
                 };
@@ -507,8 +507,12 @@ fn least(share: Share, known: &Decisions, decisions: &Decisions) -> Decisions {
 }
 
 /// Undoes in memory what the primary has denied.
-fn give_back(memory: &dyn Backend, ops: &[Op<'_>]) {
-    for op in ops {
+fn give_back(memory: &dyn Backend, ops: &[Op<'_>], known: &Decisions) {
+    for (op, known) in ops.iter().zip(known.iter()) {
+        // What a throttle in shadow would have denied took nothing.
+        if known.hides_denial() {
+            continue;
+        }
         let refund = Settlement::Refund {
             cost: op.cost,
             age_us: 0,

@@ -12,7 +12,8 @@ pub(super) fn follow(memory: &dyn Backend, op: &Op<'_>, decision: &Decision) {
     if decision.is_unlimited() || decision.is_degraded() {
         return;
     }
-    let admitted = if decision.is_allowed() { op.cost } else { 0 };
+    let has_taken = decision.is_allowed() && !decision.hides_denial();
+    let admitted = if has_taken { op.cost } else { 0 };
     let follow = Follow::again(op.strategy, decision.remaining(), admitted);
     let strategy: Arc<dyn Strategy> = Arc::<Follow>::clone(&follow);
     let step = Op {
@@ -80,7 +81,7 @@ impl Strategy for Follow {
         // tell. Any other that leaves nothing does not fit into less than it took.
         if self.remaining == 0 && self.admitted > spent {
             let indebted = take(cell, self.admitted);
-            if indebted.is_allowed() {
+            if indebted.is_allowed() && !indebted.hides_denial() {
                 return indebted;
             }
         }

@@ -853,6 +853,66 @@ fn a_store_that_comes_back_empty_does_not_renew_limits() {
     assert_eq!(drain(&api), 10);
 }
 
+/// What is left in the memory of an outage.
+fn known_to_memory(outage: &Outage, throttle: &Throttle) -> u64 {
+    let hasher = throttle.backend().key_hasher();
+    let ann = Identity::of("ann");
+    let op = throttle.op(&Attempt::by(&ann), hasher).expect("limited");
+    let (cell, at) = now(outage.memory.load(&op)).unwrap();
+    op.stat(&cell, at).remaining
+}
+
+/// With the rest of a batch that memory admitted and the store did not.
+#[test]
+fn a_shadow_was_given_back_what_it_had_not_taken() {
+    let outage = Outage::new();
+    outage.store.fail(false);
+    let backend: Arc<dyn Backend> = Arc::new(outage.backend.clone());
+    let build = |name: &str, rate: &str| {
+        let builder = Throttle::builder(name).rate(rate).strategy(FixedWindow);
+        builder.backend(Arc::clone(&backend))
+    };
+    let trial = build("trial", "3/day").shadow().build().unwrap();
+    let api = build("api", "9/day").build().unwrap();
+    let ann = Identity::of("ann");
+    let both = || {
+        let hits = Hits::from_iter([(&trial, &ann), (&api, &ann)]);
+        now(hits.decide()).unwrap()
+    };
+    for failing in [false, false, true] {
+        outage.store.fail(failing);
+        assert!(both().is_allowed());
+    }
+    // The store comes back empty, and another node takes all that it has.
+    outage.store.fail(false);
+    now(outage.store.cells.reset()).unwrap();
+    assert!(now(api.hit(&Identity::of("ben"))).unwrap().is_allowed());
+    drain(&throttle("9/day", FixedWindow, outage.store.clone()));
+    assert_eq!(known_to_memory(&outage, &trial), 0);
+    assert!(both().is_denied());
+    assert_eq!(known_to_memory(&outage, &trial), 0);
+}
+
+/// Where the store had none left and memory some, but too little for the hit.
+#[test]
+fn memory_did_not_follow_a_shadow_that_would_deny() {
+    let outage = Outage::new();
+    outage.store.fail(false);
+    let trial = Throttle::builder("api")
+        .rate("10/day")
+        .strategy(FixedWindow);
+    let trial = trial.backend(outage.backend.clone()).shadow();
+    let trial = trial.build().unwrap();
+    let ann = Identity::of("ann");
+    let hit = |cost| now(trial.hit(Attempt::by(&ann).cost(cost))).unwrap();
+    assert_eq!(hit(7).remaining(), 3);
+    assert_eq!(known_to_memory(&outage, &trial), 3);
+    let elsewhere = throttle("10/day", FixedWindow, outage.store.clone());
+    assert_eq!(drain(&elsewhere), 3);
+    assert!(hit(5).shadowed().unwrap().is_denied());
+    assert_eq!(known_to_memory(&outage, &trial), 0);
+}
+
 #[test]
 fn resetting_resets_the_fallback_too() {
     let outage = Outage::new();
