@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
@@ -31,8 +31,8 @@ pub(super) struct Debts {
     clock: Arc<dyn Clock>,
     /// Whether a task is at work to pay them.
     is_driven: AtomicBool,
-    /// Whether some were not taken down, and will never be paid.
-    are_some_unknown: AtomicBool,
+    /// Until when some matter that were not taken down, and will never be paid; in µs of the clock.
+    unknown_until_us: AtomicU64,
 }
 
 /// What became of the debt for a hit that is refunded.
@@ -94,7 +94,7 @@ impl Debts {
             count: AtomicUsize::new(0),
             clock,
             is_driven: AtomicBool::new(false),
-            are_some_unknown: AtomicBool::new(false),
+            unknown_until_us: AtomicU64::new(0),
         }
     }
 
@@ -141,12 +141,13 @@ impl Debts {
         if self.len() >= Self::MOST && now.micros_since(shard.swept) >= Self::SWEEP_US {
             self.forgive(&mut shard, now);
         }
-        if self.len() >= Self::MOST {
-            self.are_some_unknown.store(true, Ordering::Relaxed);
-            return;
-        }
         let mut debt = Debt::of(op, before.clone());
         debt.add(op, charged, now);
+        if self.len() >= Self::MOST {
+            let until_us = debt.after.expires().as_micros();
+            self.unknown_until_us.fetch_max(until_us, Ordering::Relaxed);
+            return;
+        }
         shard.owed.entry(op.key).or_default().push(debt);
         self.count.fetch_add(1, Ordering::Relaxed);
     }
@@ -165,7 +166,9 @@ impl Debts {
                 debt.refund(cost, share.of_settlement(refund), now);
                 Refunded::Owed
             }
-            _ if self.are_some_unknown.load(Ordering::Relaxed) => Refunded::Unknown,
+            _ if now.as_micros() < self.unknown_until_us.load(Ordering::Relaxed) => {
+                Refunded::Unknown
+            }
             _ => Refunded::Paid,
         }
     }
@@ -258,6 +261,7 @@ impl Debts {
 
     /// Forgets all.
     pub(super) fn clear(&self) {
+        self.unknown_until_us.store(0, Ordering::Relaxed);
         for shard in &self.shards {
             let owed = std::mem::take(&mut lock(shard).owed);
             let gone = owed.values().map(SmallVec::len).sum();

@@ -259,6 +259,39 @@ fn a_refund_does_not_open_the_limit_of_an_outage() {
     assert_eq!(drain(&node.api), 800);
 }
 
+/// After one outage with more debts than are kept, refunds were made in memory only, for good.
+#[test]
+fn debts_that_were_not_kept_concerned_every_refund_that_followed() {
+    type Forget = fn(&Node);
+    let forget: [Forget; 2] = [
+        |node| node.clock.advance(Duration::from_secs(86_400)),
+        |node| now(node.backend.reset()).unwrap(),
+    ];
+    for forget in forget {
+        let node = Node::new(1);
+        node.store.fail(true);
+        for who in 0..2_000 {
+            assert!(now(node.api.hit(&Identity::of(who))).unwrap().is_degraded());
+        }
+        assert_eq!(node.backend.info().owing, 1_024);
+        // This one is known to memory only, and so is what it gives back.
+        let permit = reserve(&node.api, 50);
+        assert_eq!(node.recover(), 1_000);
+        let before = left(&node.direct);
+        now(permit.settle(20)).unwrap();
+        assert_eq!(left(&node.direct), before);
+
+        forget(&node);
+        node.store.fail(true);
+        let permit = reserve(&node.api, 50);
+        assert!(permit.decisions()[0].is_degraded());
+        node.recover();
+        let before = left(&node.direct);
+        now(permit.settle(20)).unwrap();
+        assert_eq!(left(&node.direct), before + 30);
+    }
+}
+
 /// With two stores, one in the place of the other, a refund was lost wherever the first was away: it was to
 /// be made where the hit had not been charged.
 #[test]
