@@ -49,6 +49,8 @@ pub(super) enum Refunded {
 #[derive(Debug, Default)]
 struct Ledger {
     owed: HashMap<Key, Owed>,
+    /// How often it was cleared.
+    cleared: u64,
     /// When it was last looked through for what does not matter any more.
     swept: Timestamp,
 }
@@ -73,6 +75,8 @@ struct Debt {
 pub(super) struct Payment<'a> {
     debts: &'a Debts,
     key: Key,
+    /// How often its ledger had been cleared when it was taken from there.
+    cleared: u64,
     debt: Option<Debt>,
 }
 
@@ -180,12 +184,14 @@ impl Debts {
 
     /// Takes what a key owes, to be paid.
     pub(super) fn of<'a>(&'a self, key: &Key) -> impl Iterator<Item = Payment<'a>> + use<'a> {
-        let (key, owed) = (*key, self.shard_of(key).owed.remove(key));
+        let mut shard = self.shard_of(key);
+        let (key, cleared, owed) = (*key, shard.cleared, shard.owed.remove(key));
         owed.unwrap_or_default().into_iter().map(move |debt| {
             let debt = Some(debt);
             Payment {
                 debts: self,
                 key,
+                cleared,
                 debt,
             }
         })
@@ -259,11 +265,13 @@ impl Debts {
         self.is_driven.store(false, Ordering::Release);
     }
 
-    /// Forgets all.
+    /// Forgets all, those that are just being paid as soon as that fails.
     pub(super) fn clear(&self) {
         self.unknown_until_us.store(0, Ordering::Relaxed);
         for shard in &self.shards {
-            let owed = std::mem::take(&mut lock(shard).owed);
+            let mut shard = lock(shard);
+            shard.cleared += 1;
+            let owed = std::mem::take(&mut shard.owed);
             let gone = owed.values().map(SmallVec::len).sum();
             self.count.fetch_sub(gone, Ordering::Relaxed);
         }
@@ -425,6 +433,10 @@ impl Drop for Payment<'_> {
             return;
         };
         let mut shard = self.debts.shard_of(&self.key);
+        if shard.cleared != self.cleared {
+            self.debts.count.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         let owed = shard.owed.entry(self.key).or_default();
         let same = |later: &Debt| later.rate == debt.rate && later.attributes == debt.attributes;
         if let Some(at) = owed.iter().position(same) {
@@ -451,7 +463,8 @@ fn lock(shard: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DistributedFairness, GeographicDistribution, SlidingWindowLog};
+    use crate::SlidingWindowLog;
+    use crate::{DistributedFairness, FixedWindow, GeographicDistribution, ManualClock};
 
     /// Whatever had left a queue was kept until the store was back: 64 bytes for each hit of an outage.
     #[test]
@@ -484,5 +497,34 @@ mod tests {
             let bytes = debt.after.allocated();
             assert!(bytes < 4_096, "{strategy:?}: {bytes}");
         }
+    }
+
+    /// It was put back, and charged to a store that was to know of nothing.
+    #[test]
+    fn a_payment_under_way_outlived_a_reset() {
+        let debts = Debts::new(Arc::new(ManualClock::default()));
+        let strategy: Arc<dyn Strategy> = Arc::new(FixedWindow);
+        let op = Op {
+            key: Key {
+                throttle: 1,
+                scope: 0,
+                who: 2,
+            },
+            strategy: &strategy,
+            rate: Rate::per_minute(10),
+            cost: 1,
+            attributes: &Attributes::NONE,
+        };
+        debts.add(&op, 1, &Cell::fresh());
+        let paying: Vec<_> = debts.of(&op.key).collect();
+        debts.clear();
+        assert_eq!(debts.len(), 1);
+        drop(paying);
+        assert_eq!((debts.len(), debts.has(&op.key)), (0, false));
+        // What is owed since then goes on to be.
+        debts.add(&op, 1, &Cell::fresh());
+        let paying: Vec<_> = debts.of(&op.key).collect();
+        drop(paying);
+        assert_eq!((debts.len(), debts.has(&op.key)), (1, true));
     }
 }
