@@ -1,18 +1,21 @@
 //! Waiting instead of denying.
 
+mod line;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
+use self::line::{Place, Spot, is_anybody_anywhere, is_anybody_at};
+use crate::backend::Op;
 use crate::decision::{Decision, Decisions};
 use crate::error::Result;
 use crate::identity::Identity;
 use crate::key::KeyHasher;
-use crate::throttle::{Attempt, Hits, Recover, Throttle};
+use crate::throttle::{Attempt, Entry, Hits, Recover, Throttle};
 
 impl Throttle {
     /// Decides an attempt like [`hit`](Throttle::hit), but waits up to `max_wait` rather than
@@ -57,8 +60,9 @@ impl Throttle {
 
 impl<P: Recover> Hits<'_, P> {
     /// Decides like [`decide`](Hits::decide), but waits rather than denying, as far as every
-    /// attempt that would be denied [allows](Attempt::wait_up_to). Hits that begin with the same
-    /// throttle and identity are served in the order in which they came.
+    /// attempt that would be denied [allows](Attempt::wait_up_to). Hits on the same throttles by the same
+    /// identities are served in the order in which they came; and only who waits for the same throttle and
+    /// identity waits for each other.
     ///
     /// # Errors
     ///
@@ -68,76 +72,55 @@ impl<P: Recover> Hits<'_, P> {
     ///
     /// If it has to wait outside of a tokio runtime.
     pub async fn until_ready(&self) -> Result<Decisions> {
-        match self.queue() {
+        match self.is_patient() {
             // Boxed, since it is rare and would enlarge the future of every hit.
-            Some((max_wait, line)) => {
-                Box::pin(self.queue_up_and_note(max_wait, line, &mut || {})).await
-            }
-            None => self.decide().await,
+            true => Box::pin(self.queue_up_and_note(&mut || {})).await,
+            false => self.decide().await,
         }
     }
 
     /// The same, which says whenever it asks. The last time is when what is admitted is charged.
     #[doc(hidden)]
     pub async fn until_ready_telling(&self, asks: &mut (dyn FnMut() + Send)) -> Result<Decisions> {
-        match self.queue() {
-            Some((max_wait, line)) => Box::pin(self.queue_up_and_note(max_wait, line, asks)).await,
-            None => {
+        match self.is_patient() {
+            true => Box::pin(self.queue_up_and_note(asks)).await,
+            false => {
                 asks();
                 self.decide().await
             }
         }
     }
 
-    /// How long they may wait, and where.
-    fn queue(&self) -> Option<(Duration, Line)> {
-        self.max_wait()
-            .and_then(|max_wait| Some((max_wait, self.line()?)))
-    }
-
-    async fn queue_up_and_note(
-        &self,
-        max_wait: Duration,
-        line: Line,
-        asks: &mut (dyn FnMut() + Send),
-    ) -> Result<Decisions> {
-        let decided = self.queue_up(max_wait, line, asks).await;
+    async fn queue_up_and_note(&self, asks: &mut (dyn FnMut() + Send)) -> Result<Decisions> {
+        let decided = self.queue_up(asks).await;
         self.note(&decided);
         decided
     }
 
-    async fn queue_up(
-        &self,
-        max_wait: Duration,
-        line: Line,
-        asks: &mut (dyn FnMut() + Send),
-    ) -> Result<Decisions> {
+    async fn queue_up(&self, asks: &mut (dyn FnMut() + Send)) -> Result<Decisions> {
         let start = Instant::now();
-        if !someone_waits(line) {
+        let spots = self.spots();
+        let mut place = Place::new();
+        let mut seats = None;
+        loop {
+            if place.behind(&spots).is_some() {
+                seats = seats.or_else(|| self.seats());
+                if seats.is_none() || !place.turn(&spots, start).await {
+                    return self.refuse(&spots, &place, asks).await;
+                }
+            }
+            let waited = start.elapsed();
             asks();
             let decisions = self.ask().await?;
-            if !self.may_wait(&decisions, Duration::ZERO) {
+            let Some((spot, wait)) = self.worth_waiting(&decisions, &spots, waited) else {
+                return Ok(decisions);
+            };
+            seats = seats.or_else(|| self.seats());
+            if seats.is_none() {
                 return Ok(decisions);
             }
-        }
-        let Some(_seats) = self.seats() else {
-            return self.refuse().await;
-        };
-        let place = Place::in_line(line);
-        // Durations, not instants: there is no instant `Duration::MAX` from now.
-        let patience = max_wait.saturating_sub(start.elapsed());
-        let Ok(_turn) = timeout(patience, place.turn.lock()).await else {
-            return self.refuse().await;
-        };
-        loop {
-            asks();
-            let decisions = self.ask().await?;
-            match decisions.retry_after() {
-                Some(wait) if self.may_wait(&decisions, start.elapsed()) => {
-                    sleep(wait).await;
-                }
-                _ => return Ok(decisions),
-            }
+            place.stand_at(spot);
+            sleep(wait).await;
         }
     }
 
@@ -149,7 +132,7 @@ impl<P: Recover> Hits<'_, P> {
             return None;
         }
         match self.try_ask()? {
-            Ok(denied) if denied.is_denied() && self.max_wait().is_some() => None,
+            Ok(denied) if denied.is_denied() && self.is_patient() => None,
             decided => {
                 self.note(&decided);
                 Some(decided)
@@ -159,48 +142,55 @@ impl<P: Recover> Hits<'_, P> {
 
     /// Whether hits like these would have to queue up; then they must not be decided out of turn.
     pub fn must_queue(&self) -> bool {
-        self.max_wait().is_some() && self.line().is_some_and(someone_waits)
+        is_anybody_anywhere() && is_anybody_at(&self.spots())
     }
 
-    /// The longest that any of the attempts may wait.
-    fn max_wait(&self) -> Option<Duration> {
-        self.entries
-            .iter()
-            .filter_map(|entry| entry.throttle.patience(&entry.attempt))
-            .max()
+    /// Whether any of the attempts may wait.
+    fn is_patient(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.throttle.patience(&entry.attempt).is_some())
     }
 
-    /// Where these hits queue up: at the cell of the first that takes something from one.
-    fn line(&self) -> Option<Line> {
-        self.entries.iter().find_map(|entry| {
-            if !entry.throttle.charges(&entry.attempt) || entry.throttle.is_shadow() {
+    /// Where these hits may have to wait: at the cell of each attempt that may.
+    fn spots(&self) -> SmallVec<[Spot; 3]> {
+        let entries = self.entries.iter().enumerate();
+        entries
+            .filter_map(|(at, entry)| {
+                let patience = entry.throttle.patience(&entry.attempt)?;
+                let op = entry.op()?;
+                Some(Spot {
+                    at,
+                    line: (entry.backend.store_id(), op.key.digest()),
+                    cost: op.cost,
+                    patience,
+                })
+            })
+            .collect()
+    }
+
+    /// For how long to wait, and where, if waiting for what denies is worthwhile and allowed.
+    ///
+    /// That is where it takes the longest. What will be ready before is free for others until then.
+    fn worth_waiting<'s>(
+        &self,
+        decisions: &Decisions,
+        spots: &'s [Spot],
+        waited: Duration,
+    ) -> Option<(&'s Spot, Duration)> {
+        let wait = decisions.retry_after()?;
+        let mut longest = None;
+        let all = decisions.iter().enumerate();
+        for (at, decision) in all.filter(|(_, decision)| decision.is_denied()) {
+            let spot = spots.iter().find(|spot| spot.at == at)?;
+            // Without the primary backend there is no telling when it will be better.
+            if decision.is_degraded() || waited.saturating_add(wait) > spot.patience {
                 return None;
             }
-            let op = entry
-                .throttle
-                .op(&entry.attempt, entry.backend.key_hasher())?;
-            Some((entry.backend.store_id(), op.key.digest()))
-        })
-    }
-
-    /// Whether waiting for what denies is worthwhile and allowed.
-    fn may_wait(&self, decisions: &Decisions, waited: Duration) -> bool {
-        let Some(wait) = decisions.retry_after() else {
-            return false;
-        };
-        let mut denied = self
-            .entries
-            .iter()
-            .zip(decisions.iter())
-            .filter(|(_, decision)| decision.is_denied());
-        // Without the primary backend there is no telling when it will be better.
-        denied.all(|(entry, decision)| {
-            !decision.is_degraded()
-                && entry
-                    .attempt
-                    .max_wait()
-                    .is_some_and(|max| waited + wait <= max)
-        })
+            if decision.wait() == wait {
+                longest = longest.or(Some(spot));
+            }
+        }
+        Some((longest?, wait))
     }
 
     /// A seat among the waiting of every throttle that these hits may wait for.
@@ -214,39 +204,50 @@ impl<P: Recover> Hits<'_, P> {
             .collect()
     }
 
-    /// The denial of hits that would have to wait, but may not.
-    async fn refuse(&self) -> Result<Decisions> {
+    /// The denial of hits that would have to wait for their turn, but may not; unless there is enough for
+    /// everybody who stands before them, too.
+    async fn refuse(
+        &self,
+        spots: &[Spot],
+        place: &Place,
+        asks: &mut (dyn FnMut() + Send),
+    ) -> Result<Decisions> {
         let mut decisions = self.preview().await?;
-        if decisions.is_allowed() {
-            // Somebody else's turn is about to take what is free at this moment.
-            for (entry, decision) in self.entries.iter().zip(decisions.iter_mut()) {
-                if entry.throttle.patience(&entry.attempt).is_some() {
-                    *decision = Decision::deny(decision.limit(), 0, 1);
-                }
+        if decisions.is_denied() {
+            return Ok(decisions);
+        }
+        for spot in spots {
+            if let Some(denied) = self.entries[spot.at].after(&place.ahead(spot)).await {
+                decisions[spot.at] = denied;
             }
         }
-        Ok(decisions)
+        if decisions.is_denied() {
+            return Ok(decisions);
+        }
+        asks();
+        self.ask().await
     }
 }
 
-/// Which hits are served in order: those on the same cell of the same store.
-type Line = (usize, u128);
-type Turn = Arc<tokio::sync::Mutex<()>>;
+impl<'a, P> Entry<'a, P> {
+    fn op(&self) -> Option<Op<'a>> {
+        self.throttle.op(&self.attempt, self.backend.key_hasher())
+    }
 
-/// Who waits, in this process.
-#[derive(Default)]
-struct Waiting {
-    lines: HashMap<Line, Queue>,
-    /// By [whose](Throttle::seats) they are.
-    seats: HashMap<u64, Taken>,
+    /// How this hit, or one of those before it, would be denied if those of such costs came first; as far as that can
+    /// be told. It would not be before it has waited so long.
+    async fn after(&self, costs: &[u32]) -> Option<Decision> {
+        let op = self.op().filter(|_| !costs.is_empty())?;
+        let (mut cell, now) = self.backend.load(&op).await.ok()?;
+        let costs = costs.iter().copied().chain([op.cost]);
+        let mut decisions = costs.map(|cost| Op { cost, ..op }.step(&mut cell, now));
+        let denied = decisions.find(|decision| decision.retry_after().is_some())?;
+        Some(self.throttle.floor(denied))
+    }
 }
 
-/// Those in a line.
-#[derive(Default)]
-struct Queue {
-    turn: Turn,
-    places: usize,
-}
+/// Seats that are taken, in this process, by [whose](Throttle::seats) they are.
+type Waiting = HashMap<u64, Taken>;
 
 /// Seats of a throttle that are taken.
 #[derive(Default)]
@@ -264,44 +265,6 @@ fn waiting() -> MutexGuard<'static, Waiting> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many are in any line: most of the time nobody, and then nobody locks.
-static PLACES: AtomicUsize = AtomicUsize::new(0);
-
-fn someone_waits(line: Line) -> bool {
-    PLACES.load(Ordering::Relaxed) > 0 && waiting().lines.contains_key(&line)
-}
-
-/// A place in a line, left when dropped.
-struct Place {
-    line: Line,
-    /// Its queue is first in, first out.
-    turn: Turn,
-}
-
-impl Place {
-    fn in_line(line: Line) -> Place {
-        PLACES.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = waiting();
-        let queue = waiting.lines.entry(line).or_default();
-        queue.places += 1;
-        let turn = Arc::clone(&queue.turn);
-        Place { line, turn }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut waiting = waiting();
-        if let Some(queue) = waiting.lines.get_mut(&self.line) {
-            queue.places -= 1;
-            if queue.places == 0 {
-                waiting.lines.remove(&self.line);
-            }
-        }
-        PLACES.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// One of the [places to wait](Throttle::max_waiters) of a throttle, freed when dropped.
 struct Seat {
     throttle: Throttle,
@@ -312,7 +275,7 @@ impl Seat {
     fn take(throttle: &Throttle, identity: &Identity) -> Option<Seat> {
         let client = KeyHasher::local().identity(identity);
         let mut waiting = waiting();
-        if let Some(taken) = waiting.seats.get(&throttle.seats()) {
+        if let Some(taken) = waiting.get(&throttle.seats()) {
             let own = taken.by_client.get(&client).copied().unwrap_or(0);
             if taken.all >= throttle.max_waiters() || own >= throttle.max_waiters_per_client() {
                 return None;
@@ -324,7 +287,7 @@ impl Seat {
         {
             return None;
         }
-        let taken = waiting.seats.entry(throttle.seats()).or_default();
+        let taken = waiting.entry(throttle.seats()).or_default();
         taken.all += 1;
         *taken.by_client.entry(client).or_default() += 1;
         throttle.meters().waits();
@@ -339,7 +302,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.throttle.meters().waits_no_more();
         let mut waiting = waiting();
-        let Some(taken) = waiting.seats.get_mut(&self.throttle.seats()) else {
+        let Some(taken) = waiting.get_mut(&self.throttle.seats()) else {
             return;
         };
         taken.all -= 1;
@@ -350,21 +313,23 @@ impl Drop for Seat {
             }
         }
         if taken.all == 0 {
-            waiting.seats.remove(&self.throttle.seats());
+            waiting.remove(&self.throttle.seats());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
     use tokio::task::{LocalSet, yield_now};
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{Clock, Gcra, MemoryBackend, Timestamp};
+    use crate::{Clock, Gcra, MemoryBackend, Timestamp, TokenBucket};
 
     /// Tells tokio's time, which stands still in these tests until everybody waits for it.
     #[derive(Debug)]
@@ -419,7 +384,7 @@ mod tests {
             .map(|n| (n, Duration::from_millis(n * 100)))
             .collect();
         assert_eq!(*served.lock().unwrap(), expected);
-        assert!(!waiting().seats.contains_key(&throttle.seats()));
+        assert!(!waiting().contains_key(&throttle.seats()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -510,7 +475,7 @@ mod tests {
             }
             assert_eq!(counts, [one, two], "{share:?} of {places}");
             drop(waiting);
-            assert!(!super::waiting().seats.contains_key(&throttle.seats()));
+            assert!(!super::waiting().contains_key(&throttle.seats()));
         }
     }
 
@@ -543,27 +508,6 @@ mod tests {
         assert!(wait(new).await.unwrap().is_denied());
         drop(waiting);
         assert!(wait(new).await.unwrap().is_allowed());
-    }
-
-    /// Neither was the last one, as long as both still held it.
-    #[test]
-    fn a_line_that_two_left_at_once_was_kept() {
-        const LINES: u128 = 1_000;
-        // Of no store.
-        let line = |at: u128| (usize::MAX, at);
-        let start = std::sync::Barrier::new(2);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    for at in 0..LINES {
-                        let place = Place::in_line(line(at));
-                        start.wait();
-                        drop(place);
-                    }
-                });
-            }
-        });
-        assert!((0..LINES).all(|at| !waiting().lines.contains_key(&line(at))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -646,14 +590,208 @@ mod tests {
         assert!(throttle.hit_now(&hal).unwrap().is_denied(), "it is charged");
     }
 
+    /// They stood in the line of the first throttle, whatever they waited for, and everybody behind them.
+    #[tokio::test(start_paused = true)]
+    async fn who_waited_for_their_own_limit_held_up_everybody() {
+        for (is_shared, is_patient) in [(true, false), (true, true), (false, true)] {
+            let memory = memory();
+            let all = Throttle::builder("all").rate("1000000/s");
+            let all = match is_shared {
+                true => all.shared(),
+                false => all,
+            };
+            let all = all.backend(memory.clone()).build().unwrap();
+            let each = spaced("each", "1/s", &memory);
+            let [team, ann, bob] = ["team", "ann", "bob"].map(Identity::of);
+            let hits = |who| {
+                let patience = Duration::from_secs(2);
+                let of_all = match is_patient {
+                    true => Attempt::by(&team).wait_up_to(patience),
+                    false => Attempt::by(&team),
+                };
+                let own = Attempt::by(who).wait_up_to(patience);
+                Hits::from_iter([(&all, of_all), (&each, own)])
+            };
+            let (hers, his) = (hits(&ann), hits(&bob));
+            let mut waits: Vec<_> = (0..5).map(|_| Box::pin(hers.until_ready())).collect();
+            let first = poll(&mut waits.remove(0)).unwrap();
+            assert!(first.unwrap().is_allowed());
+            assert!(waits.iter_mut().all(|wait| poll(wait).is_none()));
+
+            assert!(hers.must_queue() && !his.must_queue());
+            let start = Instant::now();
+            assert!(his.until_ready().await.unwrap().is_allowed());
+            assert_eq!(start.elapsed(), Duration::ZERO);
+            let admitted = Mutex::new(Vec::new());
+            join_all(waits.into_iter().map(|wait| async {
+                let decided = wait.await.unwrap();
+                admitted.lock().unwrap().push(decided.is_allowed());
+            }))
+            .await;
+            assert_eq!(admitted.into_inner().unwrap(), [true, true, false, false]);
+        }
+    }
+
+    /// It went on standing in front, though it was no more what all share that it waited for.
+    #[tokio::test(start_paused = true)]
+    async fn who_found_out_in_front_that_their_own_limit_denies_stayed_there() {
+        for is_first in [true, false] {
+            let memory = memory();
+            let all = Throttle::builder("all").rate("1/s").strategy(Gcra::new());
+            let all = all.shared().backend(memory.clone()).build().unwrap();
+            let each = spaced("each", "6/minute", &memory);
+            let [ann, bob, cid] = ["ann", "bob", "cid"].map(Identity::of);
+            let hits = |who| {
+                let attempt = Attempt::by(who).wait_up_to(Duration::MAX);
+                let mut throttles = [(&all, attempt), (&each, attempt)];
+                if !is_first {
+                    throttles.reverse();
+                }
+                Hits::from_iter(throttles)
+            };
+            let start = Instant::now();
+            let [hers, his, cids] = [&ann, &bob, &cid].map(hits);
+            assert!(hers.until_ready().await.unwrap().is_allowed());
+            let served = Mutex::new(Vec::new());
+            let waits = [("cid", &cids), ("ann", &hers), ("bob", &his)];
+            join_all(waits.into_iter().map(async |(who, hits)| {
+                assert!(hits.until_ready().await.unwrap().is_allowed());
+                served
+                    .lock()
+                    .unwrap()
+                    .push((who, start.elapsed().as_secs()));
+            }))
+            .await;
+            let expected = [("cid", 1), ("bob", 2), ("ann", 10)];
+            assert_eq!(served.into_inner().unwrap(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_several_limits_in_turn_is_served_in_order() {
+        let memory = memory();
+        let fast = spaced("fast", "10/s", &memory);
+        let slow = Throttle::builder("slow").rate("3/s").backend(memory);
+        let slow = slow.build().unwrap();
+        let ann = Identity::of("ann");
+        let attempt = Attempt::by(&ann).wait_up_to(Duration::from_secs(5));
+        let start = Instant::now();
+        let hits = [
+            Hits::from_iter([(&fast, attempt), (&slow, attempt)]),
+            Hits::from_iter([(&slow, attempt), (&fast, attempt)]),
+        ];
+        let served = Mutex::new(Vec::new());
+        let (hits, served) = (&hits, &served);
+        // Some ask for the one first, some for the other: that must not hold up both.
+        join_all((0..8).map(async |n| {
+            assert!(hits[n % 2].until_ready().await.unwrap().is_allowed());
+            served
+                .lock()
+                .unwrap()
+                .push((n, start.elapsed().as_millis()));
+        }))
+        .await;
+        let expected = [0, 100, 200, 1_000, 1_100, 1_200, 2_000, 2_100];
+        let expected: Vec<_> = (0..8).zip(expected).collect();
+        assert_eq!(*served.lock().unwrap(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_when_it_is_their_turn_hands_it_on() {
+        let throttle = smooth(100);
+        let ann = Identity::of("ann");
+        let hit = || Box::pin(throttle.until_ready(&ann, Duration::from_secs(9)));
+        let start = Instant::now();
+        assert!(hit().await.unwrap().is_allowed());
+        let [mut first, mut second, mut third] = [hit(), hit(), hit()];
+        for wait in [&mut first, &mut second, &mut third] {
+            assert!(poll(wait).is_none());
+        }
+        drop(first);
+        // Nobody has told it yet.
+        drop(second);
+        assert!(third.await.unwrap().is_allowed());
+        assert_eq!(start.elapsed(), Duration::from_millis(100));
+    }
+
+    /// What was free was as good as taken by who stood in front. Its wait was told as a microsecond.
+    #[tokio::test(start_paused = true)]
+    async fn whose_time_ran_out_in_line_was_told_to_come_back_at_once() {
+        let throttle = smooth(8);
+        let ann = Identity::of("ann");
+        let interval = Duration::from_millis(100);
+        let hit = || Box::pin(throttle.until_ready(&ann, interval));
+        assert!(hit().await.unwrap().is_allowed());
+        let (mut first, mut second) = (hit(), hit());
+        assert!(poll(&mut first).is_none() && poll(&mut second).is_none());
+        tokio::time::advance(interval).await;
+        // Two places are all that a client gets.
+        for late in [&mut hit(), &mut second] {
+            let denied = poll(late).unwrap().unwrap();
+            assert_eq!(denied.retry_after(), Some(interval));
+        }
+        assert!(first.await.unwrap().is_allowed());
+    }
+
+    /// What is free may be too little for who stands in front, and kept for them.
+    #[tokio::test(start_paused = true)]
+    async fn whose_time_runs_out_behind_a_large_hit_is_told_how_long_that_takes() {
+        let bucket = Throttle::builder("bucket")
+            .rate("10/s")
+            .strategy(TokenBucket::new());
+        let bucket = bucket.backend(memory()).build().unwrap();
+        let ann = Identity::of("ann");
+        let hit = |cost, millis| {
+            let attempt = Attempt::by(&ann).cost(cost);
+            Box::pin(bucket.until_ready(attempt, Duration::from_millis(millis)))
+        };
+        assert!(hit(10, 0).await.unwrap().is_allowed());
+        let (mut large, mut small) = (hit(5, 9_000), hit(1, 200));
+        assert!(poll(&mut large).is_none() && poll(&mut small).is_none());
+        let denied = small.await.unwrap();
+        assert_eq!(denied.retry_after(), Some(Duration::from_millis(300)));
+        assert!(large.await.unwrap().is_allowed());
+    }
+
+    /// It was denied, since those in front had not been told yet that it was their turn.
+    #[tokio::test(start_paused = true)]
+    async fn whose_time_ran_out_in_line_was_denied_though_there_was_enough_for_all() {
+        let window = Throttle::builder("window").rate("2/s").backend(memory());
+        let window = window.build().unwrap();
+        let ann = Identity::of("ann");
+        let hit = || Box::pin(window.until_ready(&ann, Duration::from_secs(1)));
+        assert!(hit().await.unwrap().is_allowed() && hit().await.unwrap().is_allowed());
+        let (mut first, mut second) = (hit(), hit());
+        assert!(poll(&mut first).is_none() && poll(&mut second).is_none());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(poll(&mut second).unwrap().unwrap().is_allowed());
+        assert!(first.await.unwrap().is_allowed());
+    }
+
+    fn spaced(name: &str, rate: &str, backend: &MemoryBackend) -> Throttle {
+        let throttle = Throttle::builder(name).rate(rate).strategy(Gcra::new());
+        throttle.backend(backend.clone()).build().unwrap()
+    }
+
+    /// What it has come to at once.
+    fn poll<T>(future: &mut Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        }
+    }
+
     /// Polls all futures, in order, until all are done.
     async fn join_all(futures: impl Iterator<Item = impl Future<Output = ()>>) {
         let mut futures: Vec<_> = futures.map(Box::pin).collect();
         std::future::poll_fn(|cx| {
             futures.retain_mut(|future| future.as_mut().poll(cx).is_pending());
             match futures.is_empty() {
-                true => std::task::Poll::Ready(()),
-                false => std::task::Poll::Pending,
+                true => Poll::Ready(()),
+                false => Poll::Pending,
             }
         })
         .await;

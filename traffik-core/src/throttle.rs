@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+pub(crate) use hits::Entry;
 pub use hits::Hits;
 pub use on_error::{Failure, OnError, Recover};
 pub use permit::{Expected, Flow, OnDrop, Permit};
