@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use traffik_actix::BusyDenial;
 
 use super::{
-    App, HttpResponse, Identity, MessageBody, Request, Service, ServiceResponse, StatusCode,
-    answer, ask, client, get, post, test, throttle, web,
+    App, Denial, FROZEN, HttpRequest, HttpResponse, Identity, MessageBody, Payload, Request,
+    Service, ServiceResponse, StatusCode, answer, ask, client, get, post, test, throttle, web,
 };
 
 /// Where a handler waits until it is let on.
@@ -135,6 +135,57 @@ async fn what_is_denied_for_what_is_in_flight_is_not_charged_and_the_other_way_r
             told.contains(r#""behaviour::in_flight::both";r=0"#),
             "{told}"
         );
+    }
+}
+
+async fn client_later(req: &HttpRequest) -> Result<Identity, &'static str> {
+    client(req)
+}
+
+async fn forever(_: &Denial<'_>) -> HttpResponse {
+    std::future::pending().await
+}
+
+#[throttle("1/day", identify = client, backend = FROZEN.backend())]
+#[throttle(in_flight = 1, shared = true)]
+async fn denied_at_once() -> &'static str {
+    "done"
+}
+
+#[throttle("1/day", identify_async = client_later, backend = FROZEN.backend())]
+#[throttle(in_flight = 1, shared = true)]
+async fn denied_later() -> &'static str {
+    "done"
+}
+
+#[throttle("1/day", identify = client, on_denied_async = forever, backend = FROZEN.backend())]
+#[throttle(in_flight = 1, shared = true)]
+async fn answered_later() -> &'static str {
+    "done"
+}
+
+/// Whoever was over a rate kept a place for as long as the rest of its body, which never came, was waited for.
+#[actix_web::test]
+async fn a_request_that_a_rate_denied_was_still_in_flight() {
+    let app = App::new()
+        .route("/at-once", web::post().to(denied_at_once))
+        .route("/later", web::post().to(denied_later))
+        .route("/answer", web::post().to(answered_later));
+    let app = test::init_service(app).await;
+    for uri in ["/at-once", "/later", "/answer"] {
+        let posted = |client: &'static str, body: Payload| {
+            let request = post(uri, "").insert_header(("client", client));
+            let request = request.insert_header(("content-length", 5)).to_request();
+            app.call(request.replace_payload(body).0)
+        };
+        let first = posted("ann", Payload::None).await.unwrap();
+        assert_eq!(first.status(), StatusCode::OK, "{uri}");
+        drop(first);
+        let body = Box::pin(stream::pending());
+        let mut denied: Calling<'_, _> = Box::pin(posted("ann", Payload::Stream { payload: body }));
+        assert!(is_pending(&mut denied), "{uri}");
+        let other = posted("ben", Payload::None).await.unwrap();
+        assert_eq!(other.status(), StatusCode::OK, "{uri}");
     }
 }
 

@@ -16,6 +16,7 @@ use crate::limits::Limits;
 use crate::limits::live::Current;
 use crate::request::body;
 use crate::response::problem::Problem;
+use crate::response::reply::Reply;
 use crate::throttle::HttpThrottle;
 use crate::throttle::admission::{self, Outcome, Receipt, Undecided};
 use crate::throttle::answered::{Answered, Dues};
@@ -241,15 +242,19 @@ where
     Args: FromRequest,
     H::Output: Responder,
 {
-    answer(limits, unread, handler)
+    answer(limits, unread, handler, || ())
 }
 
 /// What it holds while it waits is moved with every request. So all that is rare is in functions of its own,
 /// whose futures are boxed.
+///
+/// A request that is denied lets go of what it holds elsewhere as soon as that is decided: what it is answered, and
+/// the rest of its body, may take as long as its client likes.
 pub(crate) async fn answer<H, Args>(
     limits: &'static HandlerLimits,
     unread: Unread,
     handler: H,
+    let_go: impl FnOnce(),
 ) -> HttpResponse
 where
     H: Handler<Args>,
@@ -259,10 +264,16 @@ where
     let Unread { req, mut payload } = unread;
     let (receipt, dues) = match limits.admit_now(&req) {
         Ok(Outcome::Admitted(receipt)) => (receipt, None),
-        Ok(Outcome::Denied(reply)) => return Box::pin(reply.after(&req, payload)).await,
+        Ok(Outcome::Denied(reply)) => {
+            let_go();
+            return Box::pin(reply.after(&req, payload)).await;
+        }
         Err(waiting) => match Box::pin(admit_later(waiting, &req, &mut payload)).await {
             Ok(admitted) => admitted,
-            Err(response) => return response,
+            Err(reply) => {
+                let_go();
+                return Box::pin(reply.after(&req, payload)).await;
+            }
         },
     };
     let mut response = match Args::from_request(&req, &mut payload).await {
@@ -288,11 +299,11 @@ async fn admit_later(
     waiting: Option<Box<Waiting<'_>>>,
     req: &HttpRequest,
     payload: &mut Payload,
-) -> std::result::Result<Admitted, HttpResponse> {
+) -> std::result::Result<Admitted, Reply> {
     let Waiting {
         throttles,
         undecided,
-    } = *waiting.ok_or_else(broken)?;
+    } = *waiting.ok_or_else(|| Reply::now(broken()))?;
     let throttles = all_of(&throttles);
     let decided = admission::admit_later(&throttles, req, None, undecided);
     let outcome = match throttles.iter().any(|throttle| throttle.waits()) {
@@ -303,7 +314,7 @@ async fn admit_later(
         Some((Outcome::Admitted(receipt), dues)) => {
             Ok((receipt, (!dues.is_empty()).then(|| Box::new(dues))))
         }
-        Some((Outcome::Denied(reply), _)) => Err(Box::pin(reply.after(req, payload.take())).await),
-        None => Err(admission::gone()),
+        Some((Outcome::Denied(reply), _)) => Err(reply),
+        None => Err(Reply::now(admission::gone())),
     }
 }

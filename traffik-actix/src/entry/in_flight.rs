@@ -62,7 +62,8 @@ impl HandlerInFlight {
 type Entered = std::result::Result<Vec<(Stamp, InFlight)>, Reply>;
 
 /// Asks how many are in flight before any rate, so that what is denied for that is charged nowhere; then as
-/// [`run`](crate::entry::handler::run). The request is in flight until the body of its response has ended.
+/// [`run`](crate::entry::handler::run). The request is in flight until a rate denies it, or the body of its response
+/// has ended.
 pub async fn run_in_flight<H, Args>(
     limits: &'static HandlerInFlight,
     unread: Unread,
@@ -78,8 +79,9 @@ where
         Ok(entered) => entered,
         Err(reply) => return Box::pin(reply.after(&req, payload)).await,
     };
-    let (stamps, held): (SmallVec<[Stamp; 2]>, Vec<InFlight>) = entered.into_iter().unzip();
-    let mut response = answer(&limits.rates, Unread { req, payload }, handler).await;
+    let (stamps, mut held): (SmallVec<[Stamp; 2]>, Vec<InFlight>) = entered.into_iter().unzip();
+    let unread = Unread { req, payload };
+    let mut response = answer(&limits.rates, unread, handler, || held.clear()).await;
     for stamp in stamps {
         stamp.write(response.headers_mut());
     }
