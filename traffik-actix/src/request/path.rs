@@ -8,14 +8,24 @@
 use std::borrow::Cow;
 
 use actix_web::HttpRequest;
+use actix_web::dev::ResourceMap;
 use smallvec::SmallVec;
 
 /// The one spelling of a path that all of them have in common: decoded as actix-web does it, without
 /// empty and dot segments and a slash at the end.
 pub(crate) fn canonical(path: &str) -> Cow<'_, str> {
+    spelling(path, true)
+}
+
+/// The same as routers see it, with dot segments.
+fn merged(path: &str) -> Cow<'_, str> {
+    spelling(path, false)
+}
+
+fn spelling(path: &str, dots: bool) -> Cow<'_, str> {
     match is_plain(path) {
         true => Cow::Borrowed(without_last_slash(path)),
-        false => Cow::Owned(rewritten(path, true)),
+        false => Cow::Owned(rewritten(path, dots)),
     }
 }
 
@@ -44,16 +54,36 @@ pub(crate) fn route(req: &HttpRequest) -> Option<String> {
     if routed.is_some() && canonical == sent {
         return routed;
     }
-    // Where nothing of the path is left the router has been there, and knows better, unless actix only
-    // looked for what was sent, encoded as it was.
-    let is_routed = req.match_info().unprocessed().is_empty();
-    if is_routed && routed.is_some() && routed != map.match_pattern(sent) {
-        return routed;
+    // Where nothing of the path is left the router has been there, and no other spelling than the one it has seen
+    // leads to where the request is.
+    if routed.is_some() && req.match_info().unprocessed().is_empty() {
+        // It knows better than its map, unless actix only looked for what was sent, encoded as it was.
+        let only_looked = path != sent && routed == map.match_pattern(sent);
+        let seen = only_looked.then(|| map.match_pattern(path)).flatten();
+        return seen.or(routed).map(|route| at_either_end(map, path, route));
     }
-    map.match_pattern(&canonical)
-        .or_else(|| map.match_pattern(&format!("{canonical}/")))
+    // `NormalizePath` may be further in. No router resolves dot segments.
+    [merged(path), canonical]
+        .iter()
+        .find_map(|path| {
+            let longer = || map.match_pattern(&format!("{path}/"));
+            map.match_pattern(path).or_else(longer)
+        })
         .or_else(|| map.match_pattern(path))
         .or(routed)
+}
+
+/// The route without a slash at its end, if there is one as well: they are one, as for requests that are not
+/// routed yet.
+fn at_either_end(map: &ResourceMap, path: &str, route: String) -> String {
+    let shorter = without_last_slash(path);
+    match shorter.len() < path.len() {
+        true => map
+            .match_pattern(shorter)
+            .filter(|other| other == without_last_slash(&route))
+            .unwrap_or(route),
+        false => route,
+    }
 }
 
 /// Whether a path has but two spellings, with and without a slash at its end.

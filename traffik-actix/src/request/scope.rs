@@ -16,8 +16,10 @@ pub enum Scope {
     /// invents; a route for any method still has that many counts for each client.
     ///
     /// In a middleware around the whole `App` a request is not routed yet; the pattern is then the
-    /// first that fits the path, decoded, without doubled slashes, dot segments and a last slash, as
-    /// `NormalizePath` may route it. Paths that fit none share one count, whatever their method.
+    /// first that fits the path, decoded, without doubled slashes and a last slash, as `NormalizePath` may
+    /// route it, or else without dot segments. Paths that fit none share one count, whatever their method.
+    /// A route for everything (`/{tail:.*}`) without `NormalizePath` is better limited at its resource or
+    /// handler, where it is known: around the `App` `//items/5` counts as `/items/{id}`.
     Route,
     /// Each path and method: the default of the Python original. Spellings of one path (`/a`, `//a`,
     /// `/a/`, `/%61`) share one count, and so do unusual methods, as for [`Scope::Route`].

@@ -293,3 +293,53 @@ async fn a_route_that_is_known_is_the_count() {
     let requests = [("GET", "/x"), ("GET", "//api/1"), ("GET", "/%78/")];
     assert_eq!(count(&app, &requests).await, 1);
 }
+
+fn by_route(name: &str) -> ThrottleMiddleware {
+    let limit = throttle(name, "1/day").scope(Scope::Route);
+    ThrottleMiddleware::new(limit.build().unwrap()).backend(memory().1)
+}
+
+/// Whoever wrote dot segments to a route for everything had a count there for each route of the application.
+#[actix_web::test]
+async fn a_route_for_everything_was_counted_as_any_other() {
+    let others = |app: &mut web::ServiceConfig| {
+        app.service(web::resource("/items/{id}").to(async || "an item"))
+            .service(web::resource("/users/{id}").to(async || "a user"));
+    };
+    let routed = web::resource("/{tail:.*}").wrap(by_route("routed"));
+    let routed = App::new()
+        .configure(others)
+        .service(routed.to(async || "anything"));
+    let routed = init_service(routed).await;
+    let around = App::new()
+        .wrap(by_route("around"))
+        .configure(others)
+        .service(web::resource("/{tail:.*}").to(async || "anything"));
+    let around = init_service(around).await;
+    let dots = [
+        ("GET", "/a"),
+        ("GET", "/x/../items/5"),
+        ("GET", "/x/./../users/5"),
+        ("GET", "/%78/../items/5"),
+        ("GET", "/users/5/../../b"),
+    ];
+    assert_eq!(count(&routed, &dots).await, 1);
+    assert_eq!(count(&around, &dots).await, 1);
+    let slashes = [("GET", "//items/5"), ("GET", "/users//5"), ("GET", "/b/")];
+    assert_eq!(count(&routed, &slashes).await, 0);
+}
+
+#[actix_web::test]
+async fn both_ends_of_a_route_are_one_count() {
+    for targets in [["/s", "/s/"], ["/s/", "/%73"]] {
+        let limits = by_route("ends");
+        let [without, with] = ["/s", "/s/"].map(|path| {
+            web::resource(path)
+                .wrap(limits.clone())
+                .to(async || "either end")
+        });
+        let app = init_service(App::new().service(without).service(with)).await;
+        let requests = targets.map(|target| ("GET", target));
+        assert_eq!(count(&app, &requests).await, 1, "{targets:?}");
+    }
+}
