@@ -593,6 +593,7 @@ impl HttpThrottleBuilder {
         (self.rate, self.cost, self.max_wait) = (None, None, None);
         self.backend_by = None;
         (self.scope, self.scope_by) = (Scope::Throttle, None);
+        self.after = After::default();
         self.is_disabled = true;
         self
     }

@@ -307,6 +307,14 @@ async fn a_disabled_throttle_asks_no_function_and_says_nothing() {
         .cost_by(|_: &HttpRequest| {
             ASKED.fetch_add(1, Ordering::Relaxed);
             1
+        })
+        .cost_after(|_| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            1
+        })
+        .refund_if(|_| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            false
         });
     let live = limits
         .add(functions.wait_up_to(Duration::from_millis(1)))
