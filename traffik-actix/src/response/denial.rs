@@ -76,16 +76,20 @@ impl Kind for ByRate {
 }
 
 impl<'a> Denial<'a> {
-    pub(crate) fn new(request: &'a HttpRequest, all: &'a [Decided]) -> Option<Denial<'a>> {
-        let denied = all.iter().filter(|one| one.decision.is_denied());
-        let worst = denied.max_by_key(|one| one.decision.retry_after().unwrap_or(Duration::MAX))?;
-        Some(Denial {
+    /// A denial, and which of all it is about: one throttle may have been asked about several identities.
+    pub(crate) fn new(request: &'a HttpRequest, all: &'a [Decided]) -> Option<(usize, Denial<'a>)> {
+        let every = all.iter().enumerate();
+        let denied = every.filter(|(_, one)| one.decision.is_denied());
+        let (at, worst) =
+            denied.max_by_key(|(_, one)| one.decision.retry_after().unwrap_or(Duration::MAX))?;
+        let denial = Denial {
             request,
             throttle: &worst.throttle,
             decision: worst.decision,
             all,
             asked: None,
-        })
+        };
+        Some((at, denial))
     }
 
     pub(crate) fn about(self, asked: Option<Asked<'a>>) -> Denial<'a> {

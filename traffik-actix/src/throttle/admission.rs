@@ -662,12 +662,10 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Re
         .zip(answers)
         .map(|(meeting, decision)| meeting.decided(*decision))
         .collect();
-    let Some(denial) = Denial::new(req, &all) else {
+    let Some((at, denial)) = Denial::new(req, &all) else {
         unreachable!("called with a denial among the answers");
     };
-    let spokesman = meetings
-        .iter()
-        .find(|meeting| std::ptr::eq(meeting.throttle.throttle().name(), denial.throttle.name()));
+    let spokesman = meetings.get(at);
     let said = meetings.iter().zip(answers);
     let said = said.filter_map(|(meeting, decision)| meeting.tells(decision, true));
     let told = match shadows(meetings, answers) {
@@ -690,7 +688,7 @@ fn deny(req: &HttpRequest, meetings: &[Meeting<'_>], answers: &[Decision]) -> Re
             Reply::Later(Box::pin(async move {
                 let asked = asked.as_ref();
                 let asked = asked.map(|(resolved, backend)| Asked { resolved, backend });
-                let Some(denial) = Denial::new(&req, &all) else {
+                let Some((_, denial)) = Denial::new(&req, &all) else {
                     unreachable!("there was a denial among the answers");
                 };
                 finish(handler.answer(&denial.about(asked)).await)

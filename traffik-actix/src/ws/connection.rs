@@ -304,7 +304,7 @@ impl Connection {
             .zip(decisions.iter())
             .map(|(charge, decision)| self.decided(charge.rule, *decision))
             .collect();
-        let Some(denial) = Denial::new(&self.request, &all) else {
+        let Some((at, denial)) = Denial::new(&self.request, &all) else {
             unreachable!("called with a denial among the decisions");
         };
         let mut excess = Excess {
@@ -318,8 +318,9 @@ impl Connection {
             excess.in_a_row = excess.in_a_row.saturating_add(1);
             self.denials.set(excess.in_a_row);
         }
-        let spokesman = self.spokesman(&excess, charges, &all);
-        let backends = spokesman.and_then(|limit| limit.backend().on_excess.as_ref());
+        // The limit that denied, the one with the longest wait if several did.
+        let spokesman = &self.limits[charges[at].rule];
+        let backends = spokesman.backend().on_excess.as_ref();
         let mut answer = match self.settings.on_excess.as_ref().or(backends) {
             Some(handler) => handler.answer(&excess).await,
             None => OnExcess::default(),
@@ -332,22 +333,11 @@ impl Connection {
             answer = OnExcess::Close;
         }
         match answer {
-            OnExcess::Notify => {
-                if let Some(limit) = spokesman {
-                    limit.notify(&excess);
-                }
-            }
+            OnExcess::Notify => spokesman.notify(&excess),
             OnExcess::Close => self.close(excess.close_reason()).await,
             OnExcess::Discard | OnExcess::Admit => {}
         }
         answer
-    }
-
-    /// The limit that denied, the one with the longest wait if several did.
-    fn spokesman(&self, excess: &Excess<'_>, charges: &Charges, all: &[Decided]) -> Option<&Limit> {
-        let is_it = |decided: &Decided| decided.throttle.is(excess.denial.throttle);
-        let at = all.iter().position(is_it)?;
-        Some(&self.limits[charges[at].rule])
     }
 
     fn decided(&self, rule: usize, decision: Decision) -> Decided {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex};
 
+use actix_web::body::to_bytes;
 use actix_web::test::{TestRequest, call_service, init_service};
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use traffik_actix::{
@@ -187,6 +188,29 @@ async fn what_can_never_pass_is_told_so() {
     );
     assert_eq!(problem["violated-policies"], serde_json::json!(["big"]));
     assert_eq!(problem.get("wait_us"), None);
+}
+
+/// What was said to be left to a recipient who was denied was left to the sender.
+#[actix_web::test]
+async fn a_denial_is_about_whom_of_two_that_one_throttle_asks_about_it_denied() {
+    let (_, memory) = memory();
+    let mails = throttle("mails", "2/minute")
+        .on_denied_async(async |denial: &Denial<'_>| {
+            let left = denial.stat().await.unwrap().remaining;
+            HttpResponse::TooManyRequests().body(format!("{left} left"))
+        })
+        .backend(memory)
+        .build()
+        .unwrap();
+    let req = TestRequest::default().to_http_request();
+    let spent = mails.ask().by("recipient").cost(2).enforce(&req).await;
+    assert!(spent.is_ok());
+    for pair in [["sender", "recipient"], ["recipient", "sender"]] {
+        let asks = pair.map(|who| mails.ask().by(who));
+        let denied = HttpThrottle::enforce_all(&req, asks).await.unwrap_err();
+        let body = to_bytes(denied.error_response().into_body()).await;
+        assert_eq!(body.unwrap(), "0 left", "{pair:?}");
+    }
 }
 
 fn teapot(_: &Denial<'_>) -> HttpResponse {
