@@ -11,7 +11,7 @@ use crate::handler::Handler;
 use crate::rehearsal::rehearse;
 use crate::suggest;
 use crate::table::{About, IN_FLIGHT, KEYS, Key, Kind, STRATEGIES, Strategy};
-use crate::value::{Value, is_name, literal};
+use crate::value::{Value, check_length, is_name, literal};
 
 /// The limits of one handler, in the order of their attributes.
 pub(crate) struct Limits {
@@ -313,6 +313,11 @@ impl Chosen {
 }
 
 impl Limit {
+    /// What is added to its name where it says how many at a time.
+    pub(crate) fn added_to_name(&self) -> &'static str {
+        added_to_name(self.has_rate && !self.in_flight.is_empty())
+    }
+
     fn judge(list: List, errors: &mut Errors) -> Limit {
         if list.arguments.iter().any(|one| one.key == NAMED) {
             return Limit::judge_named(list, errors);
@@ -392,7 +397,12 @@ impl Limit {
         if let Some(known) = find_key(KEYS, &key) {
             suits(known, about).map_err(|message| Error::new(key.span(), message))?;
             match Value::of(known, value)? {
-                Value::Expr(name) if known.name == "name" => self.name = Some(name),
+                Value::Expr(name) if known.name == "name" => {
+                    if let Some(Lit::Str(text)) = literal(&name) {
+                        check_length(text, added_to_name(about == About::Both))?;
+                    }
+                    self.name = Some(name);
+                }
                 value => self.call(Call { method: key, value }, known, about),
             }
         } else if about == About::InFlight && is_option(&key) {
@@ -414,6 +424,15 @@ impl Limit {
         if about != About::InFlight && key.about != About::InFlight {
             self.calls.push(call);
         }
+    }
+}
+
+/// What the name of a limit on how many are in flight has beyond that of its attribute.
+fn added_to_name(has_rate: bool) -> &'static str {
+    match has_rate {
+        // Two policies of one name could not be told apart in `RateLimit`.
+        true => "#in_flight",
+        false => "",
     }
 }
 
@@ -517,6 +536,8 @@ fn find_key(keys: &'static [Key], name: &Ident) -> Option<&'static Key> {
 
 #[cfg(test)]
 mod tests {
+    use quote::quote;
+
     use super::*;
 
     #[test]
@@ -526,5 +547,34 @@ mod tests {
             message.contains("`wait_up_to = \"2s\"` delays"),
             "{message}"
         );
+    }
+
+    /// What is wrong with an attribute.
+    fn mistakes(arguments: TokenStream) -> String {
+        let mut errors = Errors::default();
+        Limits::parse(arguments, Vec::new(), &mut errors);
+        let mistakes = errors.finish(()).err();
+        mistakes.map_or_else(String::new, |error| error.to_string())
+    }
+
+    /// Such a handler compiled, and answered 500 to all.
+    #[test]
+    fn a_name_that_is_too_long_is_refused() {
+        let name = |length| "n".repeat(length);
+        for (length, rate, both) in [(246, "", ""), (247, "", "246"), (257, "256", "256")] {
+            let name = name(length);
+            for (mistake, longest) in [
+                (mistakes(quote!("1/s", name = #name)), rate),
+                (mistakes(quote!(in_flight = 1, name = #name)), rate),
+                (mistakes(quote!(limit = #name)), rate),
+                (mistakes(quote!("1/s", name = #name, in_flight = 1)), both),
+            ] {
+                let expected = format!("a name has at most {longest} bytes");
+                match longest {
+                    "" => assert_eq!(mistake, ""),
+                    _ => assert!(mistake.starts_with(&expected), "{mistake}"),
+                }
+            }
+        }
     }
 }

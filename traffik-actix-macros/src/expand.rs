@@ -112,6 +112,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         ),
     };
 
+    let names = all_limits().map(|(at, limit)| check_name(&private, &name, at, limit));
     let (generics, _, where_clause) = signature.generics.split_for_impl();
     let types = signature
         .generics
@@ -178,6 +179,7 @@ pub(crate) fn expand(handler: Handler, limits: &Limits) -> TokenStream {
         ) -> #private::HttpResponse #where_clause {
             #inside
 
+            #(#names)*
             static #all: #private::#type_of_limits = #limits_of_handler;
 
             #run
@@ -206,15 +208,27 @@ fn build(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
 /// The expression that builds how many at a time the limit at position `at` lets in.
 fn build_in_flight(krate: &Path, handler: &str, at: usize, limit: &Limit) -> TokenStream {
     let name = name_of(handler, at, limit);
-    let name = match limit.has_rate {
-        // Two policies of one name could not be told apart in `RateLimit`.
-        true => quote!(::std::format!("{}#in_flight", #name)),
-        false => name,
+    let name = match limit.added_to_name() {
+        "" => name,
+        added => {
+            let text = format!("{{}}{added}");
+            quote!(::std::format!(#text, #name))
+        }
     };
     let calls = limit.in_flight.iter().map(|call| method(krate, call, &[]));
     quote! {
         #krate::ConcurrencyLimit::builder(#name) #(#calls)* .build()
     }
+}
+
+/// Has the compiler check that the limit at position `at` can be named after its handler, if it is.
+fn check_name(private: &TokenStream, handler: &str, at: usize, limit: &Limit) -> TokenStream {
+    if limit.named.is_some() || limit.name.is_some() {
+        return TokenStream::new();
+    }
+    let name = name_of(handler, at, limit);
+    let added = limit.added_to_name();
+    quote!(const _: () = #private::check_name(#name, #added);)
 }
 
 /// What the limit at position `at` is called.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proc_macro2::Span;
 use syn::{Error, Expr, Lit, LitStr, Result, UnOp};
+use traffik_core::__private::LONGEST_NAME;
 use traffik_core::{Rate, RateError};
 
 use crate::suggest;
@@ -36,7 +37,10 @@ impl Value {
         };
         let span = literal.span();
         match (key.kind, literal) {
-            (Kind::Name, Lit::Str(text)) if is_name(&text.value()) => Ok(Value::Expr(value)),
+            (Kind::Name, Lit::Str(text)) if is_name(&text.value()) => {
+                check_length(text, "")?;
+                Ok(Value::Expr(value))
+            }
             (Kind::Rate, Lit::Str(text)) => match Rate::parse(&text.value()) {
                 Ok(_) => Ok(Value::Expr(value)),
                 Err(error) => Err(Error::new(span, error)),
@@ -119,6 +123,20 @@ fn unknown_strategy(name: &str) -> String {
             suggest::one_of(names())
         ),
     }
+}
+
+/// Checks how long a name is, with what is added to it.
+pub(crate) fn check_length(name: &LitStr, added: &str) -> Result<()> {
+    let (length, longest) = (name.value().len(), LONGEST_NAME - added.len());
+    if length <= longest {
+        return Ok(());
+    }
+    let why = match added {
+        "" => String::new(),
+        added => format!(" where `{added}` is added to it"),
+    };
+    let message = format!("a name has at most {longest} bytes{why}, not {length}");
+    Err(Error::new(name.span(), message))
 }
 
 /// What the name of a throttle may be; see `ThrottleBuilder::build`.

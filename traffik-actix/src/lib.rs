@@ -136,6 +136,6 @@ pub use traffik_core::{OnOutage, RedisBackend};
 pub mod __private {
     pub use actix_web::HttpResponse;
 
-    pub use crate::entry::handler::{HandlerLimits, Unread, run, throttle_of};
+    pub use crate::entry::handler::{HandlerLimits, Unread, check_name, run, throttle_of};
     pub use crate::entry::in_flight::{HandlerInFlight, run_in_flight};
 }

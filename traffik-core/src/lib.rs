@@ -134,8 +134,9 @@ pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};
 #[cfg(feature = "time-zone")]
 pub use time_zone::IanaZone;
 
-/// For `traffik-actix-macros`, whose hints are the same.
+/// For `traffik-actix-macros`, whose hints and checks are the same.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::name::LONGEST_NAME;
     pub use crate::suggest::nearest;
 }

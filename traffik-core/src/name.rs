@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 
 /// Names are part of headers and log lines.
-pub(crate) const LONGEST_NAME: usize = 256;
+pub const LONGEST_NAME: usize = 256;
 
 /// Namespaces are part of every key.
 pub(crate) const LONGEST_NAMESPACE: usize = 128;

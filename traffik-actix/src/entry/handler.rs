@@ -10,6 +10,7 @@ use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Responder};
 use smallvec::{SmallVec, smallvec};
+use traffik_core::__private::LONGEST_NAME;
 use traffik_core::{Error, Result};
 
 use crate::limits::Limits;
@@ -177,6 +178,18 @@ pub fn throttle_of(path: &str) -> HttpThrottleBuilder {
     HttpThrottleBuilder::of_handler(path)
 }
 
+/// Checks while a handler is compiled that a limit of it can be named after its path, with what is added to that.
+///
+/// # Panics
+///
+/// If it is too long.
+pub const fn check_name(path: &str, added: &str) {
+    assert!(
+        path.len() + added.len() <= LONGEST_NAME,
+        "a limit is named after its handler, but names have at most 256 bytes: add `name = \"..\"`"
+    );
+}
+
 /// What was made for a handler, unless some of it could not be: that the log tells.
 pub(crate) fn all<T>(made: Vec<Result<T>>) -> Option<Vec<T>> {
     let made: Result<Vec<_>> = made.into_iter().collect();
@@ -316,5 +329,18 @@ async fn admit_later(
         }
         Some((Outcome::Denied(reply), _)) => Err(reply),
         None => Err(Reply::now(admission::gone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "names have at most 256 bytes")]
+    fn a_path_that_is_too_long_compiled() {
+        let path = "p".repeat(LONGEST_NAME - 9);
+        check_name(&path, "");
+        check_name(&path, "#in_flight");
     }
 }
