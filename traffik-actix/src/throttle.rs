@@ -555,6 +555,16 @@ impl HttpThrottle {
         Some(noted)
     }
 
+    /// Whether a function of this throttle has to be waited for. None is asked.
+    #[inline]
+    pub(crate) fn has_to_wait(&self, backend: &ThrottleBackend) -> bool {
+        let settings = &self.0;
+        self.identify(backend).is_async()
+            || settings.scope_by.as_ref().is_some_and(Source::is_async)
+            || settings.cost.as_ref().is_some_and(Source::is_async)
+            || settings.rate.as_ref().is_some_and(Source::is_async)
+    }
+
     /// Everything about a request that this throttle needs, unless it has to be waited for. Who asks may be
     /// known.
     #[inline]

@@ -252,10 +252,11 @@ impl Limits {
         if self.skips_preflights && is_preflight(req.request()) {
             return Ok(Outcome::Admitted(Receipt::default()));
         }
-        if self.settles {
+        let req = req.request();
+        // Before any predicate is asked, so that none is asked again.
+        if self.settles || self.rules.iter().any(|rule| rule.has_to_wait(req)) {
             return Err(Waiting::UNMATCHED);
         }
-        let req = req.request();
         let outer = self.backend.as_ref();
         let mut matching = SmallVec::<[&HttpThrottle; 4]>::new();
         let mut matches = true;

@@ -187,6 +187,13 @@ impl Rule {
         self.conditions.is_for_all() || self.others.iter().any(Conditions::is_for_all)
     }
 
+    /// Whether that the rule is for a request has to be waited for. No predicate is asked.
+    #[inline]
+    pub(crate) fn has_to_wait(&self, req: &HttpRequest) -> bool {
+        let mut all = std::iter::once(&self.conditions).chain(&self.others);
+        all.any(|one| one.predicate.as_ref().is_some_and(Source::is_async) && one.suit_head(req))
+    }
+
     /// Whether the rule is for a request, unless that has to be waited for.
     #[inline]
     pub(crate) fn matches_now(&self, req: &HttpRequest) -> Option<bool> {

@@ -106,6 +106,12 @@ impl<T> Source<T> {
         }
     }
 
+    /// Whether it has to be waited for.
+    #[inline]
+    pub(crate) fn is_async(&self) -> bool {
+        matches!(self, Source::Async(_))
+    }
+
     /// Whether it is the very same function.
     #[inline]
     pub(crate) fn is(&self, other: &Source<T>) -> bool {

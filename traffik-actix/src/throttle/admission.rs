@@ -187,8 +187,17 @@ fn meet_all<'a>(
     outer: Option<&'a ThrottleBackend>,
     mut meetings: Meetings<'a>,
 ) -> std::result::Result<Outcome, Undecided> {
-    for throttle in &throttles[meetings.len()..] {
-        meetings.push(Meeting::now(throttle, req, outer, &meetings).ok_or(Undecided::UNASKED)?);
+    let others = &throttles[meetings.len()..];
+    let backends = others.iter().map(|one| one.backend_for(req, outer));
+    let backends: SmallVec<[&ThrottleBackend; 3]> = backends.collect();
+    let mut all = others.iter().zip(&backends);
+    // Before any function is asked, so that none is asked again.
+    if all.any(|(throttle, backend)| throttle.has_to_wait(backend)) {
+        return Err(Undecided::UNASKED);
+    }
+    for (throttle, backend) in others.iter().zip(backends) {
+        let meeting = Meeting::now(throttle, req, backend, &meetings);
+        meetings.push(meeting.ok_or(Undecided::UNASKED)?);
     }
     meet_now(req, meetings)
 }
@@ -719,10 +728,9 @@ impl<'a> Meeting<'a> {
     fn now(
         throttle: &'a HttpThrottle,
         req: &'a HttpRequest,
-        outer: Option<&'a ThrottleBackend>,
+        backend: &'a ThrottleBackend,
         earlier: &[Meeting<'a>],
     ) -> Option<Meeting<'a>> {
-        let backend = throttle.backend_for(req, outer);
         let identify = throttle.identify(backend);
         let known = earlier.iter().find_map(|meeting| {
             let resolved = meeting.resolved.as_ref().ok()?;

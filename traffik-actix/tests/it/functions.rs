@@ -175,6 +175,50 @@ async fn functions_are_asked_once_though_the_backend_has_to_wait() {
     assert_eq!(ASKED.load(Ordering::Relaxed), 102);
 }
 
+/// Functions that gave their answer at once were asked again if one that came later had to be waited for.
+#[actix_web::test]
+async fn functions_are_asked_once_though_another_has_to_wait() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let counted = |name| {
+        let throttle = throttle(name, "9/day").identify(|_: &HttpRequest| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            Identity::of("ann")
+        });
+        throttle.cost_by(|_: &HttpRequest| {
+            ASKED.fetch_add(10, Ordering::Relaxed);
+            1_u32
+        })
+    };
+    let first = |name| {
+        Rule::new(counted(name).build().unwrap()).when(|_: &HttpRequest| {
+            ASKED.fetch_add(100, Ordering::Relaxed);
+            true
+        })
+    };
+    let who = async |_: &HttpRequest| Identity::of("ben");
+    let rate = async |_: &HttpRequest| Rate::per_day(9);
+    let later = [
+        Rule::new(throttle("predicate", "9/day").build().unwrap())
+            .when_async(async |_: &HttpRequest| true),
+        Rule::new(
+            throttle("who", "9/day")
+                .identify_async(who)
+                .build()
+                .unwrap(),
+        ),
+    ];
+    for (at, later) in later.into_iter().enumerate() {
+        let limits = ThrottleMiddleware::new(first("counted")).rule(later);
+        let app = app(limits.backend(memory().1)).await;
+        assert!(send(&app, get("/")).await.is_ok());
+        assert_eq!(ASKED.swap(0, Ordering::Relaxed), 111, "{at}");
+    }
+    let one = counted("rate").rate_by_async(rate).build().unwrap();
+    let app = app(ThrottleMiddleware::new(one).backend(memory().1)).await;
+    assert!(send(&app, get("/")).await.is_ok());
+    assert_eq!(ASKED.load(Ordering::Relaxed), 11);
+}
+
 /// Issue: SPEC 3.20. Tier, priority, region and instance were looked for in the text of the key, which
 /// a client writes itself: `/x/tier:enterprise:` picked a tier.
 #[actix_web::test]
