@@ -6,7 +6,7 @@ pub(crate) mod live;
 pub(crate) mod registry;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use actix_web::{HttpRequest, web};
 use smallvec::SmallVec;
@@ -54,6 +54,10 @@ use crate::throttle::builder::HttpThrottleBuilder;
 /// Cheap to clone; clones are one registry. What [`add`](Limits::add) and [`get`](Limits::get) return is used
 /// like any other throttle, in middlewares, by hand and for the messages of WebSockets, and is at any time
 /// what the registry says. Throttles that are in no registry pay nothing for this.
+///
+/// Handlers find it in the application data of the resource, the scope and the `App`, the innermost first, as a
+/// `Limits` or a `web::Data` of one. Register all of them in one way: any bare one, however far out, comes before any
+/// `web::Data`, since actix does not tell which is further in.
 ///
 /// # Who notices a change
 ///
@@ -242,16 +246,23 @@ impl Limits {
         &self.0
     }
 
-    /// Those of the application that a request is for.
+    /// Those of the application that a request is for, found in the order in which a
+    /// [`ThrottleBackend`](crate::ThrottleBackend) is.
     ///
     /// # Errors
     ///
     /// If there are none in its data.
     pub(crate) fn of(req: &HttpRequest) -> Result<&Limits> {
-        let found = req
-            .app_data::<web::Data<Limits>>()
-            .map(|data| &***data)
-            .or_else(|| req.app_data::<Limits>());
+        let data = || req.app_data::<web::Data<Limits>>().map(|data| &***data);
+        let found = match req.app_data::<Limits>() {
+            Some(bare) => {
+                if data().is_some_and(|other| !Arc::ptr_eq(&bare.0, &other.0)) {
+                    explain_choice();
+                }
+                Some(bare)
+            }
+            None => data(),
+        };
         found.ok_or_else(|| {
             Error::invalid(
                 "the application has no `Limits` to find `limit = ..` of a `#[throttle]` in: add \
@@ -310,6 +321,18 @@ fn find_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Entry> {
         Some(_) => Ok(state.get_mut(name).expect("it was found")),
         None => Err(missing(state, name)),
     }
+}
+
+/// Says, once, that others may have been meant.
+#[cold]
+fn explain_choice() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::warn!(
+            "`limit = ..` of a `#[throttle]` is looked for in the `Limits` in the application data, not in the \
+             `web::Data` of others that are there as well, whichever is further in: register all of them in one way"
+        );
+    });
 }
 
 #[cold]

@@ -531,10 +531,10 @@ impl HttpThrottle {
         {
             log::warn!("{quarrel}");
         }
-        if let Some(req) = req
-            && std::ptr::eq(backend, ThrottleBackend::global())
-        {
-            ThrottleBackend::explain_global(self.name(), req);
+        let Some(req) = req else { return };
+        match std::ptr::eq(backend, ThrottleBackend::global()) {
+            true => ThrottleBackend::explain_global(self.name(), req),
+            false => backend.explain_choice(self.name(), req),
         }
     }
 

@@ -50,8 +50,9 @@ use crate::ws::{Excess, ExcessHandler, OnExcess};
 ///    `extensions_mut()` over it, panics as with any other use of them;
 /// 2. the backend of the [`ThrottleMiddleware`](crate::ThrottleMiddleware) or `WsThrottle` that it is in;
 /// 3. the application data of the resource, the scope and the `App`, the innermost first, as a
-///    `ThrottleBackend` or a `web::Data` of one. A middleware sees what is registered where it is wrapped,
-///    or further out: a warning tells of a backend further in, which it cannot see;
+///    `ThrottleBackend` or a `web::Data` of one. Register all of them in one way: any bare one, however far out,
+///    comes before any `web::Data`, since actix does not tell which is further in. A middleware sees what is
+///    registered where it is wrapped, or further out: a warning tells of a backend further in, which it cannot see;
 /// 4. the [memory of the process](ThrottleBackend::global).
 #[derive(Clone, Debug)]
 pub struct ThrottleBackend {
@@ -263,7 +264,7 @@ impl ThrottleBackend {
         }
     }
 
-    /// The backend in the application data of a request.
+    /// The backend in the application data of a request. [`Limits`](crate::Limits) are found in the same order.
     pub(crate) fn of(req: &HttpRequest) -> Option<&ThrottleBackend> {
         req.app_data::<ThrottleBackend>().or_else(|| {
             req.app_data::<web::Data<ThrottleBackend>>()
@@ -290,6 +291,23 @@ impl ThrottleBackend {
             data.map(|data| &***data)
         });
         chosen.map(|chosen| chosen.clone().separate())
+    }
+
+    /// Called when a throttle was found to count here.
+    #[cold]
+    pub(crate) fn explain_choice(&self, throttle: &str, req: &HttpRequest) {
+        let is_here = |other: &ThrottleBackend| Arc::ptr_eq(&self.backend, &other.backend);
+        let bare = req.app_data::<ThrottleBackend>();
+        let data = req.app_data::<web::Data<ThrottleBackend>>();
+        if bare.is_some_and(|bare| std::ptr::eq(bare, self))
+            && data.is_some_and(|data| !is_here(data))
+        {
+            log::warn!(
+                "throttle `{throttle}` counts in the `ThrottleBackend` in the application data, not in the \
+                 `web::Data` of another one that is there as well, whichever is further in: register all of them \
+                 in one way"
+            );
+        }
     }
 
     /// Called when a throttle found no backend, and this one has to do.

@@ -365,6 +365,32 @@ async fn a_handler_may_have_limits_of_its_own_and_of_the_application() {
     assert!(send(&app, get("/")).await.is_throttled());
 }
 
+/// They were found in the other order than backends are, in silence.
+#[actix_web::test]
+async fn limits_that_are_registered_in_two_ways_are_said() {
+    warnings();
+    #[throttle(limit = "two-ways")]
+    async fn two_ways() -> &'static str {
+        "hello"
+    }
+    let [outer, inner] = ["1/day", "9/day"].map(|rate| {
+        let limits = Limits::new();
+        let limit = made("two-ways", rate).backend(memory().1);
+        limits.add(limit).unwrap();
+        limits
+    });
+    let scope = web::scope("/s").app_data(web::Data::new(inner));
+    let app = App::new()
+        .app_data(outer)
+        .service(scope.route("/", web::get().to(two_ways)));
+    let app = init_service(app).await;
+    assert!(send(&app, get("/s/")).await.is_ok());
+    assert!(send(&app, get("/s/")).await.is_throttled());
+    let said = warnings().lock().unwrap();
+    let ours = said.iter().filter(|line| line.contains("in the `Limits`"));
+    assert_eq!(ours.count(), 1);
+}
+
 /// Nothing passes unlimited because a name has a slip.
 #[actix_web::test]
 async fn a_handler_whose_limit_is_not_there_is_not_served_and_the_log_says_what_is() {

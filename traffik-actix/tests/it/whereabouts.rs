@@ -355,6 +355,36 @@ async fn a_backend_in_the_data_of_a_resource_is_seen_or_its_absence_is_said() {
     assert_eq!(warned("throttle `unseen-inside` does not count"), 1);
 }
 
+/// Issue: of a bare backend and a `web::Data` of one, the bare one counts, however far out it is; nobody said so.
+#[actix_web::test]
+async fn backends_that_are_registered_in_two_ways_are_said() {
+    warnings();
+    let outer = ThrottleBackend::new(memory().1);
+    for (name, inner, expected) in [
+        ("both-ways", ThrottleBackend::new(memory().1), 1),
+        ("one-both-ways", outer.clone(), 0),
+    ] {
+        let limit = throttle(name, "9/day").identify(ann).build().unwrap();
+        let handler = web::get().to(async |req: HttpRequest, it: web::Data<HttpThrottle>| {
+            it.enforce(&req).await.map(|()| "hello")
+        });
+        let scope = web::scope("/s").app_data(web::Data::new(inner));
+        let app = App::new()
+            .app_data(outer.clone())
+            .app_data(web::Data::new(limit.clone()))
+            .service(scope.route("/", handler));
+        let app = init_service(app).await;
+        for _ in 0..2 {
+            assert!(send(&app, get("/s/")).await.is_ok());
+        }
+        let ann = Identity::of("ann");
+        let left = limit.by(&ann).on(&outer).stat().await.unwrap().remaining;
+        assert_eq!(left, 7, "{name}");
+        let about = format!("throttle `{name}` counts in the `ThrottleBackend` in");
+        assert_eq!(warned(&about), expected, "{name}");
+    }
+}
+
 /// `Within` was true of a memory that was closed, and denies all hits.
 #[actix_web::test]
 async fn a_guard_took_a_failure_for_a_free_place() {
