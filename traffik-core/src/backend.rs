@@ -367,6 +367,14 @@ impl<'a> Batch<'a> {
         self.ops
     }
 
+    /// Whether they are of several identities: then they may be on several nodes of a store, which answer
+    /// each for itself.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_scattered(&self) -> bool {
+        let mut neighbours = self.ops.windows(2);
+        neighbours.any(|pair| pair[0].key.who != pair[1].key.who)
+    }
+
     /// Decides all operations on their cells, given in the same order. If one is denied, every
     /// cell is as before, and each decision is what that operation alone would have answered
     /// without being charged.

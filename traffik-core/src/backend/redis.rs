@@ -243,7 +243,7 @@ impl Inner {
     // The less common ways are boxed: their futures are large, and would be moved with every hit.
     async fn decide(self: &Arc<Self>, link: &Arc<Link>, batch: &Batch<'_>) -> Result<Decisions> {
         let ticket = self.denials.ticket(batch, || self.stopwatch());
-        if self.links.connect().has_slots() && slots::is_scattered(batch) {
+        if self.links.connect().has_slots() && batch.is_scattered() {
             let deciding = self.in_time_altogether(link, self.decide_by_slot(link, batch));
             return Box::pin(deciding).await;
         }

@@ -8,16 +8,10 @@ use super::Inner;
 use super::link::Link;
 use crate::backend::{Batch, Op};
 use crate::decision::{Decision, Decisions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The operations of a batch whose keys are in one slot, and their places in the batch.
 type Group<'a> = (SmallVec<[usize; 3]>, SmallVec<[Op<'a>; 3]>);
-
-/// Whether the keys of a batch are in more than one slot.
-pub(super) fn is_scattered(batch: &Batch<'_>) -> bool {
-    let mut neighbours = batch.ops().windows(2);
-    neighbours.any(|pair| pair[0].key.who != pair[1].key.who)
-}
 
 impl Inner {
     /// Asks each slot first and charges them one after the other if all would admit. So a denial
@@ -45,8 +39,14 @@ impl Inner {
         if denied {
             return Ok(all);
         }
+        let mut charged = false;
         for (places, ops) in &groups {
-            let (decisions, _) = self.ask_to_decide(link, &Batch::new(ops)).await?;
+            let decided = self.ask_to_decide(link, &Batch::new(ops)).await;
+            let (decisions, _) = decided.map_err(|error| match charged {
+                true => half_charged(error),
+                false => error,
+            })?;
+            charged = true;
             for (place, decision) in places.iter().zip(decisions.iter()) {
                 all[*place] = *decision;
             }
@@ -72,6 +72,17 @@ impl Inner {
             .map(|(op, cell)| op.peek(cell, seen.now));
         let unchanged = unchanged.collect();
         Ok((batch.decide(&mut cells, seen.now), unchanged))
+    }
+}
+
+/// Of one slot it is certain that nothing was charged, of the batch it is not.
+fn half_charged(error: Error) -> Error {
+    match error.is_unexecuted() {
+        true => Error::interrupted(format!(
+            "a batch was charged in some slots of the redis cluster only: {error}"
+        ))
+        .with_source(error),
+        false => error,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::backend::redis::{RedisBackend, resp};
-use crate::{Attempt, Identity, OnError, Throttle};
+use crate::{Attempt, Hits, Identity, OnError, Throttle};
 
 /// A hit that was admitted, on a cell that was not there: time, losses, admitted, no bytes.
 const ADMITTED: &[u8] = b"$21\r\n\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\r\n";
@@ -20,6 +20,8 @@ enum Then {
     HangUp,
     /// The same, and there is nobody any more.
     Vanish,
+    /// Refuse, since the slot is being moved.
+    Refuse,
 }
 
 /// The only node. It does one thing after the other.
@@ -75,7 +77,10 @@ impl Node {
                 let (reply, then): (&[u8], _) = match () {
                     () if says(b"EVAL") => {
                         let nth = self.decided.fetch_add(1, Ordering::SeqCst);
-                        (ADMITTED, self.script[nth])
+                        match self.script[nth] {
+                            Then::Refuse => (b"-TRYAGAIN moving\r\n", Then::Refuse),
+                            then => (ADMITTED, then),
+                        }
                     }
                     () if says(b"SLOTS") => (&slots, Then::Answer),
                     () => (b"+OK\r\n", Then::Answer),
@@ -120,6 +125,26 @@ async fn a_refund_was_sent_twice_on_a_cluster() {
         assert!(!error.is_unexecuted(), "{error}");
         assert_eq!(node.decided(), 2);
     }
+}
+
+/// Of the second slot it was known that nothing was charged, and so the first was charged again.
+#[tokio::test]
+async fn a_batch_that_is_charged_in_one_slot_only_is_not_asked_again() {
+    // Both are looked at, and one is charged. Of the other the client asks several times.
+    const HALF: &[Then] = &{
+        let mut half = [Then::Refuse; 99];
+        half[0] = Then::Answer;
+        half[1] = Then::Answer;
+        half[2] = Then::Answer;
+        half
+    };
+    let (backend, node) = Node::start(HALF);
+    let throttle = throttle(backend);
+    let (ann, bob) = (Identity::of("ann"), Identity::of("bob"));
+    let hits = Hits::from_iter([(&throttle, &ann), (&throttle, &bob)]);
+    let error = hits.decide().await.expect_err("half of it was charged");
+    assert!(error.is_interrupted() && !error.is_unexecuted(), "{error}");
+    assert!((4..99).contains(&node.decided()));
 }
 
 /// Nobody notices anything: what is asked on it was never sent.
