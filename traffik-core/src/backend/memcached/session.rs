@@ -41,6 +41,8 @@ pub(super) struct Session<'a> {
 /// Seconds for which a fresh cell is kept, to be compared with and replaced.
 const FRESH_S: u32 = 10;
 
+const HALF: &str = "a part of a batch is charged in memcached, and could not be restored";
+
 impl Shared {
     /// Which server keeps a key. All keys of one identity live on one, so that a batch is read with one
     /// command and served by one thread.
@@ -79,6 +81,16 @@ impl Session<'_> {
 
     /// Applies a batch with one command to read and one for each cell to write.
     pub(super) fn apply(&self, batch: &Batch<'_>) -> Result<Decisions> {
+        let mut is_half = false;
+        let applied = self.apply_all(batch, &mut is_half);
+        applied.map_err(|error| match is_half && error.is_unexecuted() {
+            true => Error::interrupted(format!("{HALF}: {error}")).with_source(error),
+            false => error,
+        })
+    }
+
+    /// Tells whether a part of it stays charged, whatever becomes of the rest.
+    fn apply_all(&self, batch: &Batch<'_>, is_half: &mut bool) -> Result<Decisions> {
         let charges = batch.ops().iter().any(|op| op.cost > 0);
         let mut attempts = Attempts::default();
         loop {
@@ -93,7 +105,10 @@ impl Session<'_> {
             if decisions.is_denied() {
                 self.realign(batch, &cells, &decisions, now);
             }
-            if decisions.is_denied() || !charges || self.write_all(batch, &cells, &items)? {
+            if decisions.is_denied()
+                || !charges
+                || self.write_all(batch, &cells, &items, is_half)?
+            {
                 return Ok(decisions);
             }
             self.sleep(attempts.again()?)?;
@@ -230,7 +245,13 @@ impl Session<'_> {
     /// Memcached changes one cell at a time. If a later one turns out to have changed, the earlier
     /// ones are restored; in between others see them charged, so that somebody may be denied, but
     /// nobody admitted, who would not have been.
-    fn write_all(&self, batch: &Batch<'_>, cells: &[Cell], items: &[Option<Item>]) -> Result<bool> {
+    fn write_all(
+        &self,
+        batch: &Batch<'_>,
+        cells: &[Cell],
+        items: &[Option<Item>],
+        is_half: &mut bool,
+    ) -> Result<bool> {
         let ops = batch.ops();
         let mut order: SmallVec<[usize; 3]> =
             (0..ops.len()).filter(|at| ops[*at].cost > 0).collect();
@@ -239,10 +260,18 @@ impl Session<'_> {
         for (done, at) in order.iter().copied().enumerate() {
             let written = self.write(&ops[at], &cells[at], items[at].as_ref());
             if !matches!(written, Ok(true)) {
+                let mut is_restored = true;
                 for at in order[..done].iter().copied() {
-                    self.restore(&ops[at], &cells[at], items[at].as_ref());
+                    is_restored &= self.restore(&ops[at], &cells[at], items[at].as_ref());
                 }
-                return written;
+                *is_half |= !is_restored;
+                // Tried again, the part is charged once more: too much at worst, but for what gives back,
+                // which would be given twice.
+                let gives_back = ops.iter().any(|op| op.strategy.is_correction());
+                return match written {
+                    Ok(_) if gives_back && !is_restored => Err(Error::interrupted(HALF)),
+                    written => written,
+                };
             }
         }
         Ok(true)
@@ -275,8 +304,8 @@ impl Session<'_> {
             .replace(name, &value, exptime, item.unique, self.deadline)
     }
 
-    /// Makes a cell what it was, unless somebody has built upon it.
-    fn restore(&self, op: &Op<'_>, written: &Cell, before: Option<&Item>) {
+    /// Makes a cell what it was, unless somebody has built upon it. Returns whether it did.
+    fn restore(&self, op: &Op<'_>, written: &Cell, before: Option<&Item>) -> bool {
         let name = self.name(&op.key);
         let restored = match self.server(&op.key).get(&name, self.deadline) {
             // No two states of a cell have the same value, unless nothing was charged in between.
@@ -287,9 +316,11 @@ impl Session<'_> {
             Ok(Some(_)) => Ok(false),
             Err(error) => Err(error),
         };
-        if !matches!(restored, Ok(true)) {
+        let is_restored = matches!(restored, Ok(true));
+        if !is_restored {
             self.shared.unreturned.fetch_add(1, Ordering::Relaxed);
         }
+        is_restored
     }
 
     fn track(&self, op: &Op<'_>, cell: &Cell, now: Timestamp) {
