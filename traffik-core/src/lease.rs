@@ -25,12 +25,13 @@ use std::time::Duration;
 pub use info::LeaseInfo;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use self::clock::WakefulClock;
 use self::errand::Errand;
-use self::table::{Asked, Count, Table, Way};
+use self::table::{Answered, Asked, Count, Table, Way};
+use self::tending::Tended;
 use self::terms::Terms;
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::cell::Cell;
@@ -146,6 +147,10 @@ impl Default for Lease {
 ///   around the limit some 3 % are admitted later than they could be.
 /// * What a node held that dies, or cannot reach the store to give it back, is lost to the others
 ///   until it ends: for twice the [length](Lease::length) at most. Less is admitted then, never more.
+/// * The thread that came first carries a question for all. If it is busy with something else, hits of
+///   others wait for 250 ms, and then go to the store until it has time again.
+/// * What was lent is spent until it ends, for a second by default, though a throttle was replaced by one whose
+///   tiers or hours are others.
 /// * After a [reset](Backend::reset), or a loss of the store, what other nodes hold may still be
 ///   spent until it ends, beside the fresh quota.
 /// * Counts that become less are no sign of a loss any more, since something may have been given back: what
@@ -158,7 +163,7 @@ impl Default for Lease {
 /// * Limits below 24 hits, or whose burst is spent within a few milliseconds: there is too little to share.
 /// * Hits whose cost is known only afterwards, such as those of post-paid
 ///   [`Gcra`](crate::Gcra) that cost more than one.
-/// * Hits outside of a tokio runtime, which has to carry the questions.
+/// * Hits outside of a tokio runtime with a timer, which has to carry the questions.
 ///
 /// # Beside the other wrappers
 ///
@@ -226,13 +231,13 @@ impl<B: Backend> Leased<B> {
     /// Decides a single hit.
     async fn decide(&self, batch: &Batch<'_>, op: &Op<'_>, mut way: Way) -> Result<Decisions> {
         loop {
-            match way {
+            let answered = match way {
                 Way::Decided(decision) => return Ok(decision.into()),
                 Way::Low(decision) => {
                     self.renew(op);
                     return Ok(decision.into());
                 }
-                Way::Wait(answered) => wait_for(answered).await?,
+                Way::Wait(answered) => answered,
                 Way::Strict => return self.0.ask(batch).await,
                 Way::Ask => {
                     let Ok(runtime) = Handle::try_current() else {
@@ -240,10 +245,13 @@ impl<B: Backend> Leased<B> {
                     };
                     match self.0.table.ask(op, op.cost) {
                         Asked::Part(part) => return self.run(&runtime, Errand::of(*part)).await,
-                        Asked::Already(answered) => wait_for(answered).await?,
+                        Asked::Already(answered) => answered,
                         Asked::Not => return self.0.ask(batch).await,
                     }
                 }
+            };
+            if !wait_for(answered).await? {
+                return self.0.ask(batch).await;
             }
             way = self.find(op, Count::Never);
         }
@@ -271,8 +279,8 @@ impl<B: Backend> Leased<B> {
     }
 
     fn spawn(&self, runtime: &Handle, errand: Errand) -> JoinHandle<Result<Decisions>> {
-        if !self.0.is_tended.swap(true, Ordering::AcqRel) {
-            runtime.spawn(tending::tend(Arc::downgrade(&self.0)));
+        if let Some(tended) = Tended::begin(&self.0) {
+            runtime.spawn(tending::tend(tended));
         }
         let inner = Arc::clone(&self.0);
         runtime.spawn(async move { inner.run(errand).await })
@@ -326,8 +334,11 @@ impl<B: Backend> Inner<B> {
         &self.answers[(self.backend.shard_of(key) % SHARDS as u64) as usize]
     }
 
-    /// Gives back everything that is held, and what will be by the questions on their way.
+    /// Gives back everything that is held, and what will be by the questions on their way, for as long as
+    /// leases last: after that there is nothing to give back, however long the store would take.
     async fn give_back(&self) {
+        let end_us = self.table.now_us() + self.table.terms().length_us;
+        let is_over = || self.table.now_us() >= end_us;
         // Of one term of each key at a time, of which there are two at most: before its last answer,
         // and after it.
         for _ in 0..5 {
@@ -336,11 +347,14 @@ impl<B: Backend> Inner<B> {
                 return;
             }
             for answered in asked {
+                if is_over() {
+                    return;
+                }
                 // What was lost on its way ends by itself.
                 drop(wait_for(answered).await);
             }
             let mut parts = parts.into_iter().peekable();
-            while parts.peek().is_some() {
+            while parts.peek().is_some() && !is_over() {
                 let some = parts.by_ref().take(Self::AT_ONCE).map(Errand::of);
                 let running: Vec<_> = some.map(|errand| Box::pin(self.run(errand))).collect();
                 // What could not be given back ends by itself.
@@ -366,12 +380,18 @@ impl<B: Backend> Inner<B> {
     }
 }
 
-/// Until a question is answered.
-async fn wait_for(mut answered: watch::Receiver<Option<Error>>) -> Result<()> {
-    match answered.wait_for(Option::is_some).await {
-        Ok(error) => error.clone().map_or(Ok(()), Err),
+/// Until a question is answered. Returns whether it was in time: it is asked, and its answer heard, by the
+/// thread of whoever came first, which may be busy with something else.
+async fn wait_for(mut answered: Answered) -> Result<bool> {
+    // Nowhere else would be known when it is late.
+    if Handle::try_current().is_err() {
+        return Ok(false);
+    }
+    match timeout(Terms::PATIENCE, answered.wait_for(Option::is_some)).await {
+        Ok(Ok(error)) => error.clone().map_or(Ok(true), Err),
         // It was answered, or given up.
-        Err(_) => Ok(()),
+        Ok(Err(_)) => Ok(true),
+        Err(_) => Ok(false),
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Lot {
     pub(super) term: u64,
     /// When it ends, by the clock of this node.
     pub(super) until_us: u64,
-    /// Of which [era](Holding::void) it is.
+    /// Of which [era](Holding::age) it is.
     pub(super) era: u32,
 }
 
@@ -122,6 +122,17 @@ impl Holding {
     /// A trip takes less as a rule.
     const FIRST_TRIP_US: u64 = 1_000;
 
+    /// The `nth` of a table: what is on its way back to an earlier one, or was set aside of it, is none of
+    /// this one's.
+    pub(super) fn new(nth: u32) -> Holding {
+        Holding {
+            number: u64::from(nth) << 32,
+            // More than are voided while a hit is on its way.
+            era: nth << 8,
+            ..Holding::default()
+        }
+    }
+
     /// Decides a hit by what is held, or known to be gone. What it costs is put into
     /// `aside`, if there is one: then it has to be [told](Holding::note) to be spent, or put back.
     #[inline]
@@ -158,6 +169,11 @@ impl Holding {
 
     pub(super) fn is_asking(&self) -> bool {
         self.asking
+    }
+
+    /// Whether the answer should be here by now. Nobody need wait for it any more.
+    pub(super) fn is_overdue(&self, now_us: u64) -> bool {
+        u128::from(now_us.saturating_sub(self.asked_us)) >= Terms::PATIENCE.as_micros()
     }
 
     /// Whether the limit is large enough to lend parts of it, and the store near enough that something
@@ -226,9 +242,7 @@ impl Holding {
             0 => (self.most_spent(), SmallVec::new()),
             _ => self.set_aside_oldest(),
         };
-        if cost > 0 {
-            self.hit_us = now_us;
-        }
+        self.hit_us = now_us;
         let kept = self.left();
         let want = need.saturating_sub(kept).min(part);
         self.question(now_us, cost, want, back_of, back, terms)
@@ -374,7 +388,15 @@ impl Holding {
         self.dry = None;
         self.number += 1;
         self.asking = false;
+        self.age();
+    }
+
+    /// What has been set aside is void.
+    fn age(&mut self) {
         self.era = self.era.wrapping_add(1);
+        for lot in &mut self.lots {
+            lot.era = self.era;
+        }
     }
 
     /// Of the present term, which ends last, what could be given back: for looking.
@@ -423,7 +445,14 @@ impl Holding {
         Decision::allow(self.told.limit, remaining).resets_in(reset_us)
     }
 
-    fn deny(&self, now_us: u64, cost: u32, rate: &Rate, terms: &Terms) -> Option<Decision> {
+    /// What a hit is told if the store is known to have nothing left.
+    pub(super) fn deny(
+        &self,
+        now_us: u64,
+        cost: u32,
+        rate: &Rate,
+        terms: &Terms,
+    ) -> Option<Decision> {
         let dry = self.dry?;
         let is_unknown = cost < dry.cost || u64::from(cost) > self.told.limit;
         if self.asking || is_unknown || !self.is_worth(cost, terms) {
@@ -586,6 +615,8 @@ impl Holding {
         tally.void += void.map(|lot| u64::from(lot.left)).sum::<u64>();
         self.lots.retain(|lot| lot.term != term);
         self.untold.retain(|(untold, _)| *untold != term);
+        // Of which term it was is not looked at: of others a little is not given back.
+        self.age();
     }
 }
 
@@ -611,7 +642,7 @@ pub(super) enum Answer {
     Admitted(Decision, Grant),
     /// It was not, so that nothing happened.
     Denied(Decision),
-    /// Nothing happened, since another limit denied.
+    /// Nothing happened, since another limit of the same identity denied, which is decided at once.
     Undone,
     /// Nobody knows what happened.
     Lost,
@@ -640,5 +671,90 @@ impl Dry {
         let more = rate.time_for(u64::from(cost - self.cost)).ceil();
         let earned = self.wait_us.saturating_add(more);
         self.wait_us.max(earned.min(self.reset_us))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: Rate = Rate::per_second(100);
+
+    fn terms() -> Terms {
+        let second = std::time::Duration::from_secs(1);
+        Terms::new(second, second / 4)
+    }
+
+    fn ask(holding: &mut Holding) -> Question {
+        holding.ask(5, 1, &Demand::default(), &RATE, &terms())
+    }
+
+    /// Ten of a term, by a store that does or does not know what comes back.
+    fn lend(holding: &mut Holding, question: Question, term: u64, known: bool) {
+        let lent = Lent {
+            amount: 10,
+            term,
+            lasts_us: 1_000_000,
+            known,
+            free: 80,
+        };
+        let decision = Decision::allow(100, 80);
+        let grant = Grant {
+            lent,
+            next: decision,
+        };
+        let (demand, terms) = (Demand::default(), terms());
+        let limit = Limit {
+            demand: &demand,
+            rate: &RATE,
+            terms: &terms,
+        };
+        let answer = Answer::Admitted(decision, grant);
+        let _ = holding.answer(question, answer, 9, &limit, &mut Tally::default());
+    }
+
+    fn lent(nth: u32) -> Holding {
+        let mut holding = Holding::new(nth);
+        let question = ask(&mut holding);
+        lend(&mut holding, question, 1, true);
+        holding
+    }
+
+    fn set_aside(holding: &mut Holding, cost: u32) -> Lot {
+        let (mut lots, mut tally) = (Lots::new(), Tally::default());
+        let _ = holding.decide(9, cost, &RATE, &terms(), &mut tally, Some(&mut lots));
+        lots[0]
+    }
+
+    /// It came back, and was spent beside what the store lent anew after a loss.
+    #[test]
+    fn what_was_set_aside_is_void_with_its_term() {
+        for (known, left) in [(true, 12), (false, 10)] {
+            let mut holding = lent(1);
+            let aside = set_aside(&mut holding, 2);
+            let question = ask(&mut holding);
+            lend(&mut holding, question, 2, known);
+            holding.put_back(aside);
+            assert_eq!(holding.left(), left);
+            // What is lent since can be set aside.
+            let aside = set_aside(&mut holding, 10);
+            holding.put_back(aside);
+            assert_eq!(holding.left(), left);
+        }
+    }
+
+    /// They began to count anew, and it was taken for theirs.
+    #[test]
+    fn what_is_on_its_way_to_one_that_is_gone_is_not_for_those_who_come_after() {
+        let mut gone = lent(1);
+        let aside = set_aside(&mut gone, 2);
+        let late = ask(&mut gone);
+        gone.void(&mut Tally::default());
+        let mut holding = Holding::new(2);
+        let _ = ask(&mut holding);
+        let _ = ask(&mut holding);
+        lend(&mut holding, late, 1, true);
+        holding.put_back(aside);
+        assert_eq!(holding.left(), 0);
     }
 }

@@ -2,20 +2,19 @@
 
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use super::Leased;
 use super::errand::{Errand, Part};
 use super::holding::Lots;
-use super::table::{Asked, Count, Way};
+use super::table::{Answered, Asked, Count, Way};
 use crate::backend::{Backend, Batch, Op};
 use crate::decision::{Decision, Decisions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What has been found out about a batch without asking the store.
 enum Plan {
     Decided(Decisions),
-    Wait(watch::Receiver<Option<Error>>),
+    Wait(Answered),
     /// The store has to decide what is not held.
     Ask(Held),
     /// The same, and nothing is worth a lease.
@@ -37,11 +36,11 @@ impl<B: Backend> Leased<B> {
     /// All or none: what is held is set aside, the store is asked for the rest, and if that is denied
     /// it is put back.
     pub(super) async fn decide_many(&self, batch: &Batch<'_>) -> Result<Decisions> {
-        let mut count = Count::Any;
+        let (mut count, mut waits) = (Count::Any, true);
         let held = loop {
-            match self.plan(batch, count) {
+            match self.plan(batch, count, waits) {
                 Plan::Decided(decisions) => return Ok(decisions),
-                Plan::Wait(answered) => super::wait_for(answered).await?,
+                Plan::Wait(answered) => waits = super::wait_for(answered).await?,
                 Plan::Ask(held) | Plan::Strict(held) => break held,
             }
             count = Count::Never;
@@ -75,7 +74,7 @@ impl<B: Backend> Leased<B> {
 
     /// The same without asking.
     pub(super) fn try_many(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
-        match self.plan(batch, Count::Decided) {
+        match self.plan(batch, Count::Decided, true) {
             Plan::Decided(decisions) => Some(Ok(decisions)),
             Plan::Wait(_) => None,
             Plan::Ask(held) => {
@@ -92,7 +91,7 @@ impl<B: Backend> Leased<B> {
         }
     }
 
-    fn plan(&self, batch: &Batch<'_>, count: Count) -> Plan {
+    fn plan(&self, batch: &Batch<'_>, count: Count, waits: bool) -> Plan {
         let mut held = Held::new();
         let mut denied: SmallVec<[Option<Decision>; 3]> = SmallVec::new();
         let (mut awaited, mut is_hot) = (None, false);
@@ -106,9 +105,9 @@ impl<B: Backend> Leased<B> {
                     aside = Some(decision);
                     self.renew(op);
                 }
-                Way::Wait(answered) => awaited = Some(answered),
+                Way::Wait(answered) if waits => awaited = Some(answered),
                 Way::Ask => is_hot = true,
-                Way::Strict => {}
+                Way::Wait(_) | Way::Strict => {}
             }
             held.push(aside.map(|decision| Aside { lots, decision }));
             denied.push(denial);
@@ -144,14 +143,24 @@ impl<B: Backend> Leased<B> {
     /// Puts some operations of a batch to the store, and asks for leases where that is worthwhile.
     async fn ask_for(&self, batch: &Batch<'_>, open: &[usize]) -> Result<Decisions> {
         let rest = open.iter().map(|at| batch.ops()[*at]);
-        let Ok(runtime) = Handle::try_current() else {
-            let rest: SmallVec<[Op<'_>; 3]> = rest.collect();
-            return self.0.ask(&Batch::new(&rest)).await;
-        };
         let rest: SmallVec<[Op<'_>; 3]> = rest.collect();
+        let batch = Batch::new(&rest);
+        let Ok(runtime) = Handle::try_current() else {
+            return self.0.ask(&batch).await;
+        };
+        if batch.is_scattered() {
+            // Of a node that fails only its own keys would be told, and what is asked of another is executed
+            // whatever this one says: questions go beside.
+            for op in &rest {
+                if let Asked::Part(part) = self.0.table.ask_if_hot(op, 0) {
+                    drop(self.spawn(&runtime, Errand::of(*part)));
+                }
+            }
+            return self.0.ask(&batch).await;
+        }
         let mut errand = Errand::default();
         for op in &rest {
-            errand.add(match self.0.table.ask_if_hot(op) {
+            errand.add(match self.0.table.ask_if_hot(op, op.cost) {
                 Asked::Part(part) => *part,
                 // Somebody else asks for more; this hit goes beside.
                 Asked::Already(_) | Asked::Not => Part::strict(op),
@@ -159,7 +168,7 @@ impl<B: Backend> Leased<B> {
         }
         match errand.lends() {
             true => self.run(&runtime, errand).await,
-            false => self.0.ask(&Batch::new(&rest)).await,
+            false => self.0.ask(&batch).await,
         }
     }
 

@@ -44,6 +44,8 @@ struct Keys {
     entries: HashMap<u128, Entry>,
     /// Those that are hot.
     hot: Vec<u128>,
+    /// How many have become hot.
+    met: u32,
     tally: Tally,
     swept_us: u64,
 }
@@ -173,7 +175,10 @@ impl Table {
             (Found::Decided(decision), _) => Way::Decided(decision),
             (Found::Low(decision), _) => Way::Low(decision),
             (Found::Nothing, Some(answered)) if hot.holding.is_asking() => {
-                Way::Wait(answered.clone())
+                match hot.holding.is_overdue(now_us) {
+                    true => Way::Strict,
+                    false => Way::Wait(answered.clone()),
+                }
             }
             (Found::Nothing, _) => self.warm(&entry.demand, now_us, op, Some(&hot.holding)),
         }
@@ -273,17 +278,25 @@ impl Table {
         self.begin(&mut keys, op, cost, now_us)
     }
 
-    /// The same for a hit that costs something, if its key is hot.
-    pub(super) fn ask_if_hot(self: &Arc<Self>, op: &Op<'_>) -> Asked {
+    /// The same for a hit that costs something, or for those to come after it, if its key is hot.
+    pub(super) fn ask_if_hot(self: &Arc<Self>, op: &Op<'_>, cost: u32) -> Asked {
         let mut keys = self.keys_of(&op.key);
         let now_us = self.now_us();
         let is_hot = |entry: &Entry| {
             let holding = entry.hot.as_deref().map(|hot| &hot.holding);
+            // Without the hit it is not worth a trip to be told the same again.
+            let is_denied = |holding: &Holding| {
+                let denied = holding.deny(now_us, op.cost, &op.rate, &self.terms);
+                denied.is_some()
+            };
+            if cost == 0 && holding.is_some_and(is_denied) {
+                return false;
+            }
             matches!(self.warm(&entry.demand, now_us, op, holding), Way::Ask)
         };
         let lendable = op.cost > 0 && op.strategy.lends(&op.rate, op.cost);
         match keys.entries.get(&op.key.digest()) {
-            Some(entry) if lendable && is_hot(entry) => self.begin(&mut keys, op, op.cost, now_us),
+            Some(entry) if lendable && is_hot(entry) => self.begin(&mut keys, op, cost, now_us),
             _ => Asked::Not,
         }
     }
@@ -293,7 +306,9 @@ impl Table {
             return Asked::Not;
         }
         let digest = op.key.digest();
-        let Keys { entries, hot, .. } = keys;
+        let Keys {
+            entries, hot, met, ..
+        } = keys;
         let Some(entry) = entries.get_mut(&digest) else {
             return Asked::Not;
         };
@@ -310,10 +325,15 @@ impl Table {
             self.hot
                 .fetch_or(1 << Self::place(&op.key), Ordering::Relaxed);
         }
-        let hot = entry.hot.get_or_insert_with(|| Box::new(Hot::of(op)));
+        let hot = entry.hot.get_or_insert_with(|| {
+            *met = met.wrapping_add(1);
+            Box::new(Hot::of(op, *met))
+        });
         match &hot.answered {
             Some(answered) if hot.holding.is_asking() => Asked::Already(answered.clone()),
             _ => {
+                // One of the same key may have changed in what is no parameter of its, such as its tiers.
+                hot.strategy = Arc::clone(op.strategy);
                 let demand = &entry.demand;
                 let question = hot.holding.ask(now_us, cost, demand, &op.rate, &self.terms);
                 Asked::Part(Box::new(hot.part(self, question)))
@@ -341,6 +361,11 @@ impl Table {
         if let Some(hot) = self.keys_of(key).hot(key) {
             hot.holding.give_up(number);
         }
+    }
+
+    /// Whether there is something to look after.
+    pub(super) fn is_any_hot(&self) -> bool {
+        self.hot.load(Ordering::Relaxed) != 0
     }
 
     /// What is to be given back although nobody hits, and whether anything is held at all.
@@ -466,13 +491,13 @@ impl Keys {
 }
 
 impl Hot {
-    fn of(op: &Op<'_>) -> Hot {
+    fn of(op: &Op<'_>, nth: u32) -> Hot {
         Hot {
             key: op.key,
             strategy: Arc::clone(op.strategy),
             rate: op.rate,
             attributes: op.attributes.clone(),
-            holding: Holding::default(),
+            holding: Holding::new(nth),
             answered: None,
         }
     }

@@ -16,6 +16,8 @@ impl Terms {
     /// By how much clocks run faster than others, at most: 0.2 %, ten times what quartz does.
     const DRIFT: u64 = 500;
     const PAUSE_US: u64 = 100_000;
+    /// By then the store has answered a question, or been given up on, unless nobody listens to it.
+    pub(super) const PATIENCE: Duration = Duration::from_millis(250);
     const EARLY_US: u64 = 60_000;
 
     pub(super) fn new(length: Duration, period: Duration) -> Terms {

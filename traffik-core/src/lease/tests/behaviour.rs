@@ -1,15 +1,21 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::backend::{Batch, BoxFuture, Op};
 use crate::lease::Leased;
+use crate::lease::errand::Errand;
 use crate::lease::simulation::{Simulated, Store, simulated};
+use crate::lease::tending::{Tended, tend};
 use crate::strategy::IntoStrategy;
 use crate::{
-    Attempt, Backend, BackendExt, CircuitBreaker, Decision, FixedWindow, Gcra, Hits, Identity,
-    Lease, MemoryBackend, OnError, Rate, SlidingWindowLog, Strategy, Throttle, TokenBucket,
+    Attempt, Backend, BackendExt, Cell, CircuitBreaker, Decision, Decisions, Error, FixedWindow,
+    Gcra, Hits, Identity, KeyHasher, Lease, MemoryBackend, OnError, Rate, Result, SlidingWindowLog,
+    Strategy, Throttle, TieredRate, Timestamp, TokenBucket,
 };
 
 fn throttle(rate: &str, strategy: impl IntoStrategy, backend: impl Backend) -> Throttle {
@@ -543,5 +549,223 @@ fn what_was_lent_before_does_not_prove_that_the_store_is_there() {
         sleep(Duration::from_secs(2)).await;
         hits(&api, 400).await;
         assert!(!backend.info().lasts, "{:?}", backend.info());
+    });
+}
+
+/// It kept the tiers with which it had become hot until it was not asked for any more.
+#[test]
+fn a_key_that_is_asked_for_all_the_time_follows_other_tiers() {
+    simulated(async {
+        let node = Node::new();
+        let gold = |factor| {
+            let tiers = TieredRate::new().tier("gold", factor).default_tier("gold");
+            node.throttle("100/s", tiers)
+        };
+        let (five, one) = (gold(5.0), gold(1.0));
+        assert!(admitted(&hits(&five, 2_000).await) > 900);
+        // What is held ends.
+        hits(&one, 1_000).await;
+        let local = node.leased.info().local;
+        let since = hits(&one, 2_000).await;
+        assert!(since.iter().all(|decision| decision.limit() == 100));
+        // Parts of three windows.
+        assert!(admitted(&since) <= 300, "{}", admitted(&since));
+        assert!(node.leased.info().local > local + 1_000);
+    });
+}
+
+/// Two nodes of a store, of which one hangs: that of the limits of 999.
+#[derive(Clone, Debug)]
+struct Nodes {
+    store: Store,
+    hangs: Arc<AtomicBool>,
+}
+
+impl Backend for Nodes {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(async move {
+            // They decide each for itself, and what is lent by one is lent whatever the other says.
+            let lends = batch.ops().iter().any(|op| op.strategy.is_correction());
+            assert!(!lends || !batch.is_scattered(), "{batch:?}");
+            let is_there = |op: &Op<'_>| op.rate.limit() == 999;
+            if self.hangs.load(Ordering::Relaxed) && batch.ops().iter().any(is_there) {
+                sleep(Duration::from_millis(50)).await;
+                return Err(Error::timeout("a node does not answer"));
+            }
+            self.store.apply(batch).await
+        })
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        self.store.load(op)
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        self.store.reset()
+    }
+
+    fn key_hasher(&self) -> &KeyHasher {
+        self.store.key_hasher()
+    }
+}
+
+/// The question for the limit that all share went with a hit on the other node, and all waited for its
+/// deadline and were told its error.
+#[test]
+fn a_node_that_hangs_fails_no_hits_on_another() {
+    simulated(async {
+        let clock = Simulated::new();
+        let nodes = Nodes {
+            store: Store::new(clock, 7),
+            hangs: Arc::default(),
+        };
+        let leased = nodes.clone().lease(Lease::new().clock(clock));
+        let build = |name: &str, rate: &str| {
+            let builder = Throttle::builder(name).rate(rate).backend(leased.clone());
+            builder
+                .strategy(TokenBucket::new())
+                .on_error(OnError::Raise)
+        };
+        let all = build("all", "2000/s").shared().build().unwrap();
+        let here = build("here", "1000/s").build().unwrap();
+        let there = build("there", "999/s").build().unwrap();
+        for hangs in [false, true] {
+            nodes.hangs.store(hangs, Ordering::Relaxed);
+            let (mut crowd, before) = (JoinSet::new(), leased.info());
+            for n in 0..400 {
+                sleep(Duration::from_millis(2)).await;
+                // Who comes first asks for all.
+                let is_there = n % 40 == 0;
+                if is_there {
+                    leased.reset().await.unwrap();
+                }
+                let one = if is_there {
+                    there.clone()
+                } else {
+                    here.clone()
+                };
+                let all = all.clone();
+                crowd.spawn(async move {
+                    let (who, start) = (Identity::of(n % 50), Instant::now());
+                    let hits = Hits::from_iter([(&one, &who), (&all, &who)]);
+                    let failed = hits.decide().await.is_err();
+                    (is_there, failed, start.elapsed())
+                });
+            }
+            for (is_there, failed, took) in crowd.join_all().await {
+                assert_eq!(failed, is_there && hangs);
+                assert!(is_there || took < Duration::from_millis(20), "{took:?}");
+            }
+            assert!(leased.info().local > before.local + 200);
+        }
+    });
+}
+
+/// They waited until it was: until the thread of whoever had asked had time again, if a handler blocked it.
+#[test]
+fn a_question_that_is_not_answered_keeps_nobody_waiting_for_long() {
+    for is_batch in [false, true] {
+        simulated(async {
+            let node = Node::new();
+            let api = node.throttle("100000/day", TokenBucket::new());
+            let log = Throttle::builder("log").rate("1000/day");
+            let log = log.strategy(SlidingWindowLog).backend(node.leased.clone());
+            let log = log.build().unwrap();
+            hits(&api, 300).await;
+            node.leased.reset().await.unwrap();
+            node.store.delay(Duration::from_secs(1_000));
+            let before = node.store.trips();
+            let asking = api.clone();
+            let asks = tokio::spawn(async move { asking.hit(&ann()).await });
+            while node.store.trips() == before {
+                tokio::task::yield_now().await;
+            }
+            node.store.delay(Duration::ZERO);
+            let (ann, start) = (ann(), Instant::now());
+            for _ in 0..20 {
+                let hits = match is_batch {
+                    true => Hits::from_iter([(&api, &ann), (&log, &ann)]),
+                    false => Hits::from_iter([(&api, &ann)]),
+                };
+                let decided = timeout(Duration::from_secs(9), hits.decide()).await;
+                assert!(decided.unwrap().unwrap().is_allowed());
+            }
+            // The first waits for a while, and the others know.
+            let took = start.elapsed().as_millis();
+            assert!((250..300).contains(&took), "{took} ms");
+            assert!(!asks.is_finished());
+        });
+    }
+}
+
+/// What nobody can give back any more was given back, some at a time.
+#[test]
+fn closing_ends_soon_though_the_store_does_not_answer() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("10000/day", TokenBucket::new());
+        let mut crowd = JoinSet::new();
+        for who in 0..500_u32 {
+            let api = api.clone();
+            crowd.spawn(async move {
+                for _ in 0..100 {
+                    sleep(Duration::from_millis(5)).await;
+                    let hit = api.hit(&Identity::of(who)).await;
+                    assert!(hit.unwrap().is_allowed());
+                }
+            });
+        }
+        crowd.join_all().await;
+        assert!(node.leased.info().held > 2_000);
+        node.store.lose(1_000);
+        node.store.delay(Duration::from_secs(1));
+        let start = Instant::now();
+        node.leased.close().await.unwrap();
+        let took = start.elapsed();
+        assert!(took < Duration::from_millis(2_500), "{took:?}");
+    });
+}
+
+/// A question in between found that somebody looked after what is hot, and nobody did.
+#[test]
+fn what_becomes_hot_while_the_looking_ends_is_looked_after() {
+    simulated(async {
+        let node = Node::new();
+        let api = node.throttle("10000/day", TokenBucket::new());
+        let tended = Tended::begin(&node.leased.0).expect("nothing is hot");
+        assert!(Tended::begin(&node.leased.0).is_none());
+        hits(&api, 300).await;
+        sleep(Duration::from_millis(400)).await;
+        assert!(node.leased.info().held > 0);
+        let again = tended.end(&node.leased.0).expect("something is hot");
+        tokio::spawn(tend(again));
+        sleep(Duration::from_millis(400)).await;
+        assert_eq!(
+            (node.leased.info().held, left(&node, &api).await),
+            (0, 9_700)
+        );
+        // And then it ends.
+        sleep(Duration::from_secs(2)).await;
+        let tended = Tended::begin(&node.leased.0).expect("nothing is hot");
+        assert!(tended.end(&node.leased.0).is_none());
+        assert!(Tended::begin(&node.leased.0).is_some());
+    });
+}
+
+/// It was taken for begun, and nothing that fell idle went back any more.
+#[test]
+fn what_is_left_goes_back_though_a_runtime_ended_before_it_looked() {
+    let busy = Builder::new_current_thread().build().unwrap();
+    simulated(async {
+        let node = Node::new();
+        drop(node.leased.spawn(busy.handle(), Errand::default()));
+        busy.shutdown_background();
+        let api = node.throttle("10000/day", TokenBucket::new());
+        hits(&api, 300).await;
+        sleep(Duration::from_millis(400)).await;
+        assert_eq!(
+            (node.leased.info().held, left(&node, &api).await),
+            (0, 9_700)
+        );
     });
 }
