@@ -75,3 +75,29 @@ async fn nodes_that_lose_their_store_share_what_was_left() {
         assert!(!node.is_admitted().await);
     }
 }
+
+/// It did for one outage: the hits of the next were errors, for a day.
+#[tokio::test]
+async fn a_redis_stands_in_for_another_one_whenever_that_dies() {
+    let (mut first, second) = (RedisServer::start(), RedisServer::start());
+    let backend = first.backend().fallback(second.backend());
+    let api = Throttle::builder("api")
+        .rate("1000000000/day")
+        .backend(backend)
+        .on_error(OnError::Raise)
+        .build()
+        .unwrap();
+    let ann = Identity::of("ann");
+    let is_degraded = async || api.hit(&ann).await.unwrap().is_degraded();
+    assert!(!is_degraded().await);
+    for _ in 0..2 {
+        first.kill();
+        for _ in 0..3 {
+            assert!(is_degraded().await);
+        }
+        first.resurrect();
+        // Until it is connected again.
+        while is_degraded().await {}
+        assert!(!is_degraded().await);
+    }
+}
