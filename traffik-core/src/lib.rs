@@ -124,12 +124,12 @@ pub use strategy::{
     LoadGauge, Loan, PriorityQueue, QuotaWithRollover, Settlement, Sharing, SlidingWindowCounter,
     SlidingWindowLog, Strategy, TieredRate, TimeOfDay, TokenBucket, TokenBucketWithDebt, Zone,
 };
-#[doc(hidden)]
-pub use throttle::Expected;
 pub use throttle::{
     Attempt, Failure, Flow, Hits, IntoRate, NestedQuota, OnDrop, OnError, Permit, Quota, Recover,
     ShadowReport, Throttle, ThrottleBuilder,
 };
+#[doc(hidden)]
+pub use throttle::{Expected, Reign};
 pub use time::{Clock, ManualClock, MonotonicClock, SystemClock, Timestamp};
 #[cfg(feature = "time-zone")]
 pub use time_zone::IanaZone;

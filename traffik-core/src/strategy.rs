@@ -337,6 +337,13 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether what a hit takes is the [time](Rate::time_for) in which the rate earns its cost, as of a bucket,
+    /// and not a count. Then a hit that was charged under another rate is refunded no more time than it took.
+    /// Default: it is a count.
+    fn takes_time(&self) -> bool {
+        false
+    }
+
     /// Makes of a cell of which something is [lent](Strategy::lend) one of which nothing is, that
     /// admits no more for it, and knows no term: where cells of several keys become one, by
     /// [order](Strategy::ordered). Default: they are ordered as they are.
@@ -411,6 +418,10 @@ macro_rules! same_strategy_as {
 
         fn ordered(&self) -> bool {
             self.$inner.ordered()
+        }
+
+        fn takes_time(&self) -> bool {
+            self.$inner.takes_time()
         }
 
         fn call_in(&self, cell: &mut crate::cell::Cell) {

@@ -5,6 +5,7 @@ mod hits;
 mod on_error;
 mod permit;
 mod quota;
+mod reign;
 mod shadow;
 
 use std::sync::Arc;
@@ -17,6 +18,8 @@ pub use hits::Hits;
 pub use on_error::{Failure, OnError, Recover};
 pub use permit::{Expected, Flow, OnDrop, Permit};
 pub use quota::{NestedQuota, Quota};
+pub use reign::Reign;
+use reign::Terms;
 pub(crate) use shadow::Difference;
 use shadow::Shadow;
 pub use shadow::ShadowReport;
@@ -86,6 +89,7 @@ struct Settings {
     outage: Outage,
     meters: Meters,
     shadow: Shadow,
+    reign: Reign,
 }
 
 impl Throttle {
@@ -475,6 +479,7 @@ pub struct ThrottleBuilder {
     #[cfg(feature = "metrics")]
     names_offenders: bool,
     predecessor: Option<Throttle>,
+    reign: Option<Reign>,
 }
 
 impl ThrottleBuilder {
@@ -497,6 +502,7 @@ impl ThrottleBuilder {
             #[cfg(feature = "metrics")]
             names_offenders: false,
             predecessor: None,
+            reign: None,
         }
     }
 
@@ -645,6 +651,13 @@ impl ThrottleBuilder {
         self
     }
 
+    /// Takes up what is in force of throttles that are no more: their permits are settled by this one. For adapters.
+    #[doc(hidden)]
+    pub fn reigning(mut self, reign: &Reign) -> Self {
+        self.reign = Some(reign.clone());
+        self
+    }
+
     /// The throttle.
     ///
     /// # Errors
@@ -716,6 +729,16 @@ impl ThrottleBuilder {
             shadow: match &self.predecessor {
                 Some(other) => other.0.shadow.succeeded_by(self.is_shadow, self.replaces),
                 None => Shadow::new(self.is_shadow, self.replaces),
+            },
+            reign: match (self.reign, &self.predecessor) {
+                (Some(reign), _) => reign,
+                (None, Some(other)) => other.0.reign.clone(),
+                (None, None) => Reign::new(Terms {
+                    digest,
+                    strategy: Arc::clone(&strategy),
+                    rate,
+                    limits: true,
+                }),
             },
             name,
             rate,

@@ -73,6 +73,9 @@ use crate::together::together;
 /// without the store: at most limit × (1 + k/n) is admitted, and settled afterwards. So it is with a
 /// store that comes and goes, and nodes that miss that it was there.
 ///
+/// What was admitted is charged at the rate at which it was. If a limit is lowered while the store is away for
+/// some nodes and not for others, that is a hit under the old rate, which may give the new limit once more.
+///
 /// Debts are kept for up to 131,072 keys at once, until they would not matter any more. Beyond these,
 /// what is admitted is known to memory only. A [reset](Backend::reset) must be made through this
 /// backend, which resets both and forgets debts; [closing](Backend::close) tries to pay them first.

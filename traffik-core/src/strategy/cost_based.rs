@@ -263,6 +263,10 @@ impl Strategy for CostBasedTokenBucket {
         Decision::deny(limit, remaining, after(excess)).resets_in(reset)
     }
 
+    fn takes_time(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let capacity = rate.time_for(self.capacity(rate));
         let price = rate.time_for(cost.into());

@@ -170,6 +170,10 @@ impl Strategy for Gcra {
         schedule::call_in(cell);
     }
 
+    fn takes_time(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(match self.strict {
             true => schedule::prepaid_lua(rate, cost, self.capacity(rate)),

@@ -50,6 +50,10 @@ impl Strategy for LeakyBucket {
         schedule::call_in(cell);
     }
 
+    fn takes_time(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, capacity(rate)))
     }

@@ -47,6 +47,10 @@ impl Strategy for LeakyBucketWithQueue {
         decision
     }
 
+    fn takes_time(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let capacity = leaky_bucket::capacity(rate);
         Some(schedule::lua(LUA, rate, cost, capacity))

@@ -69,6 +69,10 @@ impl Strategy for TokenBucket {
         schedule::call_in(cell);
     }
 
+    fn takes_time(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         Some(schedule::prepaid_lua(rate, cost, self.time_to_fill(rate)))
     }

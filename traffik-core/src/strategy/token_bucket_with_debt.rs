@@ -78,6 +78,10 @@ impl Strategy for TokenBucketWithDebt {
         schedule::call_in(cell);
     }
 
+    fn takes_time(&self) -> bool {
+        true
+    }
+
     fn lua(&self, rate: &Rate, cost: u32, _attributes: &Attributes) -> Option<Lua> {
         let capacity = rate.time_for(self.capacity(rate));
         Some(schedule::prepaid_lua(rate, cost, capacity))

@@ -16,7 +16,7 @@ use crate::identity::Attributes;
 use crate::key::Key;
 use crate::rate::Rate;
 use crate::resilience::{Backoff, background};
-use crate::strategy::{Settlement, Settling};
+use crate::strategy::{Settlement, Settling, Strategy};
 use crate::time::{Timestamp, micros};
 use crate::together::together;
 
@@ -25,6 +25,8 @@ use crate::together::together;
 pub(super) struct Charge {
     at: Account,
     estimate: u32,
+    /// What was used while nothing was limited.
+    free: u32,
     /// The oldest first. All but the last are used up.
     parts: SmallVec<[Part; 2]>,
 }
@@ -35,7 +37,14 @@ struct Account {
     throttle: Throttle,
     backend: Arc<dyn Backend>,
     key: Key,
+    /// What is in force, as far as is known.
+    strategy: Arc<dyn Strategy>,
     rate: Rate,
+    limits: bool,
+    /// Whether the attempt brought its rate though the throttle has one.
+    is_own_rate: bool,
+    /// How often what is in force had changed when that was found out.
+    changes: u64,
     attributes: Attributes,
 }
 
@@ -43,6 +52,7 @@ struct Account {
 #[derive(Clone, Copy, Debug)]
 struct Part {
     cost: u32,
+    rate: Rate,
     /// No later than when it was charged.
     since: Timestamp,
     degraded: bool,
@@ -88,6 +98,7 @@ impl Charge {
         let op = throttle.op(attempt, backend.key_hasher())?;
         let part = Part {
             cost: op.cost,
+            rate: op.rate,
             since: backend.now(),
             degraded: false,
         };
@@ -95,11 +106,16 @@ impl Charge {
             at: Account {
                 throttle: throttle.clone(),
                 key: op.key,
+                strategy: Arc::clone(&throttle.0.strategy),
                 rate: op.rate,
+                limits: true,
+                is_own_rate: attempt.rate.is_some() && !throttle.0.rate.is_unlimited(),
+                changes: 0,
                 attributes: op.attributes.clone(),
                 backend,
             },
             estimate: part.cost,
+            free: 0,
             parts: SmallVec::from_iter([part]),
         })
     }
@@ -124,6 +140,27 @@ impl Charge {
     pub(super) fn cost(&self) -> u32 {
         let costs = self.parts.iter().map(|part| part.cost);
         costs.fold(0, u32::saturating_add)
+    }
+
+    /// How much may have been used without asking for more.
+    pub(super) fn covered(&self) -> u32 {
+        self.cost().saturating_add(self.free)
+    }
+
+    /// So much was used by now: what goes beyond is not charged if nothing is limited.
+    pub(super) fn use_up(&mut self, used: u32) {
+        if used <= self.covered() {
+            return;
+        }
+        self.at.renew();
+        if !self.at.limits {
+            self.free = used - self.cost();
+        }
+    }
+
+    /// How often what is in force had changed when it was looked at.
+    pub(super) fn changes(&self) -> u64 {
+        self.at.changes
     }
 
     /// How much was charged at first.
@@ -162,14 +199,17 @@ impl Charge {
     pub(super) fn extend(&mut self, cost: u32, since: Timestamp, decision: &Decision) {
         let mut part = Part {
             cost,
+            rate: self.at.rate,
             since,
             degraded: false,
         };
         part.confirm(decision, self.at.backend.now());
-        if let [oldest, newer] = &mut self.parts[..] {
-            oldest.cost = oldest.cost.saturating_add(newer.cost);
-            oldest.degraded |= newer.degraded;
-            self.parts.truncate(1);
+        if let [.., older, newer] = &mut self.parts[..]
+            && older.rate == newer.rate
+        {
+            older.cost = older.cost.saturating_add(newer.cost);
+            older.degraded |= newer.degraded;
+            self.parts.pop();
         }
         self.parts.push(part);
     }
@@ -182,14 +222,13 @@ impl Charge {
 
     /// What is to be settled, if so much was used.
     pub(super) fn dues(&self, used: u32) -> impl Iterator<Item = Due> {
-        let charged = self.cost();
-        let mut unused = charged.saturating_sub(used);
+        let mut unused = self.covered().saturating_sub(used);
         let less = self.parts.iter().rev().map(move |part| {
             let cost = part.cost.min(unused);
             unused -= cost;
             Correction::Less(Part { cost, ..*part })
         });
-        let more = Correction::More(used.saturating_sub(charged));
+        let more = Correction::More(used.saturating_sub(self.covered()));
         let all = less.chain([more]).filter(|one| !one.is_none());
         all.map(|correction| self.due(correction))
     }
@@ -204,10 +243,27 @@ impl Charge {
 }
 
 impl Account {
+    /// Goes on by what is in force now, as far as that decides on the same cell: what has been written under one
+    /// rate would begin anew under an earlier one.
+    fn renew(&mut self) {
+        let Some((changes, terms)) = self.throttle.0.reign.since(self.changes) else {
+            return;
+        };
+        self.changes = changes;
+        self.limits = terms.limits;
+        if terms.digest != self.throttle.0.digest {
+            return;
+        }
+        self.strategy = terms.strategy;
+        if !self.is_own_rate && !terms.rate.is_unlimited() {
+            self.rate = terms.rate;
+        }
+    }
+
     fn op(&self, cost: u32) -> Op<'_> {
         Op {
             key: self.key,
-            strategy: &self.throttle.0.strategy,
+            strategy: &self.strategy,
             rate: self.rate,
             cost,
             attributes: &self.attributes,
@@ -223,6 +279,25 @@ impl Part {
         self.since = Timestamp::from_micros(since);
         self.degraded = decision.is_degraded();
     }
+
+    /// How old it is for a refund by `at`, if that may give anything back. If the rate is another one by now, as
+    /// much as would be given back under either: no time that was not taken, and no count that may be forgotten.
+    fn age_us(&self, at: &Account) -> Option<u64> {
+        let age_us = at.backend.now().micros_since(self.since);
+        if self.rate == at.rate {
+            return Some(age_us);
+        }
+        let price = |rate: &Rate| rate.time_for(self.cost.into());
+        match at.strategy.takes_time() {
+            true => {
+                let more = price(&at.rate)
+                    .ceil()
+                    .saturating_sub(price(&self.rate).micros());
+                Some(age_us.saturating_add(more))
+            }
+            false => (age_us < self.rate.period_us()).then_some(age_us),
+        }
+    }
 }
 
 impl Correction {
@@ -232,16 +307,19 @@ impl Correction {
 }
 
 impl Due {
-    async fn make(&self) -> Result<()> {
+    async fn make(&mut self) -> Result<()> {
+        self.at.renew();
         let (settlement, degraded) = match self.correction {
             Correction::More(cost) => (Settlement::Charge(cost), false),
             Correction::Less(part) => {
-                let age_us = self.at.backend.now().micros_since(part.since);
+                let Some(age_us) = part.age_us(&self.at) else {
+                    return Ok(());
+                };
                 let cost = part.cost;
                 (Settlement::Refund { cost, age_us }, part.degraded)
             }
         };
-        let strategy = Settling::of(&self.at.throttle.0.strategy, settlement);
+        let strategy = Settling::of(&self.at.strategy, settlement);
         let op = Op {
             strategy: &strategy,
             ..self.at.op(1)

@@ -56,6 +56,11 @@ use crate::time::{Timestamp, micros};
 /// A window gives back until it ends. A bucket that drains gives back what cannot have drained meanwhile: of
 /// a permit that was held for longer than its estimate takes to come back, nothing. Where the work takes
 /// long, count in windows.
+///
+/// If an adapter changes the limit meanwhile, it is metered and settled under the rate that is in force then; what
+/// was charged under another one gives back as much as it would under either. A [rate that the attempt
+/// brought](Attempt::rate) stays. If others bring other rates for the same count, its settlement is, as any
+/// hit is, a [change](crate::strategy#when-the-rate-is-changed) of the rate.
 #[derive(Debug)]
 #[must_use = "a permit that is dropped has cost its estimate"]
 pub struct Permit {
@@ -65,6 +70,8 @@ pub struct Permit {
     ahead: u32,
     /// When it is worthwhile to ask for more again, in the time of the first backend.
     paused_until: Timestamp,
+    /// What was in force [then](Permit::changes).
+    paused_by: u64,
     on_drop: OnDrop,
 }
 
@@ -236,13 +243,18 @@ impl Permit {
     /// dropped, what was asked for may have been charged, and will be again: less is admitted, never more.
     pub async fn meter(&mut self, units: u32) -> Result<Flow> {
         self.used = self.used.saturating_add(units);
+        let used = self.used;
+        self.charges.iter_mut().for_each(|one| one.use_up(used));
         let Some(first) = self.charges.first() else {
             return Ok(Flow::Go);
         };
-        if self.charges.iter().all(|one| one.cost() >= self.used) {
+        if self.charges.iter().all(|one| one.covered() >= used) {
             return Ok(Flow::Go);
         }
-        let left = self.paused_until.micros_since(first.backend().now());
+        let left = match self.changes() == self.paused_by {
+            true => self.paused_until.micros_since(first.backend().now()),
+            false => 0,
+        };
         match left {
             0 => Box::pin(self.extend()).await,
             _ => Ok(Flow::Pause(Duration::from_micros(left))),
@@ -264,8 +276,14 @@ impl Permit {
         };
         if let Some(first) = self.charges.first() {
             self.paused_until = first.backend().now().plus_micros(micros(wait));
+            self.paused_by = self.changes();
         }
         Ok(Flow::Pause(wait))
+    }
+
+    /// Grows whenever it goes on by something else than before.
+    fn changes(&self) -> u64 {
+        self.charges.iter().map(Charge::changes).sum()
     }
 
     /// Charges what was used beyond, and so much more, on all throttles or none.
@@ -305,7 +323,7 @@ impl Permit {
 
     fn needs(&self, ahead: u32) -> SmallVec<[u32; 1]> {
         let charges = self.charges.iter();
-        let excess = charges.map(|charge| self.used.saturating_sub(charge.cost()));
+        let excess = charges.map(|charge| self.used.saturating_sub(charge.covered()));
         excess
             .map(|excess| match excess {
                 0 => 0,
@@ -385,6 +403,7 @@ impl Expected {
             used: 0,
             ahead: 0,
             paused_until: Timestamp::EPOCH,
+            paused_by: 0,
             on_drop: OnDrop::Estimate,
         };
         permit.ahead = permit.charged();

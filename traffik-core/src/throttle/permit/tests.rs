@@ -2,8 +2,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::strategy::{
-    FixedWindow, IntoStrategy, SlidingWindowCounter, SlidingWindowLog, Strategy, TokenBucket,
-    TokenBucketWithDebt,
+    FixedWindow, IntoStrategy, NAMES, SlidingWindowCounter, SlidingWindowLog, Strategy,
+    TokenBucket, TokenBucketWithDebt, named,
 };
 use crate::{Clock, Gcra, Identity, ManualClock, MemoryBackend, Quota, Rate};
 
@@ -286,4 +286,185 @@ fn the_time_of_memory_is_that_of_its_cells() {
     let (clock, backend) = memory();
     clock.advance(Duration::from_secs(9));
     assert_eq!(Backend::now(&backend), clock.now());
+}
+
+/// Every strategy by name, as far as one hit may cost ten.
+fn all() -> impl Iterator<Item = Arc<dyn Strategy>> {
+    let texts = NAMES.iter().map(|name| match *name {
+        "distributed_fairness" => "distributed_fairness,instance=a",
+        "time_of_day" => "time_of_day,windows=0-24:1",
+        "gcra" => "gcra,strict=true,burst_tolerance=600s",
+        name => name,
+    });
+    texts.map(|text| named(text).expect("a name"))
+}
+
+/// What becomes of a permit that was opened before a rate was changed, if there is one.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    None,
+    Settled(u32),
+    /// Metered until it has to pause, and dropped.
+    Metered(u32),
+}
+
+/// Two throttles of which one takes the place of the other.
+struct Change {
+    clock: ManualClock,
+    before: Throttle,
+    after: Throttle,
+}
+
+impl Change {
+    fn of(strategy: &Arc<dyn Strategy>, rates: [&str; 2]) -> Change {
+        let (clock, backend) = memory();
+        clock.advance(Duration::from_secs(1_704_067_200));
+        let builder = |rate: &str| {
+            let builder = Throttle::builder("tokens").strategy(Arc::clone(strategy));
+            builder.rate(rate).backend(backend.clone())
+        };
+        let before = builder(rates[0]).build().unwrap();
+        let after = builder(rates[1]).succeeding(&before).build().unwrap();
+        Change {
+            clock,
+            before,
+            after,
+        }
+    }
+
+    fn drain(&self) -> u32 {
+        let hits = std::iter::repeat_with(|| self.after.hit_now(&Identity::of("ann")));
+        let admitted = hits.take_while(|hit| hit.as_ref().unwrap().is_allowed());
+        u32::try_from(admitted.count()).unwrap()
+    }
+
+    /// What others were admitted by three times: after the change, `held` later, when the permit is at its end, and
+    /// a while after that.
+    fn admitted(&self, fate: Fate, held: u64) -> [u32; 3] {
+        let mut permit = match fate {
+            Fate::None => None,
+            _ => Some(reserve(&self.before, 10)),
+        };
+        self.after.come_into_force(true);
+        self.clock.advance(Duration::from_secs(5));
+        let first = self.drain();
+        self.clock.advance(Duration::from_secs(held));
+        match (fate, permit.take()) {
+            (Fate::Settled(actual), Some(permit)) => now(permit.settle(actual)).unwrap(),
+            (Fate::Metered(units), Some(mut permit)) => {
+                while now(permit.meter(units)).unwrap().is_go() {}
+            }
+            _ => {}
+        }
+        let second = first + self.drain();
+        self.clock.advance(Duration::from_secs(100));
+        [first, second, second + self.drain()]
+    }
+}
+
+/// Its settlement, under the old rate, cut what was owed under the new one, or began a window anew: `1000/hour` was
+/// given twice in two minutes.
+#[test]
+fn a_permit_from_before_a_change_gave_the_new_limit_again() {
+    for strategy in all() {
+        for rates in [
+            ["100/minute", "100/hour"],
+            ["100/minute", "20/day"],
+            ["100/hour", "100/minute"],
+            ["100/minute", "300/minute"],
+        ] {
+            for held in [2, 40, 70] {
+                let admitted = |fate| Change::of(&strategy, rates).admitted(fate, held);
+                let without = admitted(Fate::None);
+                for fate in [
+                    Fate::Settled(0),
+                    Fate::Settled(9),
+                    Fate::Settled(10),
+                    Fate::Settled(11),
+                    Fate::Settled(40),
+                    Fate::Metered(4),
+                    Fate::Metered(40),
+                ] {
+                    let with = admitted(fate);
+                    assert!(
+                        with.iter()
+                            .zip(without)
+                            .all(|(with, without)| *with <= without),
+                        "{strategy:?}, {rates:?}, {fate:?} after {held} s: {with:?}, not {without:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_left_of_a_permit_from_before_a_change_is_given_back() {
+    for (strategy, admitted) in [
+        // Of the window that goes on as an hour.
+        ("fixed_window", [90, 98]),
+        ("sliding_window_log", [90, 98]),
+        // Ten took 6 s, of which nothing is left after 7, though eight are worth 288 s now.
+        ("token_bucket", [99, 100]),
+    ] {
+        let strategy = named(strategy).unwrap();
+        let change = Change::of(&strategy, ["100/minute", "100/hour"]);
+        let [first, second, _] = change.admitted(Fate::Settled(2), 2);
+        assert_eq!([first, second], admitted, "{strategy:?}");
+    }
+}
+
+/// It paused as long as the old rate had said, and so it did when nothing was limited any more.
+#[test]
+fn a_meter_goes_by_what_is_in_force() {
+    let change = Change::of(&named("fixed_window").unwrap(), ["20/hour", "100/hour"]);
+    let Change { before, after, .. } = &change;
+    let mut permit = reserve(before, 10);
+    assert_eq!(now(permit.meter(20)).unwrap(), Flow::Go);
+    let hour = Flow::Pause(Duration::from_secs(3_600));
+    assert_eq!(now(permit.meter(5)).unwrap(), hour);
+    after.come_into_force(true);
+    assert_eq!(now(permit.meter(0)).unwrap(), Flow::Go);
+    assert_eq!((permit.charged(), left(after)), (35, 65));
+    assert_eq!(change.drain(), 65);
+    assert_eq!(now(permit.meter(15)).unwrap(), hour);
+
+    after.reign().end();
+    assert_eq!(now(permit.meter(300)).unwrap(), Flow::Go);
+    after.come_into_force(true);
+    // What was admitted meanwhile is not asked for afterwards.
+    assert_eq!(now(permit.meter(1)).unwrap(), hour);
+    assert_eq!(permit.charged(), 35);
+    change.clock.advance(Duration::from_secs(3_600));
+    assert_eq!(now(permit.meter(0)).unwrap(), Flow::Go);
+    assert_eq!((permit.charged(), left(after)), (46, 89));
+    now(permit.finish()).unwrap();
+    assert_eq!(left(after), 99);
+}
+
+/// An attempt's own rate is nobody else's, and other counts are others'.
+#[test]
+fn a_permit_keeps_the_rate_that_it_brought_and_the_counts_that_it_is_in() {
+    let change = Change::of(&named("fixed_window").unwrap(), ["20/minute", "100/hour"]);
+    let ann = Identity::of("ann");
+    let own = Attempt::by(&ann).rate(Rate::per_hour(30)).cost(30);
+    let mut permit = now(change.before.reserve(own)).unwrap().unwrap();
+    change.after.come_into_force(true);
+    let hour = Flow::Pause(Duration::from_secs(3_600));
+    assert_eq!(now(permit.meter(40)).unwrap(), hour);
+    now(permit.settle(30)).unwrap();
+
+    let bucket = Throttle::builder("tokens")
+        .rate("5/hour")
+        .strategy("token_bucket");
+    let backend = change.before.own_backend().unwrap();
+    let bucket = bucket
+        .backend(Arc::clone(backend))
+        .succeeding(&change.after);
+    let bucket = bucket.build().unwrap();
+    let mut permit = reserve(&change.after, 70);
+    bucket.come_into_force(true);
+    assert_eq!(now(permit.meter(71)).unwrap(), hour);
+    now(permit.settle(20)).unwrap();
+    assert_eq!((left(&change.after), left(&bucket)), (50, 5));
 }
