@@ -76,9 +76,13 @@ use crate::throttle::builder::HttpThrottleBuilder;
 /// | enabled again | counts go on where they were, as far as they have not expired |
 ///
 /// A denial that was announced is not taken back: a client that was told to wait may do so longer than it
-/// now would have to. A [lease](crate::Lease) that was taken under another rate is spent, or given back, as it
-/// is. Open WebSockets keep who asks, the scope, the backend, the longest wait, and a rate or cost that a
-/// function gave, as these are found out once, with the handshake; all else changes with their next message.
+/// now would have to. What a request or stream holds a [`Permit`](crate::Permit) for is metered and settled
+/// under the rate that is in force then, in the counts in which it was charged; while the throttle is disabled,
+/// or removed, it may use more without being charged. A [lease](crate::Lease) that was taken under another rate
+/// is spent, or given back, as it is. Who waits already asks under the old rate, as servers do that do not know of
+/// the change yet: where a limit was lowered that may give the new one once more. Open WebSockets keep who asks,
+/// the scope, the backend, the longest wait, and a rate or cost that a function gave, as these are found out once,
+/// with the handshake; all else changes with their next message.
 #[derive(Clone)]
 pub struct Limits(Arc<Registry>);
 

@@ -1,11 +1,11 @@
 //! What a registry knows, and how that is replaced while requests pass.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use traffik_core::{Error, Result};
+use traffik_core::{Error, Reign, Result};
 
 #[cfg(feature = "config")]
 use crate::entry::rule::Rule;
@@ -29,8 +29,9 @@ pub(crate) struct State {
     /// removed is taken by the next.
     entries: Vec<Option<Entry>>,
     names: HashMap<Arc<str>, usize>,
-    /// Names that led somewhere once: who asks for these by name is no mistake of the program.
-    removed: HashSet<Arc<str>>,
+    /// Names that led somewhere once: who asks for these by name is no mistake of the program. And what is held of
+    /// their counts.
+    removed: HashMap<Arc<str>, Reign>,
     /// Rules of middlewares that follow them, which are replaced together with their throttles.
     #[cfg(feature = "config")]
     lists: Vec<Arc<Vec<Rule>>>,
@@ -76,6 +77,7 @@ impl Registry {
         let _changing = self.lock();
         let mut state = State::clone(&self.state.load());
         let done = change(&mut state)?;
+        state.come_into_force();
         self.state.store(Arc::new(state));
         self.changes.fetch_add(1, Ordering::Release);
         Ok(done)
@@ -92,6 +94,15 @@ impl Registry {
 }
 
 impl State {
+    /// From now on permits that are held go by it.
+    fn come_into_force(&self) {
+        self.removed.values().for_each(Reign::end);
+        self.entries
+            .iter()
+            .flatten()
+            .for_each(Entry::come_into_force);
+    }
+
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
@@ -136,8 +147,11 @@ impl State {
         recipe: HttpThrottleBuilder,
     ) -> Result<usize> {
         let recipe = recipe.originating(registry.origin());
-        let throttle = recipe.clone().build()?;
+        let mut throttle = recipe.clone().build()?;
         let name: Arc<str> = throttle.name().into();
+        if let Some(reign) = self.removed.get(&name) {
+            throttle = recipe.clone().reigning(reign).build()?;
+        }
         if self.names.contains_key(&name) {
             return Err(Error::invalid(format!(
                 "there is a throttle `{name}` already: change it with `update`, or give this one another name"
@@ -162,10 +176,14 @@ impl State {
     /// Forgets a throttle, and says whether it was there.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         match self.names.remove_entry(name) {
-            Some((name, at)) => {
-                self.removed.insert(name);
-                self.entries[at].take().is_some()
-            }
+            Some((name, at)) => match self.entries[at].take() {
+                Some(entry) => {
+                    let reign = entry.throttle.throttle().reign().clone();
+                    self.removed.insert(name, reign);
+                    true
+                }
+                None => false,
+            },
             None => false,
         }
     }
@@ -187,7 +205,7 @@ impl State {
     }
 
     pub(crate) fn was_removed(&self, name: &str) -> bool {
-        self.removed.contains(name)
+        self.removed.contains_key(name)
     }
 }
 
@@ -196,6 +214,13 @@ impl Entry {
     #[inline]
     pub(crate) fn in_force(&self) -> &HttpThrottle {
         self.stand_in.as_ref().unwrap_or(&self.throttle)
+    }
+
+    /// From now on it decides, unless it limits nothing.
+    fn come_into_force(&self) {
+        let throttle = self.throttle.throttle();
+        let limits = !throttle.rate().is_unlimited() || self.throttle.asks().rate;
+        throttle.come_into_force(limits && self.is_enabled());
     }
 
     /// The throttle, whether it is enabled or not.

@@ -8,7 +8,8 @@ use actix_web::http::header::HeaderMap;
 use actix_web::{HttpRequest, HttpResponse};
 use traffik_core::strategy::IntoStrategy;
 use traffik_core::{
-    Decision, Error, Identity, IntoRate, OnError, Rate, Result, Throttle, ThrottleBuilder, headers,
+    Decision, Error, Identity, IntoRate, OnError, Rate, Reign, Result, Throttle, ThrottleBuilder,
+    headers,
 };
 
 use crate::limits::live::Live;
@@ -88,7 +89,9 @@ impl HttpThrottleBuilder {
     /// Sets a function that gives the rate of a request. If it [fails](IntoValue), the request is
     /// answered 400.
     ///
-    /// The count is the same whatever the rate: a client whose rate changes keeps what it took.
+    /// The count is the same whatever the rate: a client whose rate changes keeps what it took. What is held of a
+    /// request is settled under the rate that it had: let the function not change its mind about a client with
+    /// each request, since a hit or a settlement under a shorter period may begin a window anew.
     pub fn rate_by<F, R>(mut self, rate: F) -> Self
     where
         F: Fn(&HttpRequest) -> R + Send + Sync + 'static,
@@ -583,6 +586,12 @@ impl HttpThrottleBuilder {
     /// Takes the place of another throttle.
     pub(crate) fn succeeding(mut self, predecessor: &HttpThrottle) -> Self {
         self.inner = self.inner.succeeding(predecessor.throttle());
+        self
+    }
+
+    /// Takes up the permits of throttles that are no more.
+    pub(crate) fn reigning(mut self, reign: &Reign) -> Self {
+        self.inner = self.inner.reigning(reign);
         self
     }
 

@@ -677,6 +677,80 @@ async fn what_was_seen_of_an_outage_outlives_a_change() {
     assert_eq!(live.outage(), before);
 }
 
+fn set_rate(limits: &Limits, rate: &str) {
+    limits.update("work", |work| work.rate(rate)).unwrap();
+}
+
+/// It was settled by the rate of before, which began a window anew: the hour's limit was given again.
+#[actix_web::test]
+async fn a_permit_that_was_held_while_its_limit_was_lowered_gave_it_again() {
+    type Change = fn(&Limits);
+    let changes: [(&str, Change); 4] = [
+        ("updated", |limits| set_rate(limits, "100/hour")),
+        ("updated and not", |limits| {
+            set_rate(limits, "100/hour");
+            let refused = limits.update("work", |work| work.rate("often"));
+            assert!(refused.is_err());
+        }),
+        ("updated while disabled", |limits| {
+            limits.disable("work").unwrap();
+            set_rate(limits, "100/hour");
+            limits.enable("work").unwrap();
+        }),
+        ("removed and added", |limits| {
+            limits.remove("work").unwrap();
+            limits.add(made("work", "100/hour")).unwrap();
+        }),
+    ];
+    for (how, change) in changes {
+        let (clock, backend) = memory();
+        let backend = ThrottleBackend::new(backend);
+        let limits = Limits::new();
+        let work = limits.add(made("work", "100/minute")).unwrap();
+        let ann = Identity::of("ann");
+        let by_ann = || work.by(&ann).on(&backend);
+        let permit = by_ann().cost(10).reserve().await.unwrap().unwrap();
+        change(&limits);
+        let admitted = async || {
+            let mut admitted = 0;
+            while by_ann().hit().await.unwrap().is_allowed() {
+                admitted += 1;
+            }
+            admitted
+        };
+        assert_eq!(admitted().await, 90, "{how}");
+        clock.advance(Duration::from_secs(75));
+        permit.settle(11).await.unwrap();
+        assert_eq!(admitted().await, 0, "{how}");
+    }
+}
+
+/// Whoever had been told to pause did so, though nothing was limited any more, or more was allowed.
+#[actix_web::test]
+async fn a_stream_paused_by_a_limit_that_was_no_more() {
+    type Change = fn(&Limits);
+    let changes: [(&str, Change); 4] = [
+        ("raised", |limits| set_rate(limits, "1000/hour")),
+        ("unlimited", |limits| set_rate(limits, "0/0")),
+        ("disabled", |limits| limits.disable("work").unwrap()),
+        ("removed", |limits| limits.remove("work").unwrap()),
+    ];
+    for (how, change) in changes {
+        let (_, backend) = memory();
+        let limits = Limits::new();
+        let work = made("work", "10/hour").backend(backend);
+        let work = limits.add(work).unwrap();
+        let ann = Identity::of("ann");
+        let permit = work.by(&ann).cost(10).reserve().await.unwrap();
+        let mut permit = permit.unwrap();
+        let paused = permit.meter(20).await.unwrap();
+        assert!(!paused.is_go(), "{how}");
+        change(&limits);
+        assert!(permit.meter(0).await.unwrap().is_go(), "{how}");
+        assert!(permit.meter(100).await.unwrap().is_go(), "{how}");
+    }
+}
+
 /// Several threads ask while the limit is changed over and over: nobody is refused without a reason, and
 /// nobody is admitted more than the highest limit there was.
 #[test]
