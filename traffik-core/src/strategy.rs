@@ -111,6 +111,8 @@ pub use lending::{Lent, Loan};
 pub use lua::Lua;
 #[cfg(feature = "redis")]
 pub(crate) use lua::{BESIDE, BESIDE_IN_PLACE, BUILT_IN, IN_PLACE};
+#[doc(hidden)]
+pub use named::options_of;
 pub use named::{NAMES, named};
 pub use priority_queue::{PriorityQueue, PriorityQueueStat};
 pub use quota_with_rollover::{QuotaWithRollover, QuotaWithRolloverStat};

@@ -297,8 +297,8 @@ fn with_option(table: &Table<'_>, name: &str, text: &str, key: &Key, node: &Node
 
 /// Whether a strategy has no option of this name.
 fn lacks(strategy: &str, option: &str) -> bool {
-    let error = strategy::named(&format!("{strategy},{option}=")).err();
-    error.is_some_and(|error| error.to_string().contains("has no option"))
+    let options = strategy::options_of(strategy);
+    options.is_some_and(|options| !options.contains(&option.trim()))
 }
 
 /// An option as the name of a strategy has it.

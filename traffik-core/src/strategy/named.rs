@@ -75,7 +75,24 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
     let mut parts = text.split(',').map(str::trim);
     let name = parts.next().unwrap_or_default();
     let mut options = Options::new(name, parts)?;
-    let strategy: Arc<dyn Strategy> = match name {
+    let strategy = with_options(name, &mut options)?;
+    options.finish()?;
+    Ok(strategy)
+}
+
+/// The names of the options that a strategy has in this build, by its name or a text for [`named`]; `None` if there is
+/// no such strategy.
+#[doc(hidden)]
+pub fn options_of(text: &str) -> Option<Vec<&'static str>> {
+    let name = text.split(',').next().unwrap_or_default().trim();
+    let mut options = Options::new(name, std::iter::empty()).ok()?;
+    with_options(name, &mut options).ok()?;
+    Some(options.into_known())
+}
+
+/// A strategy with those options that it has; what it has not is left over.
+fn with_options(name: &str, options: &mut Options<'_>) -> Result<Arc<dyn Strategy>> {
+    Ok(match name {
         "fixed_window" => Arc::new(FixedWindow::new()),
         "sliding_window_log" => Arc::new(SlidingWindowLog::new()),
         "sliding_window_counter" => Arc::new(SlidingWindowCounter::new()),
@@ -208,9 +225,7 @@ pub fn named(text: &str) -> Result<Arc<dyn Strategy>> {
                 NAMES.join(", ")
             )));
         }
-    };
-    options.finish()?;
-    Ok(strategy)
+    })
 }
 
 #[cfg(feature = "time-zone")]
@@ -248,6 +263,22 @@ mod tests {
         for name in NAMES {
             assert_eq!(named(name).unwrap().id(), *name);
         }
+    }
+
+    #[test]
+    fn every_strategy_tells_its_options() {
+        for name in NAMES {
+            let options = options_of(name).expect("it is one");
+            let other = refusal(&format!("{name},other=1"));
+            let has = match options.is_empty() {
+                true => "none".to_owned(),
+                false => options.join(", "),
+            };
+            assert!(other.ends_with(&format!("; it has {has}")), "{other}");
+        }
+        let options = options_of(" gcra , strict=true").expect("it is one");
+        assert_eq!(options, ["burst_tolerance", "strict"]);
+        assert_eq!(options_of("gcrb"), None);
     }
 
     #[test]

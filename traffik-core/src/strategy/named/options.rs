@@ -65,6 +65,10 @@ impl<'a> Options<'a> {
         })
     }
 
+    pub(super) fn into_known(self) -> Vec<&'static str> {
+        self.known
+    }
+
     /// Refuses what is left over.
     pub(super) fn finish(self) -> Result<()> {
         let Some((key, _)) = self.given.first() else {
