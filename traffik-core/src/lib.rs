@@ -73,6 +73,7 @@ mod span;
 mod store;
 pub mod strategy;
 mod suggest;
+mod sweep;
 #[cfg(any(feature = "testing", test))]
 pub mod testing;
 mod throttle;

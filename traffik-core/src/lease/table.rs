@@ -17,6 +17,7 @@ use crate::identity::Attributes;
 use crate::key::Key;
 use crate::rate::Rate;
 use crate::strategy::{Loan, Strategy};
+use crate::sweep::Sweep;
 use crate::time::Clock;
 
 /// What this node knows of keys, as many as there is room for.
@@ -47,7 +48,8 @@ struct Keys {
     /// How many have become hot.
     met: u32,
     tally: Tally,
-    swept_us: u64,
+    /// For those that are not asked for any more.
+    sweep: Sweep,
 }
 
 #[derive(Default)]
@@ -211,14 +213,12 @@ impl Table {
     #[cold]
     fn meet(&self, keys: &mut Keys, op: &Op<'_>, seen: u32, now_us: u64) {
         if keys.entries.len() >= self.max_per_shard {
-            // Looking through all of them for every newcomer would cost more than it helps.
-            if now_us.saturating_sub(keys.swept_us) < self.terms.period_us {
+            if !keys.sweep.is_due(now_us, self.terms.period_us) {
                 return;
             }
-            keys.swept_us = now_us;
             let forgotten_us = 4 * self.terms.period_us;
             keys.entries.retain(|_, entry| {
-                entry.hot.is_some() || now_us.saturating_sub(entry.seen_us) < forgotten_us
+                entry.hot.is_some() || now_us.abs_diff(entry.seen_us) < forgotten_us
             });
             if keys.entries.len() >= self.max_per_shard {
                 return;

@@ -16,6 +16,7 @@ use crate::identity::Attributes;
 use crate::key::Key;
 use crate::rate::Rate;
 use crate::strategy::{Hit, Settlement, Settling, Strategy};
+use crate::sweep::Sweep;
 use crate::time::{Clock, Timestamp};
 use crate::together::together;
 
@@ -51,8 +52,8 @@ struct Ledger {
     owed: HashMap<Key, Owed>,
     /// How often it was cleared.
     cleared: u64,
-    /// When it was last looked through for what does not matter any more.
-    swept: Timestamp,
+    /// For what does not matter any more.
+    sweep: Sweep,
 }
 
 /// Of one key, one for all who share it and differ in their attributes.
@@ -141,8 +142,7 @@ impl Debts {
         if let Some(debt) = debt {
             return debt.add(op, charged, now);
         }
-        // Not for each that does not fit: that would take longer and longer.
-        if self.len() >= Self::MOST && now.micros_since(shard.swept) >= Self::SWEEP_US {
+        if self.len() >= Self::MOST && shard.sweep.is_due(now.as_micros(), Self::SWEEP_US) {
             self.forgive(&mut shard, now);
         }
         let mut debt = Debt::of(op, before.clone());
@@ -280,7 +280,6 @@ impl Debts {
     /// Forgets what would not matter any more.
     fn forgive(&self, ledger: &mut Ledger, now: Timestamp) {
         let mut gone = 0;
-        ledger.swept = now;
         ledger.owed.retain(|_, owed| {
             let before = owed.len();
             owed.retain(|debt| !debt.after.is_expired(now));

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use crate::sweep::Sweep;
 use crate::time::Timestamp;
 
 /// The cells that this process has stored, so that a reset can delete them at once.
@@ -10,8 +11,8 @@ pub(super) struct Tracked(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     cells: HashMap<u128, Cell>,
-    /// When those that had expired were last looked for.
-    swept: Timestamp,
+    /// For those that have expired.
+    sweep: Sweep,
 }
 
 #[derive(Debug)]
@@ -33,9 +34,7 @@ impl Tracked {
             cell.expires = expires;
             return;
         }
-        let since_us = now.as_micros().abs_diff(state.swept.as_micros());
-        if state.cells.len() >= MAX && since_us >= SWEEP_US {
-            state.swept = now;
+        if state.cells.len() >= MAX && state.sweep.is_due(now.as_micros(), SWEEP_US) {
             state.cells.retain(|_, cell| cell.expires > now);
         }
         if state.cells.len() < MAX {
@@ -76,7 +75,7 @@ mod tests {
             tracked.insert(digest, 0, alive, at(start + SWEEP_US));
             tracked.insert(digest, 0, alive, at(start + 2 * SWEEP_US - 1));
         }
-        assert_eq!(tracked.lock().swept, at(start + SWEEP_US));
+        assert_eq!(tracked.lock().sweep.last_us, start + SWEEP_US);
         tracked.insert(u128::MAX, 1, at(u64::MAX), alive);
         let cells = tracked.take(2);
         assert_eq!((cells[0].len(), cells[1].len()), (0, 1));

@@ -14,6 +14,7 @@ use crate::decision::Decisions;
 use crate::identity::Attributes;
 use crate::key::Key;
 use crate::rate::Rate;
+use crate::sweep::Sweep;
 use crate::time::{Timestamp, micros};
 
 /// Remembers batches that were denied, for as long as they certainly would be again.
@@ -33,8 +34,8 @@ pub(super) struct Denials {
 #[derive(Default)]
 struct Shard {
     denials: HashMap<Key, Denial>,
-    /// When it was last looked through for those that are over, by the stopwatch.
-    swept_us: u64,
+    /// For those that are over, by the stopwatch.
+    sweep: Sweep,
 }
 
 /// A batch that was denied; found by the key of its first operation.
@@ -218,9 +219,7 @@ impl Shard {
             *known = denial;
             return;
         }
-        let since_us = now_us.abs_diff(self.swept_us);
-        if self.denials.len() >= most && since_us >= Denials::SWEEP_US {
-            self.swept_us = now_us;
+        if self.denials.len() >= most && self.sweep.is_due(now_us, Denials::SWEEP_US) {
             let is_good = |one: &Denial| one.asked_us.saturating_add(one.hold_us) > now_us;
             self.denials.retain(|_, one| is_good(one));
         }
@@ -298,10 +297,10 @@ mod tests {
             shard.insert(key(who), denial(start), 100);
             shard.insert(key(500 + who), denial(start + sweep - 1), 100);
         }
-        assert_eq!((shard.denials.len(), shard.swept_us), (100, start));
+        assert_eq!((shard.denials.len(), shard.sweep.last_us), (100, start));
         // Who is known needs no room.
         shard.insert(key(7), denial(start + 1_000_000), 100);
-        assert_eq!(shard.swept_us, start);
+        assert_eq!(shard.sweep.last_us, start);
         shard.insert(key(2_000), denial(start + 1_500_000), 100);
         assert_eq!(shard.denials.len(), 2);
     }
