@@ -147,7 +147,7 @@ impl HttpThrottle {
     }
 
     /// Whether its backend fails, and how many hits its error policy has decided therefore. One line
-    /// in the log says when that begins, and one when it ends.
+    /// in the log says when that begins, and one when it ends, or when the throttle is dropped before.
     pub fn outage(&self) -> OutageInfo {
         self.current().0.throttle.outage()
     }

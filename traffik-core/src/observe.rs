@@ -20,7 +20,7 @@ mod meters;
 #[cfg(feature = "metrics")]
 pub(crate) mod offenders;
 
-pub(crate) use events::{breaker_changed, outage_began, outage_ended, spanned};
+pub(crate) use events::{breaker_changed, outage_began, outage_ended, outage_left, spanned};
 #[cfg(feature = "tokio")]
 pub(crate) use in_flight::{Asks, InFlightMeters};
 #[cfg(feature = "tokio")]

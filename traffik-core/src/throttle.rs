@@ -86,7 +86,8 @@ struct Settings {
     max_waiters_per_client: usize,
     /// Of whom the places to wait are: its own, or those of the throttle that it takes the place of.
     seats: u64,
-    outage: Outage,
+    /// One with that of the throttle that it takes the place of: whoever still uses that sees the same.
+    outage: Arc<Outage>,
     meters: Meters,
     shadow: Shadow,
     reign: Reign,
@@ -129,7 +130,7 @@ impl Throttle {
     }
 
     /// Whether its backend fails, and how many hits its error policy has decided therefore. One line
-    /// in the log says when that begins, and one when it ends.
+    /// in the log says when that begins, and one when it ends, or when the throttle is dropped before.
     pub fn outage(&self) -> OutageInfo {
         self.0.outage.info()
     }
@@ -719,8 +720,8 @@ impl ThrottleBuilder {
         Ok(Throttle(Arc::new(Settings {
             meters,
             outage: match &self.predecessor {
-                Some(other) => Outage::of_throttle(&name).going_on(&other.0.outage),
-                None => Outage::of_throttle(&name),
+                Some(other) => Arc::clone(&other.0.outage),
+                None => Arc::new(Outage::of_throttle(&name)),
             },
             seats: match &self.predecessor {
                 Some(other) => other.0.seats,

@@ -105,6 +105,13 @@ pub(crate) fn outage_ended(of: &str) {
     }
 }
 
+pub(crate) fn outage_left(of: &str) {
+    match is_heard() {
+        true => warn!(target: TARGET, of, "the backend failed until it was used no more"),
+        false => lines::outage_left(of),
+    }
+}
+
 /// Whether there is a subscriber. Else the log is told, and never both: many subscribers get its lines as well.
 fn is_heard() -> bool {
     tracing::dispatcher::has_been_set()

@@ -28,6 +28,10 @@ pub(crate) fn outage_ended(of: &str) {
     log::info!("the backend of {of} decides again");
 }
 
+pub(crate) fn outage_left(of: &str) {
+    log::info!("the backend of {of} failed until it was used no more");
+}
+
 pub(crate) fn shadowed(throttle: &Throttle, would: &Decision, difference: Difference) {
     let name = throttle.name();
     match difference {

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 pub(super) use super::lines::shadowed;
-pub(crate) use super::lines::{breaker_changed, outage_began, outage_ended};
+pub(crate) use super::lines::{breaker_changed, outage_began, outage_ended, outage_left};
 use crate::decision::Decision;
 use crate::throttle::{Hits, Throttle};
 

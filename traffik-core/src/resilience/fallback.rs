@@ -25,7 +25,7 @@ use crate::together::together;
 /// [`failover`](super::BackendExt::failover).
 ///
 /// Decisions of the fallback are [marked](Decision::is_degraded), counted, and announced by one
-/// line in the log when an outage begins and one when it ends.
+/// line in the log when an outage begins and one when it ends, or when the last clone is dropped before.
 ///
 /// # Fair share
 ///

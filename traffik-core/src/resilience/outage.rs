@@ -74,10 +74,9 @@ impl Outage {
     /// `probed_us` is the longest that another node leaves it alone after it has failed.
     pub(super) fn with_fallback(clock: Arc<dyn Clock>, probed_us: u64) -> Outage {
         let of = "rate limits".into();
-        Outage {
-            probed_us,
-            ..Self::new(of, "its fallback decides", "fallback", clock)
-        }
+        let mut outage = Self::new(of, "its fallback decides", "fallback", clock);
+        outage.probed_us = probed_us;
+        outage
     }
 
     /// Of a throttle without one.
@@ -107,17 +106,6 @@ impl Outage {
             probed_us: 0,
             announced: AtomicBool::new(false),
             degraded: AtomicU64::new(0),
-        }
-    }
-
-    /// As far as another one has come, whose place it takes.
-    pub(crate) fn going_on(self, other: &Outage) -> Outage {
-        Outage {
-            clock: Arc::clone(&other.clock),
-            whole: other.whole.clone(),
-            announced: AtomicBool::new(other.announced.load(Ordering::Relaxed)),
-            degraded: AtomicU64::new(other.degraded.load(Ordering::Relaxed)),
-            ..self
         }
     }
 
@@ -291,6 +279,16 @@ impl Clone for Course {
             ended_us: copy(&self.ended_us),
             began_us: copy(&self.began_us),
             noticed_us: copy(&self.noticed_us),
+        }
+    }
+}
+
+/// Nobody will ever see it end.
+impl Drop for Outage {
+    fn drop(&mut self) {
+        if *self.announced.get_mut() {
+            observe::outages(self.kind, -1);
+            observe::outage_left(&self.of);
         }
     }
 }

@@ -193,6 +193,37 @@ async fn a_store_that_fails_was_not_seen() {
     assert_eq!(state(), 2.0);
 }
 
+/// And one that lasts was taken over as a copy, so that whoever is replaced and its successor would have told its end.
+#[tokio::test(start_paused = true)]
+async fn an_outage_lasted_for_ever_when_what_failed_was_dropped() {
+    let scraped = Scraped::start();
+    let outages = |of: &str| scraped.number(&format!("traffik_outages{{of=\"{of}\"}}"));
+    let remote = Remote::new();
+    let lenient = || {
+        let lenient = Throttle::builder("lenient").rate("100/day");
+        lenient.on_error(OnError::Allow).backend(remote.clone())
+    };
+    let replaced = lenient().build().unwrap();
+    let fallback = remote.clone().fallback(memory(&ManualClock::default()));
+    let covered = Throttle::builder("covered").rate("100/day");
+    let covered = covered.backend(fallback).build().unwrap();
+    remote.fail(true);
+    for throttle in [&replaced, &covered] {
+        assert!(throttle.hit(&ann()).await.unwrap().is_allowed());
+    }
+    assert_eq!((outages("throttle"), outages("fallback")), (1.0, 1.0));
+
+    let successor = lenient().succeeding(&replaced).build().unwrap();
+    let _ = replaced.hit(&ann()).await.unwrap();
+    assert_eq!(successor.outage().degraded_total, 2);
+    drop(replaced);
+    assert_eq!(outages("throttle"), 1.0, "it goes on");
+    drop((successor, covered));
+    // Until the task that pays debts finds that nobody is left to be paid.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((outages("throttle"), outages("fallback")), (0.0, 0.0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn leases_were_told_twice_or_not_at_all() {
     use traffik_core::Backend as _;
