@@ -101,7 +101,7 @@ metrics! {
     IN_FLIGHT_EXPIRED = "traffik_in_flight_expired_total" Counter ["limit"]
         "Leases of any process that ended since nobody renewed them (it crashed, or was cut off), as found by this one";
     BREAKER = "traffik_breaker_state" Gauge ["breaker"]
-        "Circuit breakers: 0 is closed, 1 half open, 2 open";
+        "Circuit breakers: 0 is closed, 1 half open, 2 open; of several of one name the worst";
     TRANSITIONS = "traffik_breaker_transitions_total" Counter ["breaker", "to"]
         "How often circuit breakers became `closed`, `half_open` or `open`";
     OUTAGES = "traffik_outages" Gauge ["of"]

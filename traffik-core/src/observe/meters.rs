@@ -1,5 +1,6 @@
 //! What `metrics` is told.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -168,15 +169,32 @@ impl Stopwatch {
     }
 }
 
-/// The state of a breaker, told when it is made and whenever it changes.
-pub(crate) fn breaker_is(name: &str, state: BreakerState, is_change: bool) {
-    let (level, to) = match state {
-        BreakerState::Closed => (0.0, "closed"),
-        BreakerState::HalfOpen => (1.0, "half_open"),
-        BreakerState::Open => (2.0, "open"),
-    };
-    gauge!(names::BREAKER, "breaker" => name.to_owned()).set(level);
-    if is_change {
+/// How many breakers of a name are in each state, by how bad it is. What threads tell in another order than that in
+/// which it happened may be below zero in between.
+static BREAKERS: Mutex<BTreeMap<String, [i64; 3]>> = Mutex::new(BTreeMap::new());
+
+/// A breaker was made, changed its state, or is gone. Of several of one name the worst is told.
+pub(crate) fn breaker_is(name: &str, from: Option<BreakerState>, to: Option<BreakerState>) {
+    // Until it is told, so that the last who tells knows of all.
+    let mut breakers = BREAKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut states = breakers.remove(name).unwrap_or_default();
+    for (state, change) in [(from, -1), (to, 1)] {
+        if let Some(state) = state {
+            states[usize::from(state.badness())] += change;
+        }
+    }
+    let worst = (0..3_u8).rfind(|badness| states[usize::from(*badness)] > 0);
+    gauge!(names::BREAKER, "breaker" => name.to_owned()).set(worst.unwrap_or(0));
+    if states != [0; 3] {
+        breakers.insert(name.to_owned(), states);
+    }
+    drop(breakers);
+    if let (Some(_), Some(to)) = (from, to) {
+        let to = match to {
+            BreakerState::Closed => "closed",
+            BreakerState::HalfOpen => "half_open",
+            BreakerState::Open => "open",
+        };
         counter!(names::TRANSITIONS, "breaker" => name.to_owned(), "to" => to).increment(1);
     }
 }

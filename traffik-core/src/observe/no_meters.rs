@@ -49,7 +49,7 @@ impl Stopwatch {
     }
 }
 
-pub(crate) fn breaker_is(_: &str, _: BreakerState, _: bool) {}
+pub(crate) fn breaker_is(_: &str, _: Option<BreakerState>, _: Option<BreakerState>) {}
 
 pub(crate) fn outages(_: &'static str, _: i8) {}
 

@@ -161,7 +161,7 @@ impl CircuitBreaker {
             None => settings.name.clone(),
             Some(shard) => format!("{}, shard {shard:x}", settings.name),
         };
-        observe::breaker_is(&name, BreakerState::Closed, false);
+        observe::breaker_is(&name, None, Some(BreakerState::Closed));
         CircuitBreaker(Arc::new(Inner {
             settings,
             name,
@@ -401,7 +401,7 @@ impl CircuitBreaker {
     fn announce(&self, change: Option<Change>, cause: Option<&Error>) {
         let Some((from, to)) = change else { return };
         let name = self.name();
-        observe::breaker_is(name, to, true);
+        observe::breaker_is(name, Some(from), Some(to));
         observe::breaker_changed(name, from, to, cause);
         if let Some(hook) = &self.0.settings.hook {
             hook(&Transition {
@@ -416,6 +416,13 @@ impl CircuitBreaker {
     fn lock(&self) -> MutexGuard<'_, Trial> {
         // No user code runs under the lock but the clock; the state is consistent at every step.
         self.0.trial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let state = BreakerState::of(*self.phase.get_mut());
+        observe::breaker_is(&self.name, Some(state), None);
     }
 }
 
@@ -538,6 +545,14 @@ impl BreakerState {
             0 => BreakerState::Closed,
             1 => BreakerState::Open,
             _ => BreakerState::HalfOpen,
+        }
+    }
+
+    pub(crate) const fn badness(self) -> u8 {
+        match self {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
         }
     }
 }

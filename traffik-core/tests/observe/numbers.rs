@@ -224,6 +224,26 @@ async fn an_outage_lasted_for_ever_when_what_failed_was_dropped() {
     assert_eq!((outages("throttle"), outages("fallback")), (0.0, 0.0));
 }
 
+/// All of a file were, and whichever was made, or changed, last told its own state as that of all.
+#[test]
+fn a_breaker_of_the_same_name_hid_one_that_was_open() {
+    let scraped = Scraped::start();
+    let state = || scraped.number("traffik_breaker_state{breaker=\"twin\"}");
+    let twin = || CircuitBreaker::builder().name("twin").build().unwrap();
+    let (open, other) = (twin(), twin());
+    open.force_open();
+    assert_eq!(state(), 2.0);
+    drop(twin());
+    other.force_open();
+    other.force_close();
+    assert_eq!(state(), 2.0);
+    drop(open);
+    assert_eq!(state(), 0.0);
+    other.force_open();
+    drop(other);
+    assert_eq!(state(), 0.0, "there is none any more");
+}
+
 #[tokio::test(start_paused = true)]
 async fn leases_were_told_twice_or_not_at_all() {
     use traffik_core::Backend as _;

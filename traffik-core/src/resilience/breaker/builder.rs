@@ -38,7 +38,7 @@ impl Default for Settings {
 pub struct CircuitBreakerBuilder(Settings);
 
 impl CircuitBreakerBuilder {
-    /// Sets a name for logs and metrics. Default: `store`.
+    /// Sets a name for logs and metrics, which tell the worst of several of one name. Default: `store`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.0.name = name.into();
         self

@@ -65,14 +65,14 @@ impl CircuitBreaker {
         let shards = self.shards();
         let all = shards.iter().map(|(_, breaker)| breaker.own_state());
         all.chain([own])
-            .max_by_key(|state| badness(*state))
+            .max_by_key(|state| state.badness())
             .unwrap_or(own)
     }
 
     pub(super) fn sum_of_infos(&self, own: BreakerInfo) -> BreakerInfo {
         self.shards().iter().fold(own, |sum, (_, breaker)| {
             let one = breaker.own_info();
-            let worst = match badness(one.state) > badness(sum.state) {
+            let worst = match one.state.badness() > sum.state.badness() {
                 true => one,
                 false => sum,
             };
@@ -88,13 +88,5 @@ impl CircuitBreaker {
     fn shards(&self) -> RwLockReadGuard<'_, Vec<(u64, CircuitBreaker)>> {
         // Consistent between statements.
         self.0.shards.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn badness(state: BreakerState) -> u8 {
-    match state {
-        BreakerState::Closed => 0,
-        BreakerState::HalfOpen => 1,
-        BreakerState::Open => 2,
     }
 }
