@@ -124,7 +124,7 @@ fn recipe(name: &str, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
     let kinds: Vec<_> = [("memory", None)].into_iter().chain(stores).collect();
     let recipe = match table.required_choice("type", &kinds)? {
         None => Some(memory(table)),
-        Some(kind) => stores::read(kind, table, parts),
+        Some(kind) => stores::read(kind, name, table, parts),
     };
     table.finish();
     recipe.filter(|_| !table.is_mistaken())

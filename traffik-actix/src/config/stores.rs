@@ -33,6 +33,8 @@ struct Place {
 #[derive(Debug)]
 #[cfg_attr(not(any(feature = "redis", feature = "memcached")), allow(dead_code))]
 struct Settings {
+    /// Of its table: that of its breaker.
+    name: String,
     secret: Option<String>,
     namespace: Option<String>,
     deadline: Option<Duration>,
@@ -86,7 +88,7 @@ impl Kind {
 }
 
 /// Nothing if it cannot be told where it is. Other mistakes are told as well.
-pub(super) fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
+pub(super) fn read(kind: Kind, name: &str, table: &Table<'_>, parts: &Parts) -> Option<Recipe> {
     let lacks = kind.lacks();
     match lacks {
         Some(feature) if parts.is_rehearsal => {
@@ -99,7 +101,7 @@ pub(super) fn read(kind: Kind, table: &Table<'_>, parts: &Parts) -> Option<Recip
         None => {}
     }
     let place = Place::read(kind, table, parts);
-    let settings = Settings::read(table, parts);
+    let settings = Settings::read(name, table, parts);
     let place = place?;
     let mut words = format!("{}{}", kind.words(), place.from);
     if let Some(nodes) = settings.nodes {
@@ -244,7 +246,7 @@ fn variable(table: &Table<'_>, key: &'static str, parts: &Parts) -> Option<(Stri
 }
 
 impl Settings {
-    fn read(table: &Table<'_>, parts: &Parts) -> Settings {
+    fn read(name: &str, table: &Table<'_>, parts: &Parts) -> Settings {
         const NODES: &str = "how many servers share the limits, 1 at least";
         let secret = variable(table, "secret_env", parts).map(|(secret, _)| secret);
         let secret = secret.filter(|secret| !secret.is_empty() || !parts.is_rehearsal);
@@ -259,6 +261,7 @@ impl Settings {
             );
         }
         Settings {
+            name: name.to_owned(),
             secret,
             namespace: namespace.map(|(text, _)| text.to_owned()),
             deadline,
@@ -268,14 +271,13 @@ impl Settings {
     }
 
     #[cfg_attr(not(any(feature = "redis", feature = "memcached")), allow(dead_code))]
-    fn around(nodes: Option<u32>, store: impl Backend) -> ThrottleBackend {
-        match nodes {
-            None => ThrottleBackend::new(store),
-            Some(nodes) => {
-                let failover = store.failover(MemoryBackend::new(), CircuitBreaker::new());
-                ThrottleBackend::new(failover.nodes(nodes))
-            }
-        }
+    fn around(name: String, nodes: Option<u32>, store: impl Backend) -> Result<ThrottleBackend> {
+        let Some(nodes) = nodes else {
+            return Ok(ThrottleBackend::new(store));
+        };
+        let breaker = CircuitBreaker::builder().name(name).build()?;
+        let failover = store.failover(MemoryBackend::new(), breaker);
+        Ok(ThrottleBackend::new(failover.nodes(nodes)))
     }
 }
 
@@ -327,7 +329,7 @@ fn redis(
     let builder = set(builder, settings.secret, Builder::secret);
     let builder = set(builder, settings.deadline, Builder::deadline);
     let builder = set(builder, settings.connect_timeout, Builder::connect_timeout);
-    Ok(Settings::around(settings.nodes, builder.build()?))
+    Settings::around(settings.name, settings.nodes, builder.build()?)
 }
 
 #[cfg(feature = "memcached")]
@@ -343,7 +345,7 @@ fn memcached<'a>(
     let builder = set(builder, secret, Builder::secret);
     let builder = set(builder, settings.deadline, Builder::deadline);
     let builder = set(builder, settings.connect_timeout, Builder::connect_timeout);
-    Ok(Settings::around(settings.nodes, builder.build()?))
+    Settings::around(settings.name, settings.nodes, builder.build()?)
 }
 
 /// Sets what a file says, and leaves the default of what it does not.

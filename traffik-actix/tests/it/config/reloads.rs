@@ -285,6 +285,26 @@ async fn a_reload_under_load_lost_a_request_or_mixed_files() {
     assert!(reloads > 2, "{reloads}");
 }
 
+/// All were `store`: nobody could tell in the log which of two had opened, and the metrics had one for both.
+#[cfg(feature = "redis")]
+#[test]
+fn breakers_of_a_file_had_one_name() {
+    let (_, backend) = memory();
+    let store = |name: &str| {
+        format!(
+            "[backend.{name}]\ntype = \"redis\"\nurl = \"redis://{name}\"\nfailover = \"memory\"\n\
+             [throttle.{name}]\nrate = \"1/s\"\nbackend = \"{name}\"\n"
+        )
+    };
+    let file = File::new(&(store("carts") + &store("logins")));
+    let loaded = file.builder(&backend).load().unwrap();
+    for name in ["carts", "logins"] {
+        let throttle = format!("{:?}", loaded.limits().get(name).unwrap());
+        let breaker = format!("CircuitBreaker {{ name: \"{name}\"");
+        assert!(throttle.contains(&breaker), "{throttle}");
+    }
+}
+
 /// Whether it is admitted.
 fn ask(socket: &mut Connection) -> bool {
     let response = socket.ask(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n");
