@@ -235,9 +235,23 @@ impl LeaseMeters {
         ] {
             counter!(name).increment(now.saturating_sub(before));
         }
-        let held = |info: &LeaseInfo| u32::try_from(info.held).unwrap_or(u32::MAX).into();
-        let change: f64 = held(&info);
-        gauge!(names::LEASE_HELD).increment(change - held(&told));
+        gauge!(names::LEASE_HELD).increment(held(&info) - held(&told));
         *told = info;
     }
+}
+
+/// What was held then ends by itself.
+#[cfg(feature = "tokio")]
+impl Drop for LeaseMeters {
+    fn drop(&mut self) {
+        let told = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if told.held > 0 {
+            gauge!(names::LEASE_HELD).decrement(held(told));
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+fn held(info: &LeaseInfo) -> f64 {
+    u32::try_from(info.held).unwrap_or(u32::MAX).into()
 }

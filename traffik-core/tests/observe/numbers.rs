@@ -278,6 +278,26 @@ async fn leases_were_told_twice_or_not_at_all() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_lent_was_held_on_when_nobody_was_left_to_hold_it() {
+    let scraped = Scraped::start();
+    let leased = Remote::new().lease(Lease::new());
+    let throttle = Throttle::builder("hot")
+        .rate("100000/second")
+        .strategy(TokenBucket::new());
+    let throttle = throttle.backend(leased).build().unwrap();
+    for _ in 0..3_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let _ = throttle.hit(&ann()).await.unwrap();
+    }
+    let held = || scraped.number("traffik_lease_held");
+    assert!(held() > 0.0);
+    drop(throttle);
+    // Questions that are on their way hold it, too.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(held(), 0.0);
+}
+
 /// Handles are asked for once.
 #[test]
 fn a_decision_allocated_to_be_counted() {
