@@ -712,7 +712,7 @@ impl ThrottleBuilder {
             None => meters,
         };
         #[cfg(feature = "metrics")]
-        meters.watch(self.offenders, self.names_offenders);
+        let meters = meters.watching(self.offenders, self.names_offenders);
         let hasher = match &self.backend {
             Some(backend) => *backend.key_hasher(),
             None => *KeyHasher::local(),

@@ -1,7 +1,8 @@
 //! What `metrics` is told.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 #[cfg(feature = "tokio")]
@@ -9,7 +10,7 @@ use ::metrics::Gauge;
 use ::metrics::{Counter, Histogram, counter, gauge, histogram};
 
 use super::Outcome;
-use super::offenders::{Offender, Sketch};
+use super::offenders::{Offender, Sketch, Watch};
 use crate::decision::Decision;
 use crate::identity::Identity;
 #[cfg(feature = "tokio")]
@@ -24,7 +25,9 @@ pub(crate) struct Meters {
     name: String,
     /// Asked for when it first decides, since the recorder may not be there when it is built.
     handles: OnceLock<Handles>,
+    /// One with that of the throttle that it takes the place of.
     offenders: Arc<Mutex<Sketch>>,
+    watch: Watch,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,8 @@ impl Meters {
         Meters {
             name: name.to_owned(),
             handles: OnceLock::new(),
-            offenders: Arc::new(Mutex::new(Sketch::new())),
+            offenders: Arc::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -104,15 +108,27 @@ impl Meters {
         self.offenders().worst()
     }
 
-    pub(crate) fn watch(&self, at_most: usize, is_named: bool) {
-        self.offenders().set(at_most, is_named);
+    pub(crate) fn watching(self, at_most: usize, is_named: bool) -> Meters {
+        static BUILT: AtomicU64 = AtomicU64::new(1);
+        Meters {
+            watch: Watch {
+                at_most,
+                is_named,
+                built: BUILT.fetch_add(1, Ordering::Relaxed),
+            },
+            ..self
+        }
     }
 
-    fn offenders(&self) -> std::sync::MutexGuard<'_, Sketch> {
+    fn offenders(&self) -> MutexGuard<'_, Sketch> {
         // Consistent between statements.
-        self.offenders
+        let mut sketch = self
+            .offenders
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner);
+        // Not when it is built: an update that is refused in the end would have changed what is in force.
+        sketch.watch(self.watch);
+        sketch
     }
 
     fn handles(&self) -> &Handles {

@@ -38,48 +38,88 @@ impl Offender {
 
 /// Space-Saving (Metwally, Agrawal, El Abbadi 2005): whoever was denied more often than one in as many times as
 /// there are places is among them, and no count is too low.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sketch {
     places: Vec<Offender>,
-    at_most: usize,
-    is_named: bool,
+    /// How often somebody was denied who has no place any more since there are fewer, at most.
+    left_out: u64,
+    watch: Watch,
+}
+
+/// What a throttle asks of a sketch, which it may have in common with those that it takes the place of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    pub(super) at_most: usize,
+    pub(super) is_named: bool,
+    /// Whoever was built later is in force.
+    pub(super) built: u64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Watch {
+            at_most: Sketch::PLACES,
+            is_named: false,
+            built: 0,
+        }
+    }
 }
 
 impl Sketch {
     const PLACES: usize = 64;
 
-    pub(super) fn new() -> Sketch {
-        Sketch {
-            places: Vec::new(),
-            at_most: Self::PLACES,
-            is_named: false,
+    /// Keeps no more, and no other names, than is asked for from now on.
+    #[inline]
+    pub(super) fn watch(&mut self, watch: Watch) {
+        if watch.built > self.watch.built {
+            self.turn_to(watch);
         }
     }
 
-    pub(super) fn set(&mut self, at_most: usize, is_named: bool) {
-        self.at_most = at_most;
-        self.is_named = is_named;
+    #[cold]
+    fn turn_to(&mut self, watch: Watch) {
+        self.watch = watch;
+        self.places.sort_by_key(|one| Reverse(one.denials));
+        let first_out = self.places.get(watch.at_most);
+        // Whoever is not looked for at all begins anew.
+        self.left_out = match watch.at_most {
+            0 => 0,
+            _ => first_out.map_or(self.left_out, |one| one.denials.max(self.left_out)),
+        };
+        self.places.truncate(watch.at_most);
+        if !watch.is_named {
+            for one in &mut self.places {
+                one.name = None;
+            }
+        }
     }
 
     pub(super) fn note(&mut self, who: &Identity) {
-        if self.at_most == 0 {
+        let Watch {
+            at_most, is_named, ..
+        } = self.watch;
+        if at_most == 0 {
             return;
         }
+        let name = || is_named.then(|| Named(who).to_string());
         let digest = digest(who);
         if let Some(known) = self.places.iter_mut().find(|one| one.digest == digest) {
             known.denials += 1;
+            if known.name.is_none() {
+                known.name = name();
+            }
             return;
         }
         let mut newcomer = Offender {
             digest,
-            name: self.is_named.then(|| Named(who).to_string()),
-            denials: 1,
-            error: 0,
+            name: name(),
+            denials: 1 + self.left_out,
+            error: self.left_out,
         };
-        if self.places.len() < self.at_most {
+        if self.places.len() < at_most {
             self.places.push(newcomer);
         } else if let Some(least) = self.places.iter_mut().min_by_key(|one| one.denials) {
-            newcomer.denials += least.denials;
+            newcomer.denials = 1 + least.denials;
             newcomer.error = least.denials;
             *least = newcomer;
         }
@@ -129,13 +169,51 @@ mod tests {
         }
     }
 
+    fn watch(built: u64, at_most: usize, is_named: bool) -> Watch {
+        Watch {
+            at_most,
+            is_named,
+            built,
+        }
+    }
+
+    /// All 64 were told on, those who were named as they were.
+    #[test]
+    fn fewer_places_and_names_were_for_newcomers_only() {
+        let mut sketch = Sketch::default();
+        for who in 0..64 {
+            deny(&mut sketch, &Identity::of(who), 1 + who);
+        }
+        sketch.watch(watch(1, 5, true));
+        deny(&mut sketch, &Identity::of(63), 1);
+        let worst = sketch.worst();
+        let denials: Vec<u64> = worst.iter().map(|one| one.denials).collect();
+        assert_eq!(denials, [65, 63, 62, 61, 60]);
+        assert_eq!(worst[0].name.as_deref(), Some("63"));
+        // Of whoever comes back it is not known how often it was denied.
+        sketch.watch(watch(2, 64, true));
+        deny(&mut sketch, &Identity::of(58), 1);
+        let worst = sketch.worst();
+        let back = worst.last().expect("it is");
+        assert_eq!((back.denials, back.error), (60, 59));
+        assert_eq!(back.name.as_deref(), Some("58"));
+        // Those whose place another one took know better.
+        sketch.watch(watch(1, 0, false));
+        assert_eq!(sketch.worst(), worst);
+        sketch.watch(watch(3, 64, false));
+        assert!(sketch.worst().iter().all(|one| one.name.is_none()));
+        sketch.watch(watch(4, 0, true));
+        deny(&mut sketch, &Identity::of(63), 1);
+        assert!(sketch.worst().is_empty());
+    }
+
     #[test]
     fn a_flood_of_invented_clients_hid_who_was_denied_most() {
         let (ann, ben) = (
             Identity::of("ann"),
             Identity::from(std::net::IpAddr::from([192, 0, 2, 7])),
         );
-        let mut sketch = Sketch::new();
+        let mut sketch = Sketch::default();
         deny(&mut sketch, &ann, 300);
         for invented in 0..10_000 {
             deny(&mut sketch, &Identity::of(invented), 1);
@@ -154,7 +232,7 @@ mod tests {
     #[test]
     fn who_it_is_was_told_without_being_asked() {
         let address = Identity::from(std::net::IpAddr::from([192, 0, 2, 7]));
-        let mut sketch = Sketch::new();
+        let mut sketch = Sketch::default();
         deny(&mut sketch, &address, 1);
         let told = format!("{sketch:?} {}", sketch.worst()[0].digest());
         assert!(!told.contains("192.0.2.7"));
@@ -167,8 +245,8 @@ mod tests {
             ),
             (Identity::of("ann"), "ann"),
         ] {
-            let mut sketch = Sketch::new();
-            sketch.set(1, true);
+            let mut sketch = Sketch::default();
+            sketch.watch(watch(1, 1, true));
             deny(&mut sketch, &who, 1);
             assert_eq!(sketch.worst()[0].name.as_deref(), Some(name));
         }

@@ -244,6 +244,33 @@ fn a_breaker_of_the_same_name_hid_one_that_was_open() {
     assert_eq!(state(), 0.0, "there is none any more");
 }
 
+/// Told of a throttle whose place it was to take, in an update that was refused.
+#[test]
+fn a_throttle_that_nobody_asked_forgot_who_was_denied() {
+    let memory = memory(&ManualClock::default());
+    let limit = || {
+        let limit = Throttle::builder("watched").rate("1/day");
+        limit.backend(memory.clone())
+    };
+    let deny = |throttle: &Throttle| {
+        for who in 0..10 {
+            let who = Identity::of(who);
+            while throttle.hit_now(&who).unwrap().is_allowed() {}
+        }
+    };
+    let first = limit().build().unwrap();
+    deny(&first);
+    drop(limit().offenders(0).succeeding(&first).build().unwrap());
+    assert_eq!(first.offenders().len(), 10);
+    let second = limit().offenders(3).name_offenders();
+    let second = second.succeeding(&first).build().unwrap();
+    assert_eq!(second.offenders().len(), 3);
+    deny(&second);
+    assert!(second.offenders().iter().all(|one| one.name.is_some()));
+    let third = limit().offenders(3).succeeding(&second).build().unwrap();
+    assert!(third.offenders().iter().all(|one| one.name.is_none()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn leases_were_told_twice_or_not_at_all() {
     use traffik_core::Backend as _;
