@@ -82,7 +82,8 @@ use crate::throttle::builder::HttpThrottleBuilder;
 /// is spent, or given back, as it is. Who waits already asks under the old rate, as servers do that do not know of
 /// the change yet: where a limit was lowered that may give the new one once more. Open WebSockets keep who asks,
 /// the scope, the backend, the longest wait, and a rate or cost that a function gave, as these are found out once,
-/// with the handshake; all else changes with their next message.
+/// with the handshake; all else changes with their next message. A function of rate or cost that is new is asked
+/// about the handshake then.
 #[derive(Clone)]
 pub struct Limits(Arc<Registry>);
 

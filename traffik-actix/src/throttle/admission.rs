@@ -518,6 +518,17 @@ pub(crate) async fn meet<'a>(
     Meeting::new(ask.throttle, req, backend, resolved)
 }
 
+/// The same where it is known where the throttle counts.
+#[cfg(feature = "ws")]
+pub(crate) async fn meet_on<'a>(
+    ask: &Ask<'a>,
+    req: &'a HttpRequest,
+    backend: &'a ThrottleBackend,
+) -> Meeting<'a> {
+    let resolved = ask.throttle.resolve(req, backend, ask).await;
+    Meeting::new(ask.throttle, req, backend, resolved)
+}
+
 /// What is answered without waiting; a denial is not, if the request may wait instead.
 fn decide_now(meetings: &[Meeting<'_>]) -> Option<Result<Answers>> {
     let mut answers = Answers::new();

@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use traffik_core::{Attempt, Identity, Rate};
 
+#[cfg(feature = "ws")]
+use crate::throttle::HttpThrottle;
+
 /// What a throttle needs to know about a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
@@ -28,6 +31,25 @@ impl Resolved {
     #[cfg(feature = "ws")]
     pub(crate) fn waits(&self) -> bool {
         self.max_wait.is_some()
+    }
+
+    /// Whether functions of the throttle gave all that they give. There may have been none of rate or cost when this was
+    /// found out.
+    #[cfg(feature = "ws")]
+    #[inline]
+    pub(crate) fn suffices(&self, throttle: &HttpThrottle) -> bool {
+        let asks = throttle.asks();
+        (self.rate.is_some() || !asks.rate) && (self.cost.is_some() || !asks.cost)
+    }
+
+    /// With what functions gave that are asked by now, where this has nothing.
+    #[cfg(feature = "ws")]
+    pub(crate) fn completed_by(&self, later: &Resolved) -> Resolved {
+        Resolved {
+            cost: self.cost.or(later.cost),
+            rate: self.rate.or(later.rate),
+            ..self.clone()
+        }
     }
 
     #[inline]

@@ -167,9 +167,9 @@ impl<'a> WsAsk<'a> {
         let connection = self.connection;
         let mut rules = connection.settings.rules.iter();
         if let Some(at) = rules.position(|rule| rule.throttle.stands_for(self.throttle)) {
-            let answer = connection.ask_again(at).await?;
+            let answer = connection.ask_again(at, now).await?;
             let limit = &connection.limits[at];
-            return Ok(match limit.resolved() {
+            return Ok(match limit.resolved_for(now) {
                 Some(resolved) if answer.is_allowed() => {
                     // What is charged to others is taken by others.
                     let noted = self.identity.is_none().then_some(limit);

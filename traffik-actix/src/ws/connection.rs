@@ -1,5 +1,6 @@
 //! One connection meets its limits.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::limit::{Limit, Party};
 use super::rule::Charges;
 use super::throttle::Settings;
 use super::unique;
+use crate::limits::live::Current;
 use crate::response::denial::Denial;
 use crate::response::failed::Recovery;
 use crate::response::unresolved::Unresolved;
@@ -25,11 +27,13 @@ use crate::throttle::admission::{self, Decided, Meeting, Outcome};
 use crate::throttle::ask::Ask;
 use crate::throttle::backend::ThrottleBackend;
 use crate::throttle::places::Places;
+use crate::throttle::resolved::Resolved;
 
 /// How long the frame that closes a connection may wait for a client that reads nothing.
 const PARTING: Duration = Duration::from_secs(1);
 
 type Parties<'a> = SmallVec<[Party<'a>; 3]>;
+type Throttles<'a> = SmallVec<[Current<'a>; 3]>;
 
 pub(crate) struct Connection {
     pub(super) settings: Arc<Settings>,
@@ -122,7 +126,7 @@ impl Connection {
 
     /// Decides, unless something has to be waited for; nothing is charged then.
     pub(super) fn decide_now(&self, charges: &Charges) -> Option<Result<Decisions>> {
-        let parties = self.parties(charges);
+        let parties = self.parties(charges, self.throttles(charges));
         if !parties.iter().all(Party::is_known) {
             return None;
         }
@@ -178,13 +182,15 @@ impl Connection {
     /// Decides. A message that waits for its turn holds up those that come in, if it is one of them.
     pub(super) async fn decide(&self, charges: &Charges, way: Way) -> Result<Decisions> {
         let mut answers: Decisions = charges.iter().map(|_| Decision::UNLIMITED).collect();
-        for (charge, answer) in charges.iter().zip(answers.iter_mut()) {
-            *answer = self.ask_again(charge.rule).await?;
+        // What is asked now is what decides, whatever changes meanwhile.
+        let throttles: Throttles<'_> = self.throttles(charges).collect();
+        for ((charge, now), answer) in charges.iter().zip(&throttles).zip(answers.iter_mut()) {
+            *answer = self.ask_again(charge.rule, now).await?;
         }
         if answers.is_denied() {
             return Ok(answers);
         }
-        let parties = self.parties(charges);
+        let parties = self.parties(charges, throttles);
         let decided = self.decide_known(&parties, way).await;
         admitted(&parties, &decided);
         decided
@@ -209,14 +215,16 @@ impl Connection {
         decided
     }
 
-    /// Finds out what a rule did not know at the handshake.
-    pub(super) async fn ask_again(&self, rule: usize) -> Result<Decision> {
+    /// Finds out what a rule did not know at the handshake, whose throttle is this by now.
+    pub(super) async fn ask_again(&self, rule: usize, now: &HttpThrottle) -> Result<Decision> {
         let (limit, rule) = (&self.limits[rule], &self.settings.rules[rule]);
-        if limit.is_resolved() {
-            return Ok(Decision::UNLIMITED);
+        match limit.resolved() {
+            Some(known) if known.suffices(now) => return Ok(Decision::UNLIMITED),
+            // Boxed, since it is rare.
+            Some(known) => return Box::pin(self.ask_more(limit, &known, now)).await,
+            None => {}
         }
-        let now = rule.throttle.current();
-        let places = self.places(&now).await;
+        let places = self.places(now).await;
         let ask = Ask {
             identity: self.who(),
             ..now.ask()
@@ -224,6 +232,25 @@ impl Connection {
         let meeting = self.meet(&ask, &places).await;
         let answer = meeting.before_hit().await;
         limit.learn(rule, &self.id, meeting);
+        answer
+    }
+
+    /// Asks the functions that a throttle has since the handshake. What is known is not asked again.
+    async fn ask_more(
+        &self,
+        limit: &Limit,
+        known: &Resolved,
+        now: &HttpThrottle,
+    ) -> Result<Decision> {
+        let ask = Ask {
+            throttle: now,
+            identity: Some(known.identity.clone()),
+            cost: known.cost,
+            scope: Some(Cow::Borrowed("")),
+        };
+        let meeting = admission::meet_on(&ask, &self.request, limit.backend()).await;
+        let answer = meeting.before_hit().await;
+        limit.complete(&meeting);
         answer
     }
 
@@ -269,12 +296,23 @@ impl Connection {
         self.chosen.as_ref().or(self.settings.backend.as_ref())
     }
 
-    /// The rules of a message, as they are now.
-    fn parties<'a>(&'a self, charges: &'a Charges) -> Parties<'a> {
-        let parties = charges.iter().map(|charge| {
-            let at = charge.rule;
-            Party::new(charge, &self.settings.rules[at], &self.limits[at])
-        });
+    /// The throttles of a message, as they are now.
+    fn throttles<'a>(&'a self, charges: &'a Charges) -> impl Iterator<Item = Current<'a>> {
+        let rules = charges
+            .iter()
+            .map(|charge| &self.settings.rules[charge.rule]);
+        rules.map(|rule| rule.throttle.current())
+    }
+
+    /// The rules of a message, with their throttles.
+    fn parties<'a>(
+        &'a self,
+        charges: &'a Charges,
+        throttles: impl IntoIterator<Item = Current<'a>>,
+    ) -> Parties<'a> {
+        let parties = charges.iter().zip(throttles);
+        let parties = parties
+            .map(|(charge, throttle)| Party::new(charge, throttle, &self.limits[charge.rule]));
         parties.collect()
     }
 

@@ -51,19 +51,29 @@ impl Limit {
         self.resolved.borrow().clone()
     }
 
-    pub(super) fn is_resolved(&self) -> bool {
-        self.resolved.borrow().is_some()
+    /// The same if that is all that the throttle asks by now.
+    pub(super) fn resolved_for(&self, throttle: &HttpThrottle) -> Option<Rc<Resolved>> {
+        self.resolved()
+            .filter(|resolved| resolved.suffices(throttle))
     }
 
     /// Keeps what a meeting found out, unless it is known.
     pub(super) fn learn(&self, rule: &WsRule, connection: &str, meeting: Meeting<'_>) {
         // Who asks is not asked while it is disabled.
-        if meeting.is_disabled() || self.is_resolved() {
+        if meeting.is_disabled() || self.resolved().is_some() {
             return;
         }
         if let Ok(resolved) = meeting.resolved {
             self.count_on(meeting.backend);
             self.replace(Some(Rc::new(rule.placed(resolved, connection))));
+        }
+    }
+
+    /// Adds what functions gave in a meeting that are new.
+    pub(super) fn complete(&self, meeting: &Meeting<'_>) {
+        // The client may be somebody else by now, and stays so.
+        if let (Ok(found), Some(known)) = (&meeting.resolved, self.resolved()) {
+            self.replace(Some(Rc::new(known.completed_by(found))));
         }
     }
 
@@ -107,6 +117,8 @@ impl Limit {
         let Some(from) = self.resolved() else {
             return Ok(());
         };
+        // A function may be new that gives the rate: without one nothing would count.
+        let from = from.completed_by(to);
         let rooms = self.recents.borrow().rooms();
         for room in rooms {
             let room = room.as_deref();
@@ -167,8 +179,8 @@ pub(super) struct Party<'a> {
 
 impl<'a> Party<'a> {
     #[inline]
-    pub(super) fn new(charge: &'a Charge, rule: &'a WsRule, limit: &'a Limit) -> Party<'a> {
-        let resolved = limit.resolved();
+    pub(super) fn new(charge: &'a Charge, throttle: Current<'a>, limit: &'a Limit) -> Party<'a> {
+        let resolved = limit.resolved_for(&throttle);
         let own = charge.own.as_deref();
         let scope = match (&resolved, own.and_then(|own| own.room.as_deref())) {
             (Some(resolved), Some(room)) => in_room(resolved, Some(room)),
@@ -176,7 +188,7 @@ impl<'a> Party<'a> {
         };
         Party {
             limit,
-            throttle: rule.throttle.current(),
+            throttle,
             resolved,
             cost: charge.cost,
             own,

@@ -374,6 +374,31 @@ async fn a_session_asks_by_hand_where_its_messages_count() {
     }
 }
 
+/// Without a rate of its own, of which nothing is taken, and by which all is admitted.
+#[actix_web::test]
+async fn a_question_or_a_login_forgot_the_count_of_a_rate_that_became_a_function() {
+    for is_asked_first in [true, false] {
+        let limits = Limits::new();
+        let said = throttle("said", "5/day").identify(name).backend(memory().1);
+        let said = limits.add(said).unwrap();
+        let rule = WsRule::new(said.clone()).when(|message| !is_order(message));
+        let app = app(WsThrottle::new(rule).on_excess(OnExcess::Discard))
+            .app_data(web::Data::new(Asked(said)));
+        let mut ann = Client::connect(serve_app(app).await, "address").await;
+        assert_eq!(passes(&mut ann, 2, "hi").await, 2);
+        let by_function = |_: &HttpRequest| Rate::per_day(5);
+        limits.update("said", |it| it.rate_by(by_function)).unwrap();
+        if is_asked_first {
+            for (order, expected) in [("left", "3 left"), ("hit 4", "no")] {
+                ann.say(order).await;
+                assert_eq!(ann.hear().await, expected);
+            }
+        }
+        login(&mut ann, "ann").await;
+        assert_eq!(passes(&mut ann, 9, "hi").await, 3);
+    }
+}
+
 /// Each had the whole limit.
 #[actix_web::test]
 async fn a_scope_is_one_count_by_request_and_by_socket() {

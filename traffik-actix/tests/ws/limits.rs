@@ -2,7 +2,9 @@
 
 use actix_web::HttpRequest;
 use traffik_actix::actix_ws::AggregatedMessage;
-use traffik_actix::{Identity, Limits, OnExcess, Tenants, ThrottleBackend, WsRule, WsThrottle};
+use traffik_actix::{
+    Identity, Limits, OnExcess, Rate, Tenants, ThrottleBackend, WsRule, WsThrottle,
+};
 
 use crate::client::Client;
 use crate::server::{name, serve};
@@ -225,6 +227,19 @@ async fn whoever_is_exempt_is_not_limited() {
     assert_eq!(boss.leave().await, ["hi"; 5]);
 }
 
+/// How many of nine texts pass.
+async fn passed(client: &mut Client) -> usize {
+    for _ in 0..9 {
+        client.say("hi").await;
+    }
+    client.ping("all").await;
+    let mut passed = 0;
+    while client.hear().await == "hi" {
+        passed += 1;
+    }
+    passed
+}
+
 /// Open connections follow their limits, those included that were opened while there was none.
 #[actix_web::test]
 async fn limits_change_while_connections_are_open() {
@@ -237,17 +252,6 @@ async fn limits_change_while_connections_are_open() {
     let mut ann = Client::connect(addr, "ann").await;
     limits.disable("texts").unwrap();
     let mut bob = Client::connect(addr, "bob").await;
-    async fn passed(client: &mut Client) -> usize {
-        for _ in 0..9 {
-            client.say("hi").await;
-        }
-        client.ping("all").await;
-        let mut passed = 0;
-        while client.hear().await == "hi" {
-            passed += 1;
-        }
-        passed
-    }
     assert_eq!(
         (passed(&mut ann).await, passed(&mut bob).await),
         (9, 9),
@@ -272,5 +276,70 @@ async fn limits_change_while_connections_are_open() {
         (passed(&mut ann).await, passed(&mut bob).await),
         (4, 4),
         "of another strategy"
+    );
+}
+
+/// Its own rate is none then, and the function was never asked.
+#[actix_web::test]
+async fn open_connections_were_not_limited_by_a_rate_that_became_a_function() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let (_, backend) = memory();
+    let (limits, asked) = (Limits::new(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let texts = throttle("texts", "2/day").identify(move |req: &HttpRequest| {
+        count.fetch_add(1, Ordering::Relaxed);
+        name(req)
+    });
+    let rule = WsRule::new(limits.add(texts.backend(backend)).unwrap())
+        .when(|message| matches!(message, AggregatedMessage::Text(_)));
+    let addr = serve(WsThrottle::new(rule).on_excess(OnExcess::Discard)).await;
+    let mut ann = Client::connect(addr, "ann").await;
+    assert_eq!(passed(&mut ann).await, 2);
+    let count = Arc::clone(&asked);
+    let by_function = move |_: &HttpRequest| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Rate::per_day(5)
+    };
+    limits
+        .update("texts", |it| it.rate_by(by_function))
+        .unwrap();
+    assert_eq!(passed(&mut ann).await, 3, "under the rate of the function");
+    assert_eq!(passed(&mut ann).await, 0);
+    let by_function = |_: &HttpRequest| Rate::per_day(11);
+    limits
+        .update("texts", |it| it.rate_by(by_function))
+        .unwrap();
+    assert_eq!(passed(&mut ann).await, 0, "what a function gave stays");
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "each of them once");
+}
+
+#[actix_web::test]
+async fn open_connections_did_not_ask_for_a_cost_that_became_a_function() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let texts = throttle("texts", "7/day").identify(name).backend(backend);
+    let rule = WsRule::new(limits.add(texts).unwrap())
+        .when(|message| matches!(message, AggregatedMessage::Text(_)));
+    let addr = serve(WsThrottle::new(rule).on_excess(OnExcess::Discard)).await;
+    let mut ann = Client::connect(addr, "ann").await;
+    let by_function = |_: &HttpRequest| 3_u32;
+    limits
+        .update("texts", |it| it.cost_by(by_function))
+        .unwrap();
+    assert_eq!(passed(&mut ann).await, 2);
+    // One that makes no sense of the handshake lets nobody pass.
+    limits.update("texts", |it| it.rate("99/day")).unwrap();
+    let mut bob = Client::connect(addr, "bob").await;
+    limits
+        .update("texts", |it| {
+            it.rate_by(|_: &HttpRequest| Err::<Rate, _>("no plan"))
+        })
+        .unwrap();
+    bob.say("hi").await;
+    assert!(
+        bob.hear().await.starts_with("close"),
+        "it cannot be said what is left"
     );
 }
