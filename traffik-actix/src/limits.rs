@@ -161,7 +161,8 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// If there is no throttle of this name, or if it cannot be built like that; it stays as it was then.
+    /// If there is no throttle of this name, or if it cannot be built like that, or under another name; it stays as it was
+    /// then.
     pub fn update(
         &self,
         name: &str,
@@ -170,7 +171,8 @@ impl Limits {
         self.0.change(|state| {
             let entry = find_mut(state, name)?;
             let recipe = change(entry.recipe().clone());
-            entry.rebuild(recipe)
+            // It may be a fresh one.
+            entry.rebuild(recipe.originating(self.0.origin()))
         })
     }
 

@@ -240,10 +240,22 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// If it cannot be built; nothing has changed then.
+    /// If it cannot be built, or has another name; nothing has changed then.
     pub(crate) fn rebuild(&mut self, recipe: HttpThrottleBuilder) -> Result<()> {
-        self.throttle = recipe.clone().succeeding(&self.throttle).build()?;
-        self.recipe = recipe;
+        let throttle = recipe.clone().succeeding(&self.throttle).build()?;
+        let (name, other) = (self.throttle.name(), throttle.name());
+        if name != other {
+            return Err(Error::invalid(format!(
+                "throttle `{name}` cannot become one named `{other}`: change the builder that the function is given, \
+                 or `add` the other one"
+            )));
+        }
+        // What is said to the one that stands in is said to the throttle, not to the one before it.
+        self.stand_in = match &self.stand_in {
+            Some(_) => Some(stand_in(&recipe, &throttle)?),
+            None => None,
+        };
+        (self.recipe, self.throttle) = (recipe, throttle);
         Ok(())
     }
 
@@ -254,11 +266,13 @@ impl Entry {
         self.stand_in = match (is_enabled, self.stand_in.take()) {
             (true, _) => None,
             (false, Some(stand_in)) => Some(stand_in),
-            (false, None) => {
-                let stand_in = self.recipe.clone().disabled().succeeding(&self.throttle);
-                Some(stand_in.build()?)
-            }
+            (false, None) => Some(stand_in(&self.recipe, &self.throttle)?),
         };
         Ok(())
     }
+}
+
+/// What is asked instead of a throttle that is disabled.
+fn stand_in(recipe: &HttpThrottleBuilder, throttle: &HttpThrottle) -> Result<HttpThrottle> {
+    recipe.clone().disabled().succeeding(throttle).build()
 }

@@ -640,6 +640,65 @@ async fn a_shadow_that_began_or_ended_while_a_throttle_was_off_was_forgotten() {
     assert_eq!(live.shadow_report().newly_denied, 1);
 }
 
+/// It was told to a throttle that stood in for the one before the change.
+#[actix_web::test]
+async fn a_shadow_that_ended_after_a_change_while_a_throttle_was_off_went_on() {
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let live = limits.add(made("api", "1/day").backend(backend)).unwrap();
+    let app = app(ThrottleMiddleware::new(live.clone())).await;
+    assert!(send(&app, get("/")).await.is_ok());
+    limits.disable("api").unwrap();
+    limits.update("api", |api| api.shadow()).unwrap();
+    assert!(live.is_shadow());
+    live.set_shadow(false);
+    limits.enable("api").unwrap();
+    assert!(!live.is_shadow());
+    assert!(send(&app, get("/")).await.is_throttled());
+}
+
+/// It was listed under a name by which it was not found, or by which there could be two.
+#[test]
+fn an_update_gave_a_throttle_another_name() {
+    let limits = Limits::new();
+    limits.add(made("api", "5/s")).unwrap();
+    for is_enabled in [true, false] {
+        let error = limits.update("api", |_| made("apj", "9/s")).unwrap_err();
+        assert!(error.is_invalid());
+        assert_eq!(
+            error.to_string(),
+            "throttle `api` cannot become one named `apj`: change the builder that the function is given, or `add` the \
+             other one"
+        );
+        let list = limits.list();
+        assert_eq!((list.len(), &*list[0].name), (1, "api"));
+        assert_eq!(list[0].rate.unwrap().to_string(), "5/second");
+        assert_eq!(list[0].is_enabled, is_enabled);
+        limits.disable("api").unwrap();
+    }
+}
+
+/// It was of no registry any more.
+#[actix_web::test]
+async fn a_throttle_that_was_updated_with_a_fresh_builder_quarrelled_with_itself() {
+    let said = warnings();
+    let (_, backend) = memory();
+    let limits = Limits::new();
+    let live = limits.add(made("fresh", "5/day")).unwrap();
+    let workers = ThrottleMiddleware::new(live).backend(backend);
+    let (one, two) = (app(workers.clone()).await, app(workers).await);
+    assert!(send(&one, get("/")).await.is_ok());
+    assert!(send(&two, get("/")).await.is_ok());
+    limits.update("fresh", |_| made("fresh", "6/day")).unwrap();
+    // The other worker has the throttle still that was.
+    assert!(send(&one, get("/")).await.is_ok());
+    let said = said.lock().unwrap();
+    assert!(
+        !said.iter().any(|line| line.contains("`fresh`")),
+        "{said:?}"
+    );
+}
+
 /// Of removed throttles it was said that their limit is multiplied.
 #[actix_web::test]
 async fn who_was_removed_was_warned_of() {
