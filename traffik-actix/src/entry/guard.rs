@@ -11,7 +11,8 @@ use crate::response::failed::ErrorPolicy;
 use crate::throttle::HttpThrottle;
 
 /// True while a throttle would admit one more hit; charges nothing. If its backend fails, such as a memory
-/// that was closed, it is false, unless `on_error` says [`OnError::Allow`].
+/// that was closed, it is false, unless `on_error` says [`OnError::Allow`]; so it is as long as the throttle is
+/// [changed](crate::Limits::update) to one that a guard could not be made for.
 ///
 /// Guards are for *routing*, for instance to a cheaper handler. They cannot deny: a request that no
 /// route accepts is answered 404 or 405, and one request may be asked about several times. To limit
@@ -50,15 +51,6 @@ impl Within {
     /// waited for, if it or its backend [asks a function](Within::by) who asks, if a function gives its rate,
     /// or if it counts by route, path or scope.
     pub fn new(throttle: HttpThrottle) -> Result<Within> {
-        let now = throttle.current();
-        let asks = !now.is_disabled()
-            && (now.asks().identity || now.own_backend().is_some_and(|own| own.identifies));
-        if asks {
-            return Err(unable(
-                &throttle,
-                "a function of the request says who asks: use `Within::by` with one of the guard's context",
-            ));
-        }
         Within::about(throttle, None)
     }
 
@@ -76,27 +68,10 @@ impl Within {
     }
 
     fn about(throttle: HttpThrottle, identify: Option<Arc<IdentifyFn>>) -> Result<Within> {
-        let now = throttle.current();
-        if now.own_backend().is_none() {
-            return Err(unable(
-                &throttle,
-                "it has no backend of its own: build it with `.backend(..)`",
-            ));
-        }
-        if now.asks().rate {
-            return Err(unable(
-                &throttle,
-                "a function of the request gives its rate",
-            ));
-        }
-        if now.has_scopes() {
-            return Err(unable(
-                &throttle,
-                "it counts by route or path, or in scopes that a function gives",
-            ));
-        }
-        drop(now);
         let within = Within { throttle, identify };
+        if let Some(why) = within.hindrance(&within.throttle.current()) {
+            return Err(unable(&within.throttle, why));
+        }
         match within.check_now(&Identity::ANONYMOUS) {
             Some(_) => Ok(within),
             None => Err(unable(
@@ -106,11 +81,34 @@ impl Within {
         }
     }
 
+    /// Why a guard could not know what this would decide, as far as that is seen without asking.
+    fn hindrance(&self, throttle: &HttpThrottle) -> Option<&'static str> {
+        let (asks, own) = (throttle.asks(), throttle.own_backend());
+        let says_who = asks.identity || own.is_some_and(|own| own.identifies);
+        if says_who && self.identify.is_none() && !throttle.is_disabled() {
+            return Some(
+                "a function of the request says who asks: use `Within::by` with one of the guard's context",
+            );
+        }
+        if own.is_none() {
+            return Some("it has no backend of its own: build it with `.backend(..)`");
+        }
+        if asks.rate {
+            return Some("a function of the request gives its rate");
+        }
+        let is_scoped = throttle.has_scopes();
+        is_scoped.then_some("it counts by route or path, or in scopes that a function gives")
+    }
+
     fn check_now(&self, identity: &Identity) -> Option<bool> {
         let now = self.throttle.current();
         // Also if it was removed, and has nothing left to be asked.
         if now.is_disabled() {
             return Some(true);
+        }
+        // It may have been changed since.
+        if self.hindrance(&now).is_some() {
+            return None;
         }
         let own = now.own_backend()?;
         let checked = now

@@ -10,7 +10,7 @@ use actix_web::http::Method;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, HttpRequest, HttpResponse, web};
 use traffik_actix::{
-    HttpThrottle, Identity, Limits, MemoryBackend, OnError, Rule, ThrottleBackend,
+    HttpThrottle, Identity, Limits, MemoryBackend, OnError, Rate, Rule, ThrottleBackend,
     ThrottleMiddleware, ThrottleRule, Throttled, Within, throttle,
 };
 
@@ -697,6 +697,37 @@ async fn a_throttle_that_was_updated_with_a_fresh_builder_quarrelled_with_itself
         !said.iter().any(|line| line.contains("`fresh`")),
         "{said:?}"
     );
+}
+
+/// Whatever was asked: without a rate of its own a throttle admits all, and the address may not be whom it counts.
+#[actix_web::test]
+async fn a_guard_was_true_of_a_throttle_that_became_one_it_cannot_ask() {
+    let limits = Limits::new();
+    let api = made("api", "5/day").backend(MemoryBackend::new());
+    let live = limits.add(api.clone()).unwrap();
+    let app = init_service(
+        App::new()
+            .route(
+                "/",
+                web::get()
+                    .guard(Within::new(live).unwrap())
+                    .to(async || "calm"),
+            )
+            .route("/", web::get().to(async || "busy")),
+    )
+    .await;
+    let routed = async || send(&app, get("/")).await.body;
+    assert_eq!(routed().await, "calm");
+    let by_function = |_: &HttpRequest| Rate::per_day(5);
+    limits
+        .update("api", |api| api.rate_by(by_function))
+        .unwrap();
+    assert_eq!(routed().await, "busy");
+    let who = |_: &HttpRequest| Identity::of("ann");
+    limits.update("api", |_| api.clone().identify(who)).unwrap();
+    assert_eq!(routed().await, "busy");
+    limits.update("api", |_| api).unwrap();
+    assert_eq!(routed().await, "calm");
 }
 
 /// Of removed throttles it was said that their limit is multiplied.
