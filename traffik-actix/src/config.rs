@@ -92,7 +92,7 @@ use crate::limits::lists::{Listed, Replaced, Replacement};
 /// Throttles, rules and backends of a new file come into force **all at once**: a request is decided by one file, whole, even if
 /// it has to wait. No request is disturbed, and no lock is on their way. Counts go on as [`Limits`] says: under another
 /// rate nobody starts afresh. A throttle of which the file says what it said before is not touched, nor what was
-/// [changed by hand](Limits::update); a backend of which the same is said goes on as it is, with its counts.
+/// changed by hand, [removed](Limits::remove) included; a backend of which the same is said goes on as it is, with its counts.
 ///
 /// A file with a mistake changes nothing: what was in force stays so, and the log says what is wrong, and where.
 #[derive(Clone)]

@@ -96,8 +96,16 @@ impl State {
             self.place(registry, one)?;
         }
         let rule = |(name, conditions): &(&str, Vec<Conditions>)| {
-            let entry = self.get(name)?;
-            Some(Rule::any(entry.throttle().clone(), conditions.clone()))
+            let throttle = match self.get(name) {
+                Some(entry) => entry.throttle().clone(),
+                // Taken out by hand: the rule is for one of this name, if there will be one.
+                None => {
+                    let mut all = replacement.throttles.iter();
+                    let one = all.find(|one| one.name == *name)?;
+                    one.recipe.clone().build().ok()?
+                }
+            };
+            Some(Rule::any(throttle, conditions.clone()))
         };
         let rules: Vec<Rule> = replacement.rules.iter().filter_map(rule).collect();
         self.set_list(replacement.list, rules);
@@ -112,7 +120,8 @@ impl State {
                     one.name
                 )));
             }
-            Some(_) if !one.is_changed => return Ok(()),
+            // Nor does one come back that was taken out by hand.
+            _ if one.is_known && !one.is_changed => return Ok(()),
             Some(_) if one.is_trial => {
                 self.remove(one.name);
                 self.add(registry, one.recipe.clone())?;

@@ -66,6 +66,41 @@ async fn a_reload_forgot_counts_or_touched_what_stayed() {
     assert_eq!(loaded.reload().unwrap().to_string(), "1 rule");
 }
 
+/// In an incident, say; and then somebody changed another one.
+#[actix_web::test]
+async fn a_throttle_that_was_removed_by_hand_came_back_with_any_reload() {
+    let (_, backend) = memory();
+    let file = File::new(&two("1/day"));
+    let loaded = file.builder(&backend).load().unwrap();
+    let (app, limits) = (app(loaded.middleware()).await, loaded.limits());
+    let policy = async || send(&app, get("/")).await.header("ratelimit-policy");
+    limits.remove("two").unwrap();
+    file.write(&two("1/day").replacen("1/day", "7/day", 1));
+    for says in ["changed one; 2 rules", "2 rules"] {
+        assert_eq!(loaded.reload().unwrap().to_string(), says);
+        assert!(limits.get("two").is_none());
+        assert_eq!(policy().await.unwrap(), "\"one\";q=7;w=86400");
+    }
+    // Its rule is for one of this name again.
+    let by_hand = HttpThrottle::builder("two")
+        .rate("5/day")
+        .backend(backend.clone());
+    limits.add(by_hand).unwrap();
+    let both = "\"one\";q=7;w=86400,\"two\";q=5;w=86400";
+    assert_eq!(policy().await.unwrap(), both);
+    loaded.reload().unwrap();
+    assert_eq!(policy().await.unwrap(), both);
+    // Until the file says something else of it.
+    limits.remove("two").unwrap();
+    file.write(&two("9/day"));
+    let says = loaded.reload().unwrap().to_string();
+    assert_eq!(says, "changed one, two; 2 rules");
+    assert_eq!(
+        policy().await.unwrap(),
+        both.replace("=7", "=9").replace("=5", "=9")
+    );
+}
+
 #[actix_web::test]
 async fn a_bad_file_changed_something() {
     let (_, backend) = memory();
