@@ -22,6 +22,8 @@ pub(super) struct Planned {
     pub(super) known_as: String,
     pub(super) recipe: HttpThrottleBuilder,
     pub(super) is_enabled: bool,
+    /// Whether it would deny anybody if its file were in force: it is neither disabled nor in shadow.
+    pub(super) denies: bool,
     /// All that it depends on, to see whether it changed. Never to be shown.
     pub(super) said: String,
     /// What it does, for people.
@@ -69,6 +71,7 @@ impl Planned {
             around,
             builder: HttpThrottle::builder(&known_as),
             is_enabled: true,
+            denies: true,
             said: node.said(),
             words: Vec::new(),
         };
@@ -91,6 +94,7 @@ impl Planned {
             known_as,
             recipe,
             is_enabled: draft.is_enabled,
+            denies: draft.denies,
             said: draft.said,
             words,
         })
@@ -103,6 +107,7 @@ struct Draft<'a> {
     around: &'a Surroundings<'a>,
     builder: HttpThrottleBuilder,
     is_enabled: bool,
+    denies: bool,
     said: String,
     words: Vec<String>,
 }
@@ -230,6 +235,7 @@ impl Draft<'_> {
             self.say("disabled: admits everything, counts nothing");
         }
         let is_shadow = table.flag("shadow") == Some(true);
+        self.denies = self.is_enabled && !is_shadow;
         if table.flag("shadow_header") == Some(true) {
             self.builder = self.builder.shadow_header();
         }

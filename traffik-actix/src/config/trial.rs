@@ -27,6 +27,8 @@ pub enum TriedOutcome {
     Decided(ShadowReport),
     /// It is not in the new file: what it denies would be admitted.
     Removed,
+    /// It is disabled in the new file, or in shadow: what it denies would be admitted.
+    DeniesNobody,
 }
 
 impl LimitsFile {
@@ -40,14 +42,17 @@ impl LimitsFile {
         let trial = &trial.plan;
         let mut all: Vec<Tried> = Vec::new();
         for one in &trial.throttles {
-            // Somebody may have taken it out by hand.
-            if let Some(throttle) = self.limits().get(&one.known_as) {
-                all.push(Tried {
-                    throttle: one.name.clone(),
-                    rules: rules_of(trial, &one.name),
-                    outcome: TriedOutcome::Decided(throttle.shadow_report()),
-                });
-            }
+            let outcome = match self.limits().get(&one.known_as) {
+                _ if !one.denies => TriedOutcome::DeniesNobody,
+                Some(throttle) => TriedOutcome::Decided(throttle.shadow_report()),
+                // Somebody has taken it out by hand.
+                None => continue,
+            };
+            all.push(Tried {
+                throttle: one.name.clone(),
+                rules: rules_of(trial, &one.name),
+                outcome,
+            });
         }
         for one in &plan.throttles {
             if !trial.throttles.iter().any(|other| other.name == one.name) {
@@ -119,6 +124,12 @@ impl fmt::Display for Tried {
             TriedOutcome::Decided(report) => write!(f, "{report}"),
             TriedOutcome::Removed => {
                 write!(f, "not in the new file, what it denies would be admitted")
+            }
+            TriedOutcome::DeniesNobody => {
+                write!(
+                    f,
+                    "disabled or in shadow in the new file, what it denies would be admitted"
+                )
             }
         }
     }

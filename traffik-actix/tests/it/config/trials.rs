@@ -98,6 +98,36 @@ async fn a_file_that_is_tried_denied_somebody_or_could_not_be_put_in_force() {
     );
 }
 
+/// As if they were in earnest.
+#[actix_web::test]
+async fn throttles_that_would_deny_nobody_were_said_to_admit_nobody_newly() {
+    let (_, backend) = memory();
+    let text = |api: &str, jobs: &str| {
+        let rule = "[[rule]]\nthrottle = [\"api\", \"jobs\"]\n";
+        format!(
+            "[throttle.api]\nrate = \"1/day\"\n{api}\n[throttle.jobs]\nrate = \"1/day\"\n{jobs}\n{rule}"
+        )
+    };
+    let file = File::new(&text("", ""));
+    let next = File::new(&text("enabled = false", "shadow = true"));
+    let loaded = file.builder(&backend).try_beside(next.path());
+    let loaded = loaded.load().unwrap();
+    let app = app(loaded.middleware()).await;
+    for _ in 0..3 {
+        send(&app, get("/")).await;
+    }
+    let tried: Vec<String> = loaded.tried().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        tried,
+        [
+            "throttle `api`, rule 1: disabled or in shadow in the new file, what it denies would be admitted",
+            "throttle `jobs`, rule 1: disabled or in shadow in the new file, what it denies would be admitted",
+        ]
+    );
+    loaded.promote().unwrap();
+    assert!(send(&app, get("/")).await.is_ok());
+}
+
 /// `mv next limits` is a promotion, in one change.
 #[actix_web::test]
 async fn a_file_that_was_moved_over_the_other_was_not_put_in_force() {
