@@ -112,6 +112,8 @@ struct Inner {
 /// What is in force.
 #[derive(Default)]
 struct Loaded {
+    /// How often somebody asked for what is on disk.
+    readings: u64,
     /// What was read last, be it right or wrong.
     seen: Option<Texts>,
     /// What was said of each throttle.
@@ -202,10 +204,11 @@ impl LimitsFile {
         self.see(&mut loaded, texts)
     }
 
-    /// The same unless it was read before as it is, be it right or wrong.
-    fn reload_if(&self, texts: Texts) -> Result<Option<Reloaded>> {
+    /// The same with what was read after so many readings, unless it was read before as it is, be it right or wrong, or
+    /// somebody has read since then: this may be what was there before.
+    fn reload_if(&self, texts: Texts, readings: u64) -> Result<Option<Reloaded>> {
         let mut loaded = self.loaded();
-        match loaded.seen.as_ref() == Some(&texts) {
+        match loaded.readings != readings || loaded.seen.as_ref() == Some(&texts) {
             true => Ok(None),
             false => self.see(&mut loaded, texts).map(Some),
         }
@@ -213,6 +216,7 @@ impl LimitsFile {
 
     /// Puts what was read in force, which is not read again for being wrong.
     fn see(&self, loaded: &mut Loaded, texts: Texts) -> Result<Reloaded> {
+        loaded.readings += 1;
         loaded.seen = Some(texts.clone());
         self.apply(loaded, texts, || Ok(()))
     }
@@ -263,6 +267,7 @@ impl LimitsFile {
             rules: plan.rules.len(),
         };
         *loaded = Loaded {
+            readings: loaded.readings,
             seen: Some(texts),
             said,
             plan: Some(plan),
@@ -308,10 +313,16 @@ impl LimitsFile {
 
     fn read(&self) -> Result<Texts> {
         let trial = self.0.trial.as_deref().filter(|path| path.exists());
-        Ok(Texts {
-            file: read(&self.0.path)?,
-            trial: trial.map(read).transpose()?,
-        })
+        let file = read(&self.0.path)?;
+        let trial = match trial {
+            None => None,
+            Some(path) => match read(path) {
+                // It was moved over the other one meanwhile.
+                Err(_) if !path.exists() => None,
+                trial => Some(trial?),
+            },
+        };
+        Ok(Texts { file, trial })
     }
 
     /// The most bytes that a file may have: 1 MiB, some ten thousand throttles.

@@ -94,6 +94,7 @@ impl LimitsFile {
                 Error::invalid(format!("{} cannot be moved: {error}", path.display()))
             })
         };
+        loaded.readings += 1;
         self.apply(&mut loaded, texts, moved)
     }
 }

@@ -40,9 +40,11 @@ impl LimitsFile {
 
     /// Looks at the file, and reloads it if it has settled.
     fn look(&self, before: &mut Option<Texts>) {
+        // Without the lock, for which others would wait as long as a slow disk takes.
+        let readings = self.loaded().readings;
         match self.read() {
             Ok(texts) if before.as_ref() == Some(&texts) => {
-                if let Some(reloaded) = self.reload_if(texts).transpose() {
+                if let Some(reloaded) = self.reload_if(texts, readings).transpose() {
                     self.tell(&reloaded);
                 }
             }
@@ -131,15 +133,36 @@ mod tests {
         let file = LimitsFile::at(&path).limits(&limits).load().unwrap();
         std::fs::write(&path, text("jobs")).unwrap();
         let texts = file.read().unwrap();
-        let first = file.reload_if(texts.clone()).unwrap_err().to_string();
+        let reload_if = |texts| file.reload_if(texts, file.loaded().readings);
+        let first = reload_if(texts.clone()).unwrap_err().to_string();
         assert!(
             first.contains("the program has a throttle `jobs`"),
             "{first}"
         );
-        assert_eq!(file.reload_if(texts).unwrap(), None);
+        assert_eq!(reload_if(texts).unwrap(), None);
         // Who asks for it is told again.
         assert!(file.reload().is_err());
         std::fs::remove_file(&path).unwrap();
         assert!(limits.get("api").is_some());
+    }
+
+    /// It was read while the other one took its place.
+    #[test]
+    fn a_look_put_the_file_in_force_again_that_another_was_promoted_over() {
+        let at = |name| {
+            let name = format!("traffik-look-{name}-{}.toml", std::process::id());
+            std::env::temp_dir().join(name)
+        };
+        let (path, next) = (at("now"), at("next"));
+        let text = |rate: &str| format!("[throttle.api]\nrate = \"{rate}\"\n");
+        std::fs::write(&path, text("1/s")).unwrap();
+        std::fs::write(&next, text("2/s")).unwrap();
+        let file = LimitsFile::at(&path).try_beside(&next).load().unwrap();
+        let (readings, texts) = (file.loaded().readings, file.read().unwrap());
+        file.promote().unwrap();
+        assert_eq!(file.reload_if(texts, readings).unwrap(), None);
+        let rate = file.limits().get("api").unwrap().rate().unwrap();
+        assert_eq!(rate.to_string(), "2/second");
+        std::fs::remove_file(&path).unwrap();
     }
 }
