@@ -213,6 +213,9 @@ impl Limits {
     /// on then where they were, as far as they have not expired. Requests and WebSockets that wait for their turn are
     /// served under the old rate.
     ///
+    /// The name is remembered, so that a handler that has it is not taken for one with a slip: names without end, such as
+    /// one for each customer, are not for a registry.
+    ///
     /// ```
     /// # use traffik_actix::{HttpThrottle, Limits};
     /// let limits = Limits::new();

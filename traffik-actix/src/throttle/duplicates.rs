@@ -21,6 +21,14 @@ struct Known {
     quarrel: bool,
 }
 
+/// What is known by the names of throttles.
+#[derive(Default)]
+struct Names {
+    all: HashMap<String, Known>,
+    /// At how many it is looked for those that nobody uses any more, such as of customers who come and go.
+    enough: usize,
+}
+
 /// What was found out about a throttle on a backend.
 pub(crate) struct Noted {
     /// Throttles of this name count in several memories: nothing more can be learnt about them.
@@ -35,11 +43,11 @@ pub(crate) struct Noted {
 /// stands in for it, was built inside the `HttpServer::new` closure, once per worker: that is said once.
 /// Memories and throttles that nobody uses any more, such as those of earlier tests, do not matter.
 pub(crate) fn note(throttle: &HttpThrottle, backend: &Arc<dyn Backend>) -> Noted {
-    static NAMES: Mutex<Option<HashMap<String, Known>>> = Mutex::new(None);
+    static NAMES: Mutex<Option<Names>> = Mutex::new(None);
 
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let names = names.get_or_insert_default();
-    let known = names.entry(throttle.name().to_owned()).or_default();
+    let known = names.of(throttle.name());
     known.note_memory(throttle.name(), backend);
     let quarrel = known.note_company(throttle, backend);
     Noted {
@@ -49,7 +57,23 @@ pub(crate) fn note(throttle: &HttpThrottle, backend: &Arc<dyn Backend>) -> Noted
     }
 }
 
+impl Names {
+    fn of(&mut self, name: &str) -> &mut Known {
+        if self.all.len() >= self.enough {
+            self.all.retain(|_, known| known.is_needed());
+            self.enough = 2 * self.all.len().max(64);
+        }
+        self.all.entry(name.to_owned()).or_default()
+    }
+}
+
 impl Known {
+    /// Whether there is still a throttle of this name, or something was said that is not to be said again.
+    fn is_needed(&self) -> bool {
+        let mut throttles = self.throttles.iter();
+        self.are_several || self.quarrel || throttles.any(|(one, _)| one.is_used())
+    }
+
     fn note_memory(&mut self, name: &str, backend: &Arc<dyn Backend>) {
         let stores = local_stores(&**backend);
         if self.are_several || stores.is_empty() {
@@ -108,4 +132,28 @@ fn warn(name: &str) {
          backend once, outside the `HttpServer::new` closure, and move clones of it in; or say that \
          this is meant, with `ThrottleBackend::separate`"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use traffik_core::MemoryBackend;
+
+    use super::*;
+
+    #[test]
+    fn names_were_kept_of_throttles_that_came_and_went() {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let mut names = Names::default();
+        let mut note = |name: String| {
+            let throttle = HttpThrottle::builder(&name).rate("1/s").build().unwrap();
+            names.of(&name).note_company(&throttle, &backend);
+            (throttle, names.all.len())
+        };
+        let (_stays, _) = note("stays".to_owned());
+        for customer in 0..1_000 {
+            let (_, known) = note(format!("customer-{customer}"));
+            assert!(known <= 130, "{known} of {customer}");
+        }
+        assert!(names.all.contains_key("stays"));
+    }
 }
