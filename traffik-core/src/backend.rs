@@ -375,6 +375,12 @@ impl<'a> Batch<'a> {
         neighbours.any(|pair| pair[0].key.who != pair[1].key.who)
     }
 
+    /// Whether it gives something back, and must not be applied again if its answer was lost.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn gives_back(&self) -> bool {
+        self.ops.iter().any(|op| op.strategy.gives_back())
+    }
+
     /// Decides all operations on their cells, given in the same order. If one is denied, every
     /// cell is as before, and each decision is what that operation alone would have answered
     /// without being charged.

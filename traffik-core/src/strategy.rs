@@ -278,6 +278,13 @@ pub trait Strategy: Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether a step gives something back, so that it must not be made again if its answer was lost: it
+    /// would be given twice.
+    #[doc(hidden)]
+    fn gives_back(&self) -> bool {
+        false
+    }
+
     /// What a step of this strategy settles, if that is what its steps do: for
     /// [`Backend::settle`](crate::Backend::settle).
     #[doc(hidden)]

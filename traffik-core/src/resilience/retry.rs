@@ -16,6 +16,9 @@ use crate::time::Timestamp;
 /// [certainly charged nothing](Error::is_unexecuted) and may pass: lost connections, contention,
 /// overload. Asking again after a timeout could charge twice.
 ///
+/// Whatever it is told, it makes no refund of a [permit](crate::Permit) again whose answer was lost, nor
+/// asks again what gave back a part of a [lease](crate::Lease): that would be given twice.
+///
 /// ```
 /// use std::time::Duration;
 /// use traffik_core::{Backoff, Jitter, Retry};
@@ -108,14 +111,15 @@ impl<B: Backend> Retrying<B> {
         self.retried.load(Ordering::Relaxed)
     }
 
-    async fn persist<T, F>(&self, call: impl Fn() -> F) -> Result<T>
+    async fn persist<T, F>(&self, gives_back: bool, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         let mut attempt = 1;
         loop {
             match call().await {
-                Err(error) if attempt < self.retry.attempts && (self.retry.on)(&error) => {}
+                Err(error)
+                    if attempt < self.retry.attempts && self.may_repeat(gives_back, &error) => {}
                 outcome => return outcome,
             }
             tokio::time::sleep(self.retry.backoff.wait(attempt)).await;
@@ -126,21 +130,28 @@ impl<B: Backend> Retrying<B> {
 
     /// What fails at once and may be asked again has to wait first, so it is for the caller to ask
     /// in earnest.
-    fn unless_retried<T>(&self, outcome: Option<Result<T>>) -> Option<Result<T>> {
+    fn unless_retried<T>(&self, gives_back: bool, outcome: Option<Result<T>>) -> Option<Result<T>> {
         match outcome {
-            Some(Err(error)) if self.retry.attempts > 1 && (self.retry.on)(&error) => None,
+            Some(Err(error)) if self.retry.attempts > 1 && self.may_repeat(gives_back, &error) => {
+                None
+            }
             outcome => outcome,
         }
+    }
+
+    /// Whether to ask again, whatever it is that may give something back.
+    fn may_repeat(&self, gives_back: bool, error: &Error) -> bool {
+        (self.retry.on)(error) && (!gives_back || error.is_unexecuted())
     }
 }
 
 impl<B: Backend> Backend for Retrying<B> {
     fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        Box::pin(self.persist(|| self.inner.apply(batch)))
+        Box::pin(self.persist(batch.gives_back(), || self.inner.apply(batch)))
     }
 
     fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
-        Box::pin(self.persist(|| self.inner.load(op)))
+        Box::pin(self.persist(false, || self.inner.load(op)))
     }
 
     fn ready<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<()>> {
@@ -148,23 +159,24 @@ impl<B: Backend> Backend for Retrying<B> {
     }
 
     fn settle<'a>(&'a self, settlement: &'a Op<'a>, degraded: bool) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.persist(move || self.inner.settle(settlement, degraded)))
+        let gives_back = settlement.strategy.gives_back();
+        Box::pin(self.persist(gives_back, move || self.inner.settle(settlement, degraded)))
     }
 
     fn reset(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.persist(|| self.inner.reset()))
+        Box::pin(self.persist(false, || self.inner.reset()))
     }
 
     fn try_apply(&self, batch: &Batch<'_>) -> Option<Result<Decisions>> {
-        self.unless_retried(self.inner.try_apply(batch))
+        self.unless_retried(batch.gives_back(), self.inner.try_apply(batch))
     }
 
     fn try_step(&self, op: &Op<'_>) -> Option<Result<Decision>> {
-        self.unless_retried(self.inner.try_step(op))
+        self.unless_retried(op.strategy.gives_back(), self.inner.try_step(op))
     }
 
     fn try_load(&self, op: &Op<'_>) -> Option<Result<(Cell, Timestamp)>> {
-        self.unless_retried(self.inner.try_load(op))
+        self.unless_retried(false, self.inner.try_load(op))
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Once};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{BackendExt, BreakerState, CircuitBreaker, Failover};
+use super::{BackendExt, BreakerState, CircuitBreaker, Failover, Retry};
 use crate::backend::{Backend, Batch, BoxFuture, Op};
 use crate::{
     Attempt, Cell, Decision, Decisions, Error, FixedWindow, Gcra, Hits, Identity, ManualClock,

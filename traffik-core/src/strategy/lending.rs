@@ -172,6 +172,10 @@ impl Strategy for Lending {
         true
     }
 
+    fn gives_back(&self) -> bool {
+        self.loan.back_of != 0
+    }
+
     /// Cells that lend become less when something comes back, from whomever.
     fn grows(&self) -> bool {
         false

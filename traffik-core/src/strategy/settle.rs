@@ -107,6 +107,10 @@ impl Strategy for Settling {
         true
     }
 
+    fn gives_back(&self) -> bool {
+        matches!(self.settlement, Settlement::Refund { .. })
+    }
+
     fn settlement(&self) -> Option<Settlement> {
         Some(self.settlement)
     }

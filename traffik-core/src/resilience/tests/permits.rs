@@ -67,6 +67,79 @@ async fn a_refund_whose_answer_is_lost_is_given_once() {
     drop(api);
 }
 
+/// A retry that was told to ask again after timeouts gave it four times.
+#[tokio::test(start_paused = true)]
+async fn a_refund_whose_answer_is_lost_is_not_retried() {
+    let (store, direct) = store();
+    let retry = || Retry::new().attempts(4).on(|_| true);
+    let api = throttle("1000/day", FixedWindow, store.clone().retry(retry()));
+    drop(reserve(&api, 500));
+    for (actual, spent) in [(0, 500), (40, 540)] {
+        let permit = reserve(&api, 100);
+        store.losing.store(true, Ordering::Relaxed);
+        permit.settle(actual).await.unwrap_err();
+        store.losing.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(left(&direct), 1000 - spent);
+    }
+}
+
+/// What is asked again of those that give something back, and of others.
+#[tokio::test(start_paused = true)]
+async fn what_gives_something_back_is_not_retried_unless_it_certainly_was_not_done() {
+    use crate::strategy::{Lending, Loan, Settlement, Settling};
+    let hits: Arc<dyn Strategy> = Arc::new(FixedWindow);
+    let settling = |settlement| Settling::of(&hits, settlement);
+    let lending = |back_of| -> Arc<dyn Strategy> {
+        let loan = Loan {
+            want: 5,
+            back_of,
+            ..Loan::default()
+        };
+        Lending::of(&hits, 1, loan)
+    };
+    let refund = Settlement::Refund { cost: 1, age_us: 0 };
+    for (strategy, gives_back) in [
+        (Arc::clone(&hits), false),
+        (settling(Settlement::Charge(1)), false),
+        (settling(refund), true),
+        (lending(0), false),
+        (lending(7), true),
+    ] {
+        let op = Op {
+            key: crate::key::Key {
+                throttle: 1,
+                scope: 2,
+                who: 3,
+            },
+            strategy: &strategy,
+            rate: "9/day".parse().unwrap(),
+            cost: 1,
+            attributes: &crate::identity::Attributes::NONE,
+        };
+        let batch = Batch::new(std::slice::from_ref(&op));
+        for (error, is_done) in [
+            ((|| Error::timeout("late")) as fn() -> Error, true),
+            (|| Error::connection("refused"), false),
+        ] {
+            let calls = if gives_back && is_done { 1 } else { 3 };
+            let store = Store {
+                at_once: true,
+                ..Store::new(&ManualClock::default()).failing_with(error)
+            };
+            let retrying = store.clone().retry(Retry::new().on(|_| true));
+            retrying.apply(&batch).await.unwrap_err();
+            assert_eq!(store.calls(), calls, "{strategy:?}");
+            retrying.settle(&op, false).await.unwrap_err();
+            assert_eq!(store.calls(), 2 * calls, "{strategy:?}");
+            // Who gets no answer at once asks in earnest, which is again.
+            let at_once = retrying.try_apply(&batch);
+            assert_eq!(at_once.is_some(), calls == 1, "{strategy:?}");
+            assert_eq!(retrying.try_step(&op).is_some(), calls == 1, "{strategy:?}");
+        }
+    }
+}
+
 /// What certainly was not done is done when the store is back.
 #[tokio::test(start_paused = true)]
 async fn a_settlement_that_did_not_reach_the_store_is_made_again() {
