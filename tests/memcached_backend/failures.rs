@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{admitted, ann, eventually, throttle};
 use crate::support::{Fault, MemcachedServer, Proxy};
 use traffik_core::{
-    BackendExt, Cell, Decision, Error, FixedWindow, Hit, Identity, MemcachedBackend, Strategy,
-    Throttle, TokenBucket,
+    Attempt, BackendExt, Cell, Decision, Error, FixedWindow, Hit, Identity, MemcachedBackend,
+    Strategy, Throttle, TokenBucket,
 };
 
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -172,6 +172,36 @@ async fn a_connection_cut_in_mid_reply_is_no_proof_that_nothing_was_charged() {
         .await;
         let left = limit.stat(&ann()).await.unwrap().remaining;
         assert!((7..=8).contains(&left), "{left}");
+    }
+}
+
+/// It was sent again, met what it had written itself, and was made once more on top of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_whose_reply_is_lost_was_given_twice() {
+    let server = MemcachedServer::start();
+    let proxy = Proxy::before(server.port());
+    let backend = MemcachedBackend::builder(format!("127.0.0.1:{}", proxy.port()))
+        .deadline(Duration::from_secs(10))
+        .build()
+        .unwrap();
+    let limits = [
+        throttle(&backend, "1000/day", FixedWindow),
+        throttle(&backend, "1000/day", TokenBucket::new()),
+    ];
+    for limit in limits {
+        let ann = ann();
+        let charged = limit.hit(Attempt::by(&ann).cost(500)).await.unwrap();
+        assert!(charged.is_allowed());
+        let reserved = limit.reserve(Attempt::by(&ann).cost(100)).await;
+        let permit = reserved.unwrap().expect("there is room");
+        proxy.set(Fault::Lose("cas "));
+        let error = permit.refund().await.unwrap_err();
+        assert!(error.is_interrupted() && !error.is_unexecuted(), "{error}");
+        assert_eq!(limit.stat(&ann).await.unwrap().remaining, 500);
+        // A hit is: it pays twice, and does not fail.
+        proxy.set(Fault::Lose("cas "));
+        let hit = limit.hit(Attempt::by(&ann).cost(100)).await.unwrap();
+        assert_eq!((hit.is_allowed(), hit.remaining()), (true, 300));
     }
 }
 

@@ -1,6 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Trickle(Duration),
     /// Connections end in the middle of a reply.
     Cut,
+    /// Once: what begins so comes through, and its connection ends before the reply.
+    Lose(&'static str),
     /// Nothing comes through, and nobody is told, as when a switch fails. What was sent comes
     /// through when the fault is over, since TCP sends it again.
     BlackHole,
@@ -96,12 +98,13 @@ impl Drop for Proxy {
 
 impl Line {
     fn join(self: &Arc<Self>, client: &TcpStream, server: &TcpStream) {
+        let lost = Arc::new(AtomicBool::new(false));
         for (from, to, is_reply) in [(client, server, false), (server, client, true)] {
             let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             to.set_nodelay(true).unwrap();
-            let line = Arc::clone(self);
+            let (line, lost) = (Arc::clone(self), Arc::clone(&lost));
             std::thread::spawn(move || {
-                line.pump(&from, &to, is_reply);
+                line.pump(&from, &to, is_reply, &lost);
                 let _ = from.shutdown(Shutdown::Both);
                 let _ = to.shutdown(Shutdown::Both);
             });
@@ -109,7 +112,7 @@ impl Line {
     }
 
     /// Passes on what comes until either side hangs up.
-    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, is_reply: bool) {
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, is_reply: bool, lost: &AtomicBool) {
         let mut buffer = [0; 16 * 1024];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
             match self.fault_now() {
@@ -117,6 +120,11 @@ impl Line {
                     let _ = to.write_all(&buffer[..read / 2]);
                     return;
                 }
+                Fault::Lose(what) if !is_reply && buffer[..read].starts_with(what.as_bytes()) => {
+                    self.fault.lock().unwrap().0 = Fault::None;
+                    lost.store(true, Ordering::SeqCst);
+                }
+                _ if is_reply && lost.load(Ordering::SeqCst) => return,
                 Fault::Delay(delay) => std::thread::sleep(delay),
                 Fault::Trickle(pause) if is_reply => {
                     let trickled = buffer[..read].iter().try_for_each(|byte| {

@@ -89,7 +89,8 @@ use crate::time::{Clock, SystemClock, Timestamp};
 ///   together; a window that another server has begun early counts for all.
 /// * **A reply that does not come** may have been for a hit that was charged: after a
 ///   [timeout](Error::is_timeout) a client may have paid for nothing, and where a connection breaks, as
-///   when the server restarts, it may have paid twice, since the command is sent once more. Never the reverse.
+///   when the server restarts, it may have paid twice, since the command is sent once more. Never the
+///   reverse: what makes a refund is not.
 /// * **An item holds a megabyte**, unless the server was started with `-I`. A sliding log takes 16 bytes
 ///   per hit: one of more than 65,000 hits is an error.
 /// * **A count whose period changes** (by [`Attempt::rate`](crate::Attempt::rate)) may be forgotten when

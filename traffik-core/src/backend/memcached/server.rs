@@ -160,15 +160,23 @@ impl Server {
     }
 
     /// Stores a value if the present one is still that of `unique`.
+    ///
+    /// If it had been executed before its connection broke, and is sent again, the second meets another
+    /// number, and who then reads and writes anew does so twice: what gives something back is sent `once`.
     pub(super) fn replace(
         &self,
         name: &str,
         value: &[u8],
         exptime: u32,
         unique: u64,
+        once: bool,
         deadline: Instant,
     ) -> Result<bool> {
-        self.run(deadline, |client| client.cas(name, value, exptime, unique))
+        let command = |client: &Client| client.cas(name, value, exptime, unique);
+        match once {
+            true => self.attempt(deadline, &command)?.map_err(interrupted),
+            false => self.run(deadline, command),
+        }
     }
 
     pub(super) fn set(&self, name: &str, value: &str, deadline: Instant) -> Result<()> {
@@ -328,7 +336,7 @@ pub(super) fn left_until(deadline: Instant) -> Result<Duration> {
     }
 }
 
-/// The first attempt may have been executed, whatever became of the second.
+/// The first attempt may have been executed, whatever became of the second, if there was one.
 fn interrupted(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     let error = error.into();
     Error::interrupted(format!(

@@ -214,7 +214,7 @@ impl Session<'_> {
         let Some(less) = value::without_one(&cell).filter(|_| is_same_window) else {
             return Ok(true);
         };
-        self.replace(op, name, &less, &item)
+        self.replace(op, name, &less, &item, true)
     }
 
     /// What is stored for each operation, read with one command per server.
@@ -280,19 +280,27 @@ impl Session<'_> {
     /// Stores a cell unless it changed since it was read.
     fn write(&self, op: &Op<'_>, cell: &Cell, seen: Option<&Item>) -> Result<bool> {
         let (server, name) = (self.server(&op.key), self.name(&op.key));
+        let once = op.strategy.gives_back();
         if let Some(item) = seen {
-            return self.replace(op, &name, cell, item);
+            return self.replace(op, &name, cell, item, once);
         }
         // `add` does not tell who won, so that a first cell is made in two steps.
         let fresh = Cell::fresh().encode();
         server.add(&name, &fresh, FRESH_S, self.deadline)?;
         match server.get(&name, self.deadline)? {
-            Some(item) if item.value == fresh => self.replace(op, &name, cell, &item),
+            Some(item) if item.value == fresh => self.replace(op, &name, cell, &item, once),
             _ => Ok(false),
         }
     }
 
-    fn replace(&self, op: &Op<'_>, name: &str, cell: &Cell, item: &Item) -> Result<bool> {
+    fn replace(
+        &self,
+        op: &Op<'_>,
+        name: &str,
+        cell: &Cell,
+        item: &Item,
+        once: bool,
+    ) -> Result<bool> {
         let now = self.shared.clock.now();
         let exptime = match cell.is_fresh() {
             true => FRESH_S,
@@ -301,7 +309,7 @@ impl Session<'_> {
         let value = value::encode(op, cell);
         self.track(op, cell, now);
         self.server(&op.key)
-            .replace(name, &value, exptime, item.unique, self.deadline)
+            .replace(name, &value, exptime, item.unique, once, self.deadline)
     }
 
     /// Makes a cell what it was, unless somebody has built upon it. Returns whether it did.
@@ -310,7 +318,7 @@ impl Session<'_> {
         let restored = match self.server(&op.key).get(&name, self.deadline) {
             // No two states of a cell have the same value, unless nothing was charged in between.
             Ok(Some(item)) if item.value == value::encode(op, written) => {
-                self.replace(op, &name, &cell_of(op, before), &item)
+                self.replace(op, &name, &cell_of(op, before), &item, false)
             }
             Ok(None) => Ok(true),
             Ok(Some(_)) => Ok(false),
