@@ -173,6 +173,17 @@ impl Cell {
         }
     }
 
+    /// Frees the space that its queue has ready for more.
+    pub(crate) fn tighten(&mut self) {
+        if let Shape::Large(Some(large)) = &mut self.0
+            && let Some(queue) = &mut large.queue
+        {
+            queue.items.drain(..queue.head);
+            queue.head = 0;
+            queue.items.shrink_to(Queue::FEW);
+        }
+    }
+
     /// Whether something is allocated for this cell.
     #[inline]
     pub(crate) fn is_large(&self) -> bool {
@@ -180,16 +191,17 @@ impl Cell {
     }
 
     /// How many bytes are allocated for this cell, a queue counted as if it had a few entries at
-    /// least: how many there were when they were counted last, and how many there are.
-    pub(crate) fn recount(&mut self) -> (usize, usize) {
+    /// least.
+    pub(crate) fn recount(&mut self) -> usize {
         let now = self.allocated();
-        match &mut self.0 {
-            Shape::Large(Some(large)) => (std::mem::replace(&mut large.counted, now), now),
-            Shape::Large(None) | Shape::Small { .. } => (0, 0),
+        if let Shape::Large(Some(large)) = &mut self.0 {
+            large.counted = now;
         }
+        now
     }
 
-    /// How many bytes were counted last.
+    /// How many bytes were counted last. A cell that was replaced since, as a strategy may, does not know.
+    #[inline]
     pub(crate) fn counted(&self) -> usize {
         match &self.0 {
             Shape::Large(Some(large)) => large.counted,

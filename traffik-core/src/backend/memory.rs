@@ -205,10 +205,15 @@ impl MemoryBackend {
                 }
             }
         }
-        // What has grown is weighed last, since that may sweep the table.
+        // What has grown is restrained last, since that may sweep the table.
         if (0..N).any(|at| held.table(at).cell(places[at]).is_large()) {
+            let charged = !decisions.iter().any(Decision::is_denied);
+            let mut grown = [false; N];
             for (at, op) in ops.into_iter().enumerate() {
-                held.table(at).weigh(op, now);
+                grown[at] = held.table(at).weigh(op);
+            }
+            for (at, op) in ops.into_iter().enumerate().filter(|(at, _)| grown[*at]) {
+                held.table(at).restrain(op, charged, now);
             }
         }
         Some(Decisions::of(&decisions))
@@ -257,11 +262,11 @@ impl MemoryBackend {
         };
 
         let now = self.now();
-        let mut cells: SmallVec<[Cell; 3]> = batch
+        let (mut cells, bytes): (SmallVec<[Cell; 3]>, SmallVec<[usize; 3]>) = batch
             .ops()
             .iter()
             .map(|op| tables[table_of(op)].take(op))
-            .collect();
+            .unzip();
         if !tables.iter().all(|table| table.has_no_overflow()) {
             self.charge_shared(batch, &mut cells, now, |op| &tables[table_of(op)]);
         }
@@ -273,12 +278,13 @@ impl MemoryBackend {
             }
         }
         // Known keys first: an insertion may drop cells that look fresh, as those look that are here, and so
-        // may what is weighed.
-        for (op, cell) in batch.ops().iter().zip(&mut cells) {
-            tables[table_of(op)].put_back(op, cell);
+        // may what restrains those that have grown.
+        let mut grown: SmallVec<[&Op<'_>; 3]> = SmallVec::new();
+        for ((op, cell), bytes) in batch.ops().iter().zip(&mut cells).zip(bytes) {
+            grown.extend(tables[table_of(op)].put_back(op, cell, bytes).then_some(op));
         }
-        for op in batch.ops() {
-            tables[table_of(op)].weigh(op, now);
+        for op in grown {
+            tables[table_of(op)].restrain(op, charged, now);
         }
         for (op, cell) in batch.ops().iter().zip(cells) {
             if charged && op.cost > 0 {
@@ -721,6 +727,52 @@ mod tests {
             let hits = Hits::from_iter([(&queue, who), (&daily, who)]);
             assert!(hits.try_decide().unwrap().unwrap()[0].is_denied());
             assert_eq!(daily.hit_now(who).unwrap().remaining(), 98);
+        }
+    }
+
+    /// The log that was put back was taken for one that has grown from nothing, or by the hit that was
+    /// undone.
+    #[test]
+    fn batches_that_were_denied_made_the_log_of_a_known_client_coarser() {
+        // The log denies; or the other does, and the log would have had to grow.
+        for (rate, taken, cost, of_the_other) in [
+            ("200/hour", 200, 1, "1000/day"),
+            ("300/hour", 256, 45, "1/day"),
+        ] {
+            let clock = crate::ManualClock::default();
+            let backend = MemoryBackend::builder().shards(1).max_bytes(64 << 10);
+            let backend = backend.clock(clock.clone()).build().unwrap();
+            let throttle = |name, strategy, rate| {
+                let throttle = Throttle::builder(name).strategy(strategy).rate(rate);
+                throttle.backend(backend.clone()).build().unwrap()
+            };
+            let log = throttle("log", "sliding_window_log", rate);
+            let daily = throttle("daily", "fixed_window", of_the_other);
+            let ann = Identity::of("ann");
+            for _ in 0..taken {
+                assert!(log.hit_now(&ann).unwrap().is_allowed());
+                clock.advance(std::time::Duration::from_secs(10));
+            }
+            assert!(daily.hit_now(&ann).unwrap().is_allowed());
+            // Cells that nothing makes smaller take all the room, and more.
+            let queue = throttle("queue", "priority_queue", "5000/day");
+            for n in 0..6_000 {
+                let _ = queue.hit_now(&Identity::of(n % 6)).unwrap();
+            }
+            let wait = || {
+                let attempt = Attempt::by(&ann).cost(cost);
+                log.hit_now(attempt).unwrap().retry_after()
+            };
+            let before = wait();
+            assert!(before.is_some());
+            for cost in [1, 1, 0, 0] {
+                let attempt = Attempt::by(&ann).cost(cost);
+                let hits = Hits::from_iter([(&log, attempt), (&daily, attempt)]);
+                let decisions = hits.try_decide().unwrap().unwrap();
+                assert_eq!(decisions.is_denied(), cost > 0, "{rate}");
+                assert_eq!(wait(), before, "{rate}");
+            }
+            backend.0.shards[0].lock().assert_counted();
         }
     }
 

@@ -196,7 +196,7 @@ impl Sketch {
                 bytes.0 += cell.uncount();
                 cell.clone_from(after);
                 cell.uncount();
-                bytes.1 += cell.recount().1;
+                bytes.1 += cell.recount();
             }
         }
         bytes
@@ -212,7 +212,7 @@ impl Sketch {
         if cell.allocated() > before + room {
             op.strategy.coarsen(cell);
         }
-        (before, cell.recount().1)
+        (before, cell.recount())
     }
 
     /// Empties expired cells; returns how many, and their bytes.

@@ -122,14 +122,19 @@ impl Table {
     #[inline]
     pub(super) fn step(&mut self, op: &Op<'_>, now: Timestamp) -> Decision {
         match self.find(&op.key) {
+            Some(cell) if cell.is_large() => {
+                // Before the step, which may put another cell in its place.
+                let before = cell.counted();
+                let decision = decide(op, cell, now);
+                let after = weigh(cell);
+                self.account((before, after), op, now);
+                decision
+            }
             Some(cell) => {
-                let decision = op.step(cell, now);
-                if decision.is_denied() {
-                    op.realign(cell, now);
-                }
+                let decision = decide(op, cell, now);
                 if cell.is_large() {
-                    let bytes = weigh(cell);
-                    self.account(bytes, op, now);
+                    let after = weigh(cell);
+                    self.account((0, after), op, now);
                 }
                 decision
             }
@@ -160,27 +165,24 @@ impl Table {
         &mut self.slots[at].cell
     }
 
-    /// Counts what a cell allocates, after it was changed.
-    #[inline]
-    pub(super) fn weigh(&mut self, op: &Op<'_>, now: Timestamp) {
-        if let Some(cell) = self.find(&op.key)
-            && cell.is_large()
-        {
-            let bytes = weigh(cell);
-            self.account(bytes, op, now);
-        }
+    /// Counts the bytes of a cell that was [small](Table::small); whether it has any now.
+    pub(super) fn weigh(&mut self, op: &Op<'_>) -> bool {
+        let after = self.find(&op.key).map_or(0, weigh);
+        self.heap += after;
+        after > 0
     }
 
-    /// Moves the cell of a key out of the table. It must [come back](Table::put_back) before the
-    /// lock is released.
-    pub(super) fn take(&mut self, op: &Op<'_>) -> Cell {
+    /// Moves the cell of a key out of the table, and tells its bytes. It must
+    /// [come back](Table::put_back) before the lock is released.
+    pub(super) fn take(&mut self, op: &Op<'_>) -> (Cell, usize) {
         match self.find(&op.key) {
             Some(cell) => {
-                let mut cell = std::mem::take(cell);
-                self.heap -= cell.uncount();
-                cell
+                let cell = std::mem::take(cell);
+                let bytes = cell.counted();
+                self.heap -= bytes;
+                (cell, bytes)
             }
-            None => self.overflow.read(op),
+            None => (self.overflow.read(op), 0),
         }
     }
 
@@ -195,11 +197,31 @@ impl Table {
         self.overflow.shares(one, other) && is_new(one) && is_new(other)
     }
 
-    /// Returns a cell to its place, if it has one. It is to be [weighed](Table::weigh) once all are there
-    /// that were taken: those that are not look expired.
-    pub(super) fn put_back(&mut self, op: &Op<'_>, cell: &mut Cell) {
-        if let Some(place) = self.find(&op.key) {
-            *place = std::mem::take(cell);
+    /// Returns a cell to its place, if it has one; whether it has more bytes than when it was taken. Then
+    /// it is to be [restrained](Table::restrain) once all are there that were taken: those that are not
+    /// look expired.
+    pub(super) fn put_back(&mut self, op: &Op<'_>, cell: &mut Cell, before: usize) -> bool {
+        let Some(place) = self.find(&op.key) else {
+            return false;
+        };
+        *place = std::mem::take(cell);
+        let after = weigh(place);
+        self.heap += after;
+        after > before
+    }
+
+    /// Called for a cell that has grown: if there is no room for that, its log becomes coarser. If it was
+    /// not charged, and only has more space ready, it is as it was, without that.
+    #[inline]
+    pub(super) fn restrain(&mut self, op: &Op<'_>, charged: bool, now: Timestamp) {
+        if !self.has_room(self.slots.len(), 0) {
+            match charged {
+                true => self.economize(op, now),
+                false => self.remake(op, |cell| {
+                    cell.tighten();
+                    true
+                }),
+            }
         }
     }
 
@@ -223,8 +245,8 @@ impl Table {
     #[inline]
     fn account(&mut self, (before, after): (usize, usize), op: &Op<'_>, now: Timestamp) {
         self.heap = self.heap + after - before;
-        if after > before && !self.has_room(self.slots.len(), 0) {
-            self.economize(op, now);
+        if after > before {
+            self.restrain(op, true, now);
         }
     }
 
@@ -234,10 +256,18 @@ impl Table {
         if self.has_room(self.slots.len(), 0) {
             return;
         }
-        if let Some(cell) = self.find(&op.key)
-            && op.strategy.coarsen(cell)
-        {
-            let (before, after) = weigh(cell);
+        self.remake(op, |cell| op.strategy.coarsen(cell));
+    }
+
+    /// Makes a cell smaller, if it can be.
+    #[cold]
+    fn remake(&mut self, op: &Op<'_>, smaller: impl FnOnce(&mut Cell) -> bool) {
+        let Some(cell) = self.find(&op.key) else {
+            return;
+        };
+        let before = cell.counted();
+        if smaller(cell) {
+            let after = weigh(cell);
             self.heap = self.heap + after - before;
         }
     }
@@ -309,7 +339,7 @@ impl Table {
     }
 
     fn place(&mut self, key: u128Parts, mut cell: Cell) {
-        self.heap += cell.recount().1;
+        self.heap += cell.recount();
         let (Ok(at) | Err(at)) = self.probe(key);
         self.slots[at] = Slot { key, cell };
         self.len += 1;
@@ -399,9 +429,18 @@ impl Table {
     }
 }
 
-/// Frees what a cell does not need; returns its bytes when they were last counted, and now.
 #[inline]
-fn weigh(cell: &mut Cell) -> (usize, usize) {
+fn decide(op: &Op<'_>, cell: &mut Cell, now: Timestamp) -> Decision {
+    let decision = op.step(cell, now);
+    if decision.is_denied() {
+        op.realign(cell, now);
+    }
+    decision
+}
+
+/// Frees what a cell does not need, and counts its bytes.
+#[inline]
+fn weigh(cell: &mut Cell) -> usize {
     cell.compact();
     cell.recount()
 }
@@ -684,6 +723,36 @@ mod tests {
         }
     }
 
+    /// Makes a new cell for each hit: a large one, a small one, or none.
+    #[derive(Debug)]
+    struct Anew;
+
+    impl Strategy for Anew {
+        fn id(&self) -> &'static str {
+            "anew"
+        }
+
+        fn step(&self, cell: &mut Cell, hit: &crate::Hit<'_>) -> Decision {
+            if hit.cost > 0 {
+                let words: Vec<u64> = (0..hit.now.as_micros() % 6).collect();
+                *cell = Cell::fresh();
+                cell.set(&words, hit.now.plus_micros(9));
+            }
+            Decision::allow(9, 9)
+        }
+    }
+
+    /// What had been counted of the old one was never taken off: one client filled the table.
+    #[test]
+    fn a_strategy_that_puts_another_cell_in_place_filled_the_table() {
+        let hits = Hits::of(Anew, "5/s");
+        let mut table = table(10);
+        for n in 0..200 {
+            let _ = table.step(&hits.by(n * n % 7), Timestamp::from_micros(n / 5));
+            table.assert_counted();
+        }
+    }
+
     #[test]
     fn a_coarser_log_admits_no_more_than_a_fine_one() {
         let hits = Hits::of(SlidingWindowLog, "100/s");
@@ -733,9 +802,10 @@ mod tests {
         let op = any.by(n);
         match table.find(&op.key) {
             Some(_) => {
-                table.take(&op);
-                table.put_back(&op, &mut new.clone());
-                table.weigh(&op, now);
+                let (_, before) = table.take(&op);
+                if table.put_back(&op, &mut new.clone(), before) {
+                    table.restrain(&op, true, now);
+                }
             }
             None => table.insert(&op, new.clone(), now),
         }
