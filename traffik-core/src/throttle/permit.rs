@@ -70,6 +70,8 @@ pub struct Permit {
     ahead: u32,
     /// When it is worthwhile to ask for more again, in the time of the first backend.
     paused_until: Timestamp,
+    /// How long that was when it was told, in microseconds.
+    pause_us: u64,
     /// What was in force [then](Permit::changes).
     paused_by: u64,
     on_drop: OnDrop,
@@ -255,9 +257,10 @@ impl Permit {
             true => self.paused_until.micros_since(first.backend().now()),
             false => 0,
         };
-        match left {
-            0 => Box::pin(self.extend()).await,
-            _ => Ok(Flow::Pause(Duration::from_micros(left))),
+        // More than was told is left if the clock has stepped back: nobody knows for how long now.
+        match (1..=self.pause_us).contains(&left) {
+            true => Ok(Flow::Pause(Duration::from_micros(left))),
+            false => Box::pin(self.extend()).await,
         }
     }
 
@@ -275,7 +278,8 @@ impl Permit {
             return Ok(Flow::Stop);
         };
         if let Some(first) = self.charges.first() {
-            self.paused_until = first.backend().now().plus_micros(micros(wait));
+            self.pause_us = micros(wait);
+            self.paused_until = first.backend().now().plus_micros(self.pause_us);
             self.paused_by = self.changes();
         }
         Ok(Flow::Pause(wait))
@@ -403,6 +407,7 @@ impl Expected {
             used: 0,
             ahead: 0,
             paused_until: Timestamp::EPOCH,
+            pause_us: 0,
             paused_by: 0,
             on_drop: OnDrop::Estimate,
         };

@@ -193,6 +193,25 @@ fn a_meter_charges_ahead_then_exactly_then_says_when() {
     assert_eq!(now(permit.meter(131)).unwrap(), Flow::Stop);
 }
 
+/// It was told of the whole step.
+#[test]
+fn a_pause_was_as_long_as_the_clock_had_stepped_back() {
+    let (clock, backend) = memory();
+    let tokens = throttle("10/minute", FixedWindow, &backend);
+    let mut permit = reserve(&tokens, 10);
+    let minute = Duration::from_secs(60);
+    assert_eq!(now(permit.meter(5)).unwrap(), Flow::Pause(minute));
+    let year_ago = clock.now().as_micros() - micros(365 * 24 * 60 * minute);
+    clock.set(Timestamp::from_micros(year_ago));
+    let Flow::Pause(wait) = now(permit.meter(0)).unwrap() else {
+        panic!("the limit is reached");
+    };
+    // A window ahead is brought back to the next one.
+    assert!(wait <= 2 * minute, "{wait:?}");
+    clock.advance(wait);
+    assert_eq!(now(permit.meter(0)).unwrap(), Flow::Go);
+}
+
 /// Of several limits all charge more, or none.
 #[test]
 fn a_meter_of_several_throttles_takes_from_all_or_none() {
