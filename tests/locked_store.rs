@@ -144,6 +144,36 @@ async fn a_lock_left_by_a_crash_expires() {
 }
 
 /// Issue: SPEC 3.43. A slow holder whose lock had expired overwrote what others had stored.
+/// There were 64 queues for everybody, and one in so many of all clients stood behind who waited.
+#[tokio::test(start_paused = true)]
+async fn a_lock_left_by_a_crash_held_up_strangers() {
+    let store = Arc::<MapStore>::default();
+    let ann = Identity::of("ann");
+    let crashed = throttle(&backend(&store), "9/day");
+    abandon(&store, 1, crashed.hit(&ann)).await;
+
+    let throttle = throttle(&backend(&store), "9/day");
+    let hit = |who: Identity| {
+        let throttle = throttle.clone();
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let outcome = throttle.hit(&who).await;
+            (outcome, start.elapsed())
+        })
+    };
+    let held_up = [hit(ann.clone()), hit(ann)];
+    let strangers: Vec<_> = (0..500).map(|n| hit(Identity::of(n))).collect();
+    for stranger in strangers {
+        let (outcome, took) = stranger.await.unwrap();
+        assert!(outcome.unwrap().is_allowed());
+        assert_eq!(took, Duration::ZERO);
+    }
+    for own in held_up {
+        let (outcome, _) = own.await.unwrap();
+        assert!(outcome.unwrap_err().is_timeout());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_stored_after_the_lock_has_expired() {
     let store = Arc::new(MapStore::slow(Duration::from_secs(2)));

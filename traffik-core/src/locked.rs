@@ -1,11 +1,11 @@
-use std::array;
+use std::collections::hash_map::{self, HashMap};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::backend::{Backend, Batch, BoxFuture, Op};
@@ -72,12 +72,28 @@ struct Inner<S> {
     hasher: KeyHasher,
     persistent: bool,
     closed: AtomicBool,
-    queues: [Mutex<()>; QUEUES],
+    queues: Queues,
     orphans: Orphans,
 }
 
-/// Where hits of this process wait for each other, by identity.
-const QUEUES: usize = 64;
+/// Where hits of this process wait for each other: a queue for each identity on which some work.
+#[derive(Default)]
+struct Queues(std::sync::Mutex<HashMap<u128, Queue>>);
+
+#[derive(Default)]
+struct Queue {
+    /// Those that wait, and the one whose turn it is.
+    hits: usize,
+    turn: Arc<Mutex<()>>,
+}
+
+/// A place in a queue, which is left when this is dropped.
+struct Place<'a> {
+    queues: &'a Queues,
+    who: u128,
+    /// Once it has come.
+    turn: Option<OwnedMutexGuard<()>>,
+}
 
 /// Cells outlive their use by this much: the clocks of the store and of those who share it are not
 /// quite ours.
@@ -86,7 +102,7 @@ const SLACK: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// While this is held, no other hit of this process works on some identities.
-type Turn<'a> = SmallVec<[MutexGuard<'a, ()>; 1]>;
+type Turn<'a> = SmallVec<[Place<'a>; 1]>;
 
 impl<S: Store> Locked<S> {
     /// A backend with default settings.
@@ -160,16 +176,10 @@ impl<S: Store> Inner<S> {
 
     /// Waits until no other hit of this process works on these identities.
     async fn queue(&self, who: &[u128]) -> Result<Turn<'_>> {
-        let mut places: SmallVec<[usize; 1]> = who
-            .iter()
-            .map(|who| (who % QUEUES as u128) as usize)
-            .collect();
-        places.sort_unstable();
-        places.dedup();
         let wait = async {
             let mut turn = SmallVec::new();
-            for place in places {
-                turn.push(self.queues[place].lock().await);
+            for who in who {
+                turn.push(self.queues.wait(*who).await);
             }
             turn
         };
@@ -229,6 +239,43 @@ impl<S: Store> Inner<S> {
         match self.closed.load(Ordering::Relaxed) {
             false => Ok(()),
             true => Err(Error::closed("the backend was closed")),
+        }
+    }
+}
+
+impl Queues {
+    /// Waits for one's turn.
+    async fn wait(&self, who: u128) -> Place<'_> {
+        let turn = {
+            let mut all = self.lock();
+            let queue = all.entry(who).or_default();
+            queue.hits += 1;
+            Arc::clone(&queue.turn)
+        };
+        let mut place = Place {
+            queues: self,
+            who,
+            turn: None,
+        };
+        place.turn = Some(turn.lock_owned().await);
+        place
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u128, Queue>> {
+        // Nothing under this lock panics.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.turn = None;
+        let mut all = self.queues.lock();
+        if let hash_map::Entry::Occupied(mut queue) = all.entry(self.who) {
+            queue.get_mut().hits -= 1;
+            if queue.get().hits == 0 {
+                queue.remove();
+            }
         }
     }
 }
@@ -361,7 +408,7 @@ impl<S: Store> LockedBuilder<S> {
             hasher: self.hasher?,
             persistent: self.persistent,
             closed: AtomicBool::new(false),
-            queues: array::from_fn(|_| Mutex::new(())),
+            queues: Queues::default(),
             orphans: Orphans::default(),
         })))
     }

@@ -17,8 +17,8 @@ use crate::lock::LockConfig;
 /// Write plain `async fn`s. Six methods are required; the others do with those, and are there to be
 /// replaced where the store can do better.
 ///
-/// * Keys and names of locks are printable ASCII, at most 100 bytes, and hold nothing that a client
-///   chose. Values are any bytes.
+/// * Keys are printable ASCII, at most 100 bytes, and hold nothing that a client chose. So are names of
+///   locks, of at most 105 bytes: that of a key is `lock:` and the key. Values are any bytes.
 /// * A time to live is exact to the millisecond, or longer: a key that dies early forgives a debt.
 ///   `None` keeps the one that the key has; a new key then lives until it is deleted.
 /// * Nothing but [`lock`](Store::lock) and [`unlock`](Store::unlock) need be atomic.
