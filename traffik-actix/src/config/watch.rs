@@ -133,7 +133,10 @@ mod tests {
         let file = LimitsFile::at(&path).limits(&limits).load().unwrap();
         std::fs::write(&path, text("jobs")).unwrap();
         let texts = file.read().unwrap();
-        let reload_if = |texts| file.reload_if(texts, file.loaded().readings);
+        let reload_if = |texts| {
+            let readings = file.loaded().readings;
+            file.reload_if(texts, readings)
+        };
         let first = reload_if(texts.clone()).unwrap_err().to_string();
         assert!(
             first.contains("the program has a throttle `jobs`"),
