@@ -74,3 +74,33 @@ async fn a_request_that_goes_away_frees_its_place() {
         "the one that left was not charged"
     );
 }
+
+/// It stood in the line of what all share, for its own limit, and everybody behind it.
+#[actix_web::test]
+async fn a_client_that_waited_for_its_own_limit_held_up_the_others() {
+    tokio::time::pause();
+    let backend = MemoryBackend::builder()
+        .clock(TokioClock(Instant::now()))
+        .build()
+        .unwrap();
+    let all = throttle("all", "1000000/s").shared().build().unwrap();
+    let each = throttle("each", "1/s")
+        .strategy(Gcra::new())
+        .wait_up_to(Duration::from_millis(2_500))
+        .build()
+        .unwrap();
+    let app = app(ThrottleMiddleware::new(all).rule(each).backend(backend)).await;
+
+    let start = Instant::now();
+    let answers = [1, 1, 1, 1, 1, 2].map(|client| {
+        let req = get("/").peer_addr(([192, 0, 2, client], 80).into());
+        let (app, start) = (&app, &start);
+        async move {
+            let answer = send(app, req).await;
+            (answer.status.as_u16(), start.elapsed().as_secs())
+        }
+    });
+    let answers = join_all(answers).await;
+    let expected = [(200, 0), (200, 1), (200, 2), (429, 2), (429, 2), (200, 0)];
+    assert_eq!(answers, expected);
+}
