@@ -369,7 +369,7 @@ impl<'a> Batch<'a> {
 
     /// Whether they are of several identities: then they may be on several nodes of a store, which answer
     /// each for itself.
-    #[cfg(feature = "tokio")]
+    #[cfg(any(feature = "redis", feature = "tokio"))]
     pub(crate) fn is_scattered(&self) -> bool {
         let mut neighbours = self.ops.windows(2);
         neighbours.any(|pair| pair[0].key.who != pair[1].key.who)
