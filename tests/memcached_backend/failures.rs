@@ -194,12 +194,12 @@ async fn a_refund_whose_reply_is_lost_was_given_twice() {
         assert!(charged.is_allowed());
         let reserved = limit.reserve(Attempt::by(&ann).cost(100)).await;
         let permit = reserved.unwrap().expect("there is room");
-        proxy.set(Fault::Lose("cas "));
+        proxy.set(Fault::Lose("cas"));
         let error = permit.refund().await.unwrap_err();
         assert!(error.is_interrupted() && !error.is_unexecuted(), "{error}");
         assert_eq!(limit.stat(&ann).await.unwrap().remaining, 500);
         // A hit is: it pays twice, and does not fail.
-        proxy.set(Fault::Lose("cas "));
+        proxy.set(Fault::Lose("cas"));
         let hit = limit.hit(Attempt::by(&ann).cost(100)).await.unwrap();
         assert_eq!((hit.is_allowed(), hit.remaining()), (true, 300));
     }

@@ -22,7 +22,8 @@ pub(crate) enum Fault {
     Trickle(Duration),
     /// Connections end in the middle of a reply.
     Cut,
-    /// Once: what begins so comes through, and its connection ends before the reply.
+    /// Once: what begins so comes through, and its connection ends before the reply. One word at most: clients may write
+    /// each on its own.
     Lose(&'static str),
     /// Nothing comes through, and nobody is told, as when a switch fails. What was sent comes
     /// through when the fault is over, since TCP sends it again.
