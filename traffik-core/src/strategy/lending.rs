@@ -105,7 +105,7 @@ pub(crate) struct Lending {
 }
 
 #[cfg_attr(
-    not(feature = "testing"),
+    not(feature = "tokio"),
     allow(dead_code, reason = "the backend that leases")
 )]
 impl Lending {
