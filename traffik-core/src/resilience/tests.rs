@@ -116,6 +116,51 @@ impl Backend for Store {
     }
 }
 
+/// A store that takes its time.
+#[derive(Clone, Debug)]
+struct Slow {
+    store: Store,
+    answers_after_ms: Arc<AtomicU64>,
+}
+
+impl Slow {
+    fn new(store: &Store) -> Slow {
+        Slow {
+            store: store.clone(),
+            answers_after_ms: Arc::default(),
+        }
+    }
+
+    fn answers_after(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap();
+        self.answers_after_ms.store(ms, Ordering::Relaxed);
+    }
+}
+
+impl Backend for Slow {
+    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
+        Box::pin(async {
+            let ms = self.answers_after_ms.load(Ordering::Relaxed);
+            if ms > 0 {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+            self.store.apply(batch).await
+        })
+    }
+
+    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
+        self.store.load(op)
+    }
+
+    fn reset(&self) -> BoxFuture<'_, Result<()>> {
+        self.store.reset()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+}
+
 /// The result of a future that waits for nothing.
 pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
     let mut context = Context::from_waker(Waker::noop());

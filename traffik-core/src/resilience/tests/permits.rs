@@ -21,24 +21,10 @@ fn store() -> (Store, Throttle) {
 }
 
 /// A store whose answers take a while.
-#[derive(Debug)]
-struct Slow(Store);
-impl Backend for Slow {
-    fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-        Box::pin(async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            self.0.apply(batch).await
-        })
-    }
-    fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
-        self.0.load(op)
-    }
-    fn reset(&self) -> BoxFuture<'_, Result<()>> {
-        self.0.reset()
-    }
-    fn now(&self) -> Timestamp {
-        self.0.now()
-    }
+fn slow(store: &Store) -> Slow {
+    let slow = Slow::new(store);
+    slow.answers_after(Duration::from_millis(10));
+    slow
 }
 
 /// What was asked and done is not asked again.
@@ -192,7 +178,7 @@ async fn a_charge_whose_answers_are_lost_is_made_a_few_times_at_most() {
 #[tokio::test(start_paused = true)]
 async fn a_settlement_that_was_begun_is_made_though_nobody_waits_for_it() {
     let (store, direct) = store();
-    let api = throttle("1000/day", FixedWindow, Slow(store));
+    let api = throttle("1000/day", FixedWindow, slow(&store));
     let ann = Identity::of("ann");
     for way in 0..3 {
         let before = left(&direct);
@@ -221,7 +207,7 @@ async fn a_settlement_that_was_begun_is_made_though_nobody_waits_for_it() {
 async fn a_meter_that_is_dropped_at_any_point_forgets_nothing() {
     for wait in [0, 1, 9, 10, 11, 25] {
         let (store, direct) = store();
-        let api = throttle("1000/day", FixedWindow, Slow(store));
+        let api = throttle("1000/day", FixedWindow, slow(&store));
         let reserved = api
             .reserve(Attempt::by(&Identity::of("ann")).cost(10))
             .await;

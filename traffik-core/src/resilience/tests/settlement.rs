@@ -314,45 +314,20 @@ async fn in_a_runtime_no_client_is_the_probe() {
 #[cfg(feature = "tokio")]
 #[tokio::test(start_paused = true)]
 async fn a_hit_that_was_paying_went_away_and_so_had_the_task() {
-    /// A store that hangs on command.
-    #[derive(Clone, Debug)]
-    struct Hanging(Store, Arc<AtomicBool>);
-    impl Backend for Hanging {
-        fn apply<'a>(&'a self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Decisions>> {
-            Box::pin(async {
-                while self.1.load(Ordering::Relaxed) {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                self.0.apply(batch).await
-            })
-        }
-        fn load<'a>(&'a self, op: &'a Op<'a>) -> BoxFuture<'a, Result<(Cell, Timestamp)>> {
-            self.0.load(op)
-        }
-        fn reset(&self) -> BoxFuture<'_, Result<()>> {
-            self.0.reset()
-        }
-        fn now(&self) -> Timestamp {
-            self.0.now()
-        }
-    }
     let clock = ManualClock::default();
-    let hanging = Hanging(Store::new(&clock), Arc::default());
-    let (store, hangs) = (&hanging.0, &hanging.1);
-    let backend = hanging
-        .clone()
-        .fallback(memory(&clock))
-        .clock(clock.clone());
+    let slow = Slow::new(&Store::new(&clock));
+    let store = &slow.store;
+    let backend = slow.clone().fallback(memory(&clock)).clock(clock.clone());
     let api = throttle("10/hour", FixedWindow, backend.clone());
     let (ann, ben) = (Identity::of("ann"), Identity::of("ben"));
     store.fail(true);
     assert!(api.hit(&ann).await.unwrap().is_degraded());
     store.fail(false);
     assert!(!api.hit(&ben).await.unwrap().is_degraded());
-    hangs.store(true, Ordering::Relaxed);
+    slow.answers_after(Duration::from_secs(3_600));
     let paying = tokio::time::timeout(Duration::from_millis(300), api.hit(&ann));
     assert!(paying.await.is_err());
-    hangs.store(false, Ordering::Relaxed);
+    slow.answers_after(Duration::ZERO);
     assert_eq!(backend.info().owing, 1);
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(backend.info().owing, 0);
