@@ -101,6 +101,15 @@ impl Error {
         self
     }
 
+    /// The same of something of which a part has been charged: it is certain no more that nothing was.
+    #[cfg(any(feature = "redis", feature = "memcached"))]
+    pub(crate) fn after_a_part(self, charged: &str) -> Error {
+        match self.is_unexecuted() {
+            true => Error::interrupted(format!("{charged}: {self}")).with_source(self),
+            false => self,
+        }
+    }
+
     /// Adds the cause.
     pub fn with_source(
         mut self,

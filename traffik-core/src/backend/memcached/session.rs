@@ -83,8 +83,8 @@ impl Session<'_> {
     pub(super) fn apply(&self, batch: &Batch<'_>) -> Result<Decisions> {
         let mut is_half = false;
         let applied = self.apply_all(batch, &mut is_half);
-        applied.map_err(|error| match is_half && error.is_unexecuted() {
-            true => Error::interrupted(format!("{HALF}: {error}")).with_source(error),
+        applied.map_err(|error| match is_half {
+            true => error.after_a_part(HALF),
             false => error,
         })
     }

@@ -8,10 +8,12 @@ use super::Inner;
 use super::link::Link;
 use crate::backend::{Batch, Op};
 use crate::decision::{Decision, Decisions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The operations of a batch whose keys are in one slot, and their places in the batch.
 type Group<'a> = (SmallVec<[usize; 3]>, SmallVec<[Op<'a>; 3]>);
+
+const HALF: &str = "a batch was charged in some slots of the redis cluster only";
 
 impl Inner {
     /// Asks each slot first and charges them one after the other if all would admit. So a denial
@@ -43,7 +45,7 @@ impl Inner {
         for (places, ops) in &groups {
             let decided = self.ask_to_decide(link, &Batch::new(ops)).await;
             let (decisions, _) = decided.map_err(|error| match charged {
-                true => half_charged(error),
+                true => error.after_a_part(HALF),
                 false => error,
             })?;
             charged = true;
@@ -72,17 +74,6 @@ impl Inner {
             .map(|(op, cell)| op.peek(cell, seen.now));
         let unchanged = unchanged.collect();
         Ok((batch.decide(&mut cells, seen.now), unchanged))
-    }
-}
-
-/// Of one slot it is certain that nothing was charged, of the batch it is not.
-fn half_charged(error: Error) -> Error {
-    match error.is_unexecuted() {
-        true => Error::interrupted(format!(
-            "a batch was charged in some slots of the redis cluster only: {error}"
-        ))
-        .with_source(error),
-        false => error,
     }
 }
 
